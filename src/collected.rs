@@ -1,0 +1,97 @@
+//! Tasks that wait for the hand-over, or, deferred by a running task, for the next turn.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use crate::node::{Link, Queue, Stack};
+
+type Keyed = HashMap<Cow<'static, str>, Link>;
+
+/// Tasks in the order of deferral, of which those with a key can be taken back.
+///
+/// A singly linked stack gives nothing back from its middle, so keyed tasks stand apart until the order is asked for.
+#[derive(Default)]
+pub(crate) struct Collected {
+    newest: Stack,
+    keyed: Option<Box<Keyed>>,
+    len: usize,
+    next_sequence: u64,
+}
+
+impl Collected {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Numbers from the beginning again. For what is empty.
+    pub(crate) fn restart(&mut self) {
+        self.next_sequence = 0;
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, mut node: Link) {
+        self.number(&mut node);
+        self.newest.push(node);
+    }
+
+    /// The task with the same key that this one replaces is given back: dropping it is the user's code.
+    pub(crate) fn push_keyed(&mut self, key: Cow<'static, str>, mut node: Link) -> Option<Link> {
+        self.number(&mut node);
+        let replaced = self.keyed.get_or_insert_default().insert(key, node);
+        if replaced.is_some() {
+            self.len -= 1;
+        }
+        replaced
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) -> Option<Link> {
+        let removed = self.keyed.as_mut()?.remove(key)?;
+        self.len -= 1;
+        Some(removed)
+    }
+
+    #[inline]
+    fn number(&mut self, node: &mut Link) {
+        node.as_mut().set_sequence(self.next_sequence);
+        self.next_sequence += 1;
+        self.len += 1;
+    }
+
+    /// Takes everything, in the order of deferral.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Queue {
+        let len = std::mem::take(&mut self.len);
+        let mut ordered = Stack::default();
+        if self.keyed.is_none() {
+            while let Some(node) = self.newest.pop() {
+                ordered.push(node);
+            }
+        } else {
+            self.merge_into(&mut ordered);
+        }
+        Queue::from_ordered(ordered, len)
+    }
+
+    #[cold]
+    fn merge_into(&mut self, ordered: &mut Stack) {
+        let mut keyed: Vec<Link> = self
+            .keyed
+            .take()
+            .map(|keyed| keyed.into_values().collect())
+            .unwrap_or_default();
+        keyed.sort_unstable_by_key(|node| node.sequence());
+        while let Some(node) = self.newest.pop() {
+            while keyed
+                .last()
+                .is_some_and(|last| last.sequence() > node.sequence())
+            {
+                if let Some(node) = keyed.pop() {
+                    ordered.push(node);
+                }
+            }
+            ordered.push(node);
+        }
+        while let Some(node) = keyed.pop() {
+            ordered.push(node);
+        }
+    }
+}

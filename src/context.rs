@@ -1,0 +1,133 @@
+//! Typed values of the request, readable in its tasks.
+//!
+//! [`set`] a value anywhere in a request, [`get`] it anywhere below the same scope: later in the request, in its deferred
+//! tasks, in its destructors, and in what a [`Handle`](crate::Handle) has brought along. There is one value for each
+//! type, so give it a type of its own. A nested scope starts empty. When the request ends the values are frozen: its
+//! tasks read them as they stood then.
+//!
+//! ```
+//! #[derive(Clone)]
+//! struct UserId(u64);
+//!
+//! # futures::executor::block_on(after::scope(async {
+//! after::context::set(UserId(7));
+//! after::defer(async {
+//!     let UserId(id) = after::context::get().expect("set by the request");
+//!     println!("audit: user {id}");
+//! });
+//! # }));
+//! ```
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    sync::Arc,
+};
+
+use crate::current;
+
+type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+
+/// The values of one scope. Cloning shares them; a change after that copies the map, not the values.
+#[derive(Clone, Default)]
+pub(crate) struct Context {
+    values: Option<Arc<Values>>,
+}
+
+impl Context {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_none()
+    }
+
+    fn value<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let value = self.values.as_ref()?.get(&TypeId::of::<T>())?.clone();
+        value.downcast().ok()
+    }
+
+    fn insert(
+        &mut self,
+        id: TypeId,
+        value: Arc<dyn Any + Send + Sync>,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
+        Arc::make_mut(self.values.get_or_insert_default()).insert(id, value)
+    }
+}
+
+/// Keeps `value` for the rest of the request and for its tasks. A value of the same type is replaced and dropped.
+///
+/// # Panics
+///
+/// Outside a scope, and after the end of the request (in a deferred task), at the caller's line. [`try_set`] does not.
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::context::set(String::from("request-17"));
+/// assert_eq!(after::context::get::<String>().as_deref(), Some("request-17"));
+/// # }));
+/// ```
+#[track_caller]
+pub fn set<T: Send + Sync + 'static>(value: T) {
+    if try_set(value).is_err() {
+        refused();
+    }
+}
+
+/// As [`set`], but gives the value back where there is no request to keep it.
+///
+/// # Errors
+///
+/// The value, untouched, outside a scope and after the end of the request.
+///
+/// ```
+/// assert_eq!(after::context::try_set("outside"), Err("outside"));
+/// ```
+pub fn try_set<T: Send + Sync + 'static>(value: T) -> Result<(), T> {
+    current::with(|registry| {
+        let Some(registry) = registry else {
+            return Err(value);
+        };
+        let replaced = registry.change_context(value, |context, value| {
+            context.insert(TypeId::of::<T>(), Arc::new(value))
+        });
+        // The replaced value is dropped here, when nothing of ours is borrowed or locked: its destructor may defer.
+        replaced.map(drop)
+    })
+}
+
+/// A clone of the value of this type, if one was set in this scope.
+///
+/// ```
+/// assert_eq!(after::context::get::<u32>(), None); // outside a scope
+/// ```
+pub fn get<T: Clone + Send + Sync + 'static>() -> Option<T> {
+    with(T::clone)
+}
+
+/// Calls `read` with the value of this type, if one was set in this scope, without cloning it.
+///
+/// No borrow of ours is held meanwhile: `read` may defer, and may set another value of the same type.
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::context::set(vec![1, 2, 3]);
+/// assert_eq!(after::context::with(|list: &Vec<i32>| list.len()), Some(3));
+/// # }));
+/// ```
+pub fn with<T: Send + Sync + 'static, R>(read: impl FnOnce(&T) -> R) -> Option<R> {
+    let value = current::with(|registry| registry?.context().value::<T>())?;
+    Some(read(&value))
+}
+
+#[cold]
+#[track_caller]
+fn refused() -> ! {
+    if current::in_scope() {
+        panic!(
+            "`context::set` called after the end of the request: the context is frozen, so set it in the request or use `try_set`"
+        );
+    }
+    panic!(
+        "`context::set` called outside a scope: wrap the request in `after::scope`, or use `try_set`"
+    );
+}

@@ -1,0 +1,77 @@
+//! The errors of this crate: one opaque type an operation.
+
+use std::{error::Error, fmt};
+
+/// There is no scope to collect the task; the task is inside.
+///
+/// Returned by [`try_defer`](crate::try_defer()). What to do with the task is the caller's decision: run it in place,
+/// spawn it, or drop it.
+///
+/// ```
+/// let error = after::try_defer(async { println!("never") }).unwrap_err();
+/// assert!(error.to_string().contains("after::scope"));
+/// drop(error.into_inner());
+/// ```
+pub struct TryDeferError<F> {
+    task: F,
+}
+
+impl<F> TryDeferError<F> {
+    pub(crate) fn new(task: F) -> Self {
+        TryDeferError { task }
+    }
+
+    /// The task that was not deferred, untouched.
+    pub fn into_inner(self) -> F {
+        self.task
+    }
+}
+
+impl<F> fmt::Debug for TryDeferError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryDeferError").finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for TryDeferError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("called outside a scope: wrap the request in `after::scope`")
+    }
+}
+
+impl<F> Error for TryDeferError<F> {}
+
+/// The global [`Runner`](crate::Runner) was installed before, or has been used already.
+///
+/// Returned by [`Runner::install`](crate::Runner::install). Install it at the beginning of `main`, before the first
+/// request is served.
+///
+/// ```
+/// let runner = after::Runner::builder().build();
+/// runner.clone().install().expect("the first one");
+/// let error = runner.install().unwrap_err();
+/// assert!(error.to_string().contains("in use"));
+/// ```
+pub struct InstallError {
+    _private: (),
+}
+
+impl InstallError {
+    pub(crate) fn new() -> Self {
+        InstallError { _private: () }
+    }
+}
+
+impl fmt::Debug for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstallError").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the global runner is in use already: install yours before the first request")
+    }
+}
+
+impl Error for InstallError {}

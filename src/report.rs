@@ -1,0 +1,168 @@
+//! Failures made visible, and user code that must not hurt its neighbours.
+//!
+//! Errors, panics and losses are never silent: an `error` event where the `tracing` feature is on and a subscriber is
+//! set, a line on standard error otherwise.
+
+use std::{
+    any::Any,
+    fmt::{self, Write as _},
+    io::Write as _,
+    mem,
+    panic::{AssertUnwindSafe, Location, catch_unwind},
+};
+
+use crate::{losses::Gathered, node::Link, task::BoxError};
+
+type Payload = Box<dyn Any + Send>;
+
+/// Runs a user's code that may panic. What it leaves half done is dropped by the callers, never used again.
+#[inline]
+pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+/// Drops a task; a panic of its destructor is reported. The caller counts.
+pub(crate) fn drop_quietly(node: Link) {
+    let (name, location) = (node.name(), node.location());
+    if let Err(payload) = catch(|| drop(node)) {
+        destructor_panicked(name, location, payload);
+    }
+}
+
+#[cold]
+pub(crate) fn failed(name: &str, location: &Location<'_>, error: BoxError) {
+    // Its `Display` and its destructor are the user's code.
+    let text = catch(|| error.to_string());
+    let text = text.unwrap_or_else(|payload| {
+        forget_payload(payload);
+        "(its error panicked when displayed)".into()
+    });
+    emit(name, location, format_args!("failed: {text}"));
+    if let Err(payload) = catch(|| drop(error)) {
+        destructor_panicked(name, location, payload);
+    }
+}
+
+#[cold]
+pub(crate) fn panicked(name: &str, location: &Location<'_>, payload: Payload) {
+    emit(
+        name,
+        location,
+        format_args!("panicked: {}", message(&*payload)),
+    );
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn destructor_panicked(name: &str, location: &Location<'_>, payload: Payload) {
+    let message = message(&*payload);
+    emit(
+        name,
+        location,
+        format_args!("panicked in its destructor: {message}"),
+    );
+    forget_payload(payload);
+}
+
+/// A destructor that belongs to no task in particular: the request's future, a context value, a closure.
+#[cold]
+pub(crate) fn unnamed_panicked(of_what: &str, payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!(
+        "after: {of_what} panicked in its destructor: {message}"
+    ));
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn spawner_panicked(payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!("after: the spawner panicked: {message}"));
+    forget_payload(payload);
+}
+
+/// One line for all losses since the last such line.
+#[cold]
+pub(crate) fn lost(losses: &Gathered) {
+    let count = losses.count;
+    let mut names = String::new();
+    for (name, location) in &losses.first {
+        let comma = if names.is_empty() { "" } else { ", " };
+        // Writing to a `String` does not fail.
+        let _ = write!(names, "{comma}`{name}` ({location})");
+    }
+    let more = count - losses.first.len() as u64;
+    if more > 0 {
+        let _ = write!(names, " and {more} more");
+    }
+    let tasks = if count == 1 { "task" } else { "tasks" };
+    line(format_args!(
+        "after: {count} deferred {tasks} lost, dropped before the end: {names}; their runtime has gone or refused them: \
+         await `after::shutdown` before it goes"
+    ));
+}
+
+/// What a panic said, if it said something in words.
+fn message(payload: &(dyn Any + Send)) -> &str {
+    if let Some(text) = payload.downcast_ref::<&'static str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text
+    } else {
+        "(no message)"
+    }
+}
+
+/// Drops a panic's payload, whose destructor may panic in turn.
+pub(crate) fn forget_payload(payload: Payload) {
+    if let Err(second) = catch(|| drop(payload)) {
+        mem::forget(second);
+    }
+}
+
+fn emit(name: &str, location: &Location<'_>, what: fmt::Arguments<'_>) {
+    // The subscriber is the user's code.
+    let reported = catch(|| {
+        #[cfg(feature = "tracing")]
+        if subscribed() {
+            tracing::error!(
+                target: "after",
+                task = name,
+                location = %location,
+                "deferred task {what}"
+            );
+            return;
+        }
+        to_stderr(format_args!(
+            "after: task `{name}` deferred at {location} {what}"
+        ));
+    });
+    if let Err(payload) = reported {
+        forget_payload(payload);
+    }
+}
+
+fn line(text: fmt::Arguments<'_>) {
+    let reported = catch(|| {
+        #[cfg(feature = "tracing")]
+        if subscribed() {
+            tracing::error!(target: "after", "{text}");
+            return;
+        }
+        to_stderr(text);
+    });
+    if let Err(payload) = reported {
+        forget_payload(payload);
+    }
+}
+
+/// Whether an event would reach somebody here and now; one set on another thread alone would not see it.
+#[cfg(feature = "tracing")]
+fn subscribed() -> bool {
+    tracing::dispatcher::get_default(|current| !current.is::<tracing::subscriber::NoSubscriber>())
+}
+
+fn to_stderr(text: fmt::Arguments<'_>) {
+    // `eprintln!` would panic when standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,259 @@
+//! The request phase: a future during which work is collected, and which hands it over however it ends.
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use crate::{
+    batch::Batch,
+    current,
+    outcome::{Order, Outcome},
+    registry::Registry,
+    report,
+    runner::Runner,
+};
+
+/// Wraps a request: what code below it [defers](crate::defer()) runs once the request is over.
+///
+/// On the global [`Runner`], which need not exist yet. See [`Scope`] for what "over" means.
+///
+/// Unlike `std::thread::scope`, this does not wait for the tasks: it resolves when `request` does, to the same value.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// async fn handler() -> Result<&'static str, String> {
+///     after::defer(async { println!("audit: somebody was here") });
+///     Ok("hello")
+/// }
+///
+/// let answer = after::scope(handler()).failed_if(Result::is_err).await;
+/// assert_eq!(answer.as_deref(), Ok("hello"));
+/// # after::shutdown(std::time::Duration::from_secs(5)).await;
+/// # }
+/// ```
+#[inline]
+pub fn scope<F: Future>(request: F) -> Scope<F> {
+    Scope::with(Registry::global(), request)
+}
+
+pin_project_lite::pin_project! {
+    /// A request whose deferred work is handed over when it is over; made by [`scope`] and [`Runner::scope`].
+    ///
+    /// It is over when the inner future resolves, when this is dropped before that, or when the inner future panics. What
+    /// was collected is then handed to the Runner's spawner as one [`Batch`], exactly once; if nothing was collected,
+    /// nothing is. Until the first `defer` a scope allocates nothing, locks nothing and counts nothing, but for one
+    /// reference to a Runner that is not the global one.
+    ///
+    /// The scope is current while the inner future is polled and while it is dropped, so its destructors may defer. The
+    /// inner future is dropped as soon as it resolves, before the hand-over. Scopes nest: the innermost collects.
+    ///
+    /// Dropping it before the end drops the inner future and hands over, with [`Outcome::Cancelled`]. This never panics:
+    /// a panic of the inner future's destructor is caught there and reported.
+    ///
+    /// # Panics
+    ///
+    /// When polled after it has resolved. A panic of the inner future goes on after the hand-over.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Scope<F: Future> {
+        // `Some` until it has resolved, panicked, or is dropped.
+        #[pin]
+        future: Option<F>,
+        registry: Registry,
+        failed_if: Option<fn(&F::Output) -> bool>,
+        order: Option<Order>,
+    }
+
+    impl<F: Future> PinnedDrop for Scope<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if this.future.is_some() {
+                this.abandon(Outcome::Cancelled);
+            }
+        }
+    }
+}
+
+impl<F: Future> Scope<F> {
+    #[inline]
+    fn with(registry: Registry, request: F) -> Self {
+        Scope {
+            future: Some(request),
+            registry,
+            failed_if: None,
+            order: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn on(runner: Runner, request: F) -> Self {
+        Scope::with(Registry::given(runner), request)
+    }
+
+    /// Gives the tasks to the caller, who decides when they are handed over.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let request = async { after::defer(async { println!("not before the answer is sent") }) };
+    /// let ((), batch) = after::scope(request).held().await;
+    /// println!("sending the answer");
+    /// batch.release();
+    /// # });
+    /// ```
+    pub fn held(self) -> Held<F> {
+        Held { scope: self }
+    }
+
+    /// What counts as [`Outcome::Failed`], decided on the output; without it every output is [`Outcome::Finished`].
+    ///
+    /// `failed` runs with the scope current. If it panics, the outcome is [`Outcome::Panicked`] and the panic goes on.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let request = async {
+    ///     after::defer(async { assert_eq!(after::outcome(), Some(after::Outcome::Failed)) });
+    ///     "x".parse::<u8>()
+    /// };
+    /// assert!(after::scope(request).failed_if(Result::is_err).await.is_err());
+    /// # });
+    /// ```
+    #[inline]
+    pub fn failed_if(mut self, failed: fn(&F::Output) -> bool) -> Self {
+        self.failed_if = Some(failed);
+        self
+    }
+
+    /// How the tasks of this scope run beside each other. Default: what the Runner says.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let request = async {
+    ///     after::defer(async { println!("first this") });
+    ///     after::defer(async { println!("then that") });
+    /// };
+    /// after::scope(request).order(after::Order::Sequential).await;
+    /// # });
+    /// ```
+    #[inline]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = Some(order);
+        self
+    }
+
+    /// Polls the request; when it resolves, ends it and gives out its tasks.
+    #[inline]
+    fn poll_request(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(F::Output, Batch)> {
+        let mut unwinding = Unwinding { scope: self };
+        let this = unwinding.scope.as_mut().project();
+        let Some(future) = this.future.as_pin_mut() else {
+            polled_after_completion();
+        };
+        // Nothing else inside `enter`: this is what every poll of every request pays.
+        let polled = current::enter(this.registry, || future.poll(cx));
+        let ended = match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(output) => Poll::Ready(unwinding.scope.as_mut().end(output)),
+        };
+        mem::forget(unwinding);
+        ended
+    }
+
+    /// The request has resolved. Its future is dropped first, because its destructors may defer.
+    #[inline]
+    fn end(self: Pin<&mut Self>, output: F::Output) -> (F::Output, Batch) {
+        let mut this = self.project();
+        let outcome = current::enter(this.registry, || {
+            this.future.set(None);
+            match this.failed_if {
+                Some(failed) if failed(&output) => Outcome::Failed,
+                _ => Outcome::Finished,
+            }
+        });
+        let batch = Batch::collect(this.registry, outcome, *this.order);
+        (output, batch)
+    }
+
+    /// The request will not resolve: its future is dropped, and what it has deferred is handed over.
+    ///
+    /// Never panics: this may run while a panic unwinds, where a second one would abort the process.
+    #[cold]
+    fn abandon(self: Pin<&mut Self>, outcome: Outcome) {
+        let mut this = self.project();
+        let dropped = report::catch(|| current::enter(this.registry, || this.future.set(None)));
+        if let Err(payload) = dropped {
+            report::unnamed_panicked("the future of a request", payload);
+        }
+        Batch::collect(this.registry, outcome, *this.order).release();
+    }
+}
+
+/// Ends the request if a user's code panics in a poll; forgotten otherwise.
+struct Unwinding<'a, F: Future> {
+    scope: Pin<&'a mut Scope<F>>,
+}
+
+impl<F: Future> Drop for Unwinding<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        self.scope.as_mut().abandon(Outcome::Panicked);
+    }
+}
+
+impl<F: Future> Future for Scope<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.poll_request(cx).map(|(output, batch)| {
+            batch.release();
+            output
+        })
+    }
+}
+
+impl<F: Future> fmt::Debug for Scope<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("over", &self.future.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A request that gives its tasks to the caller; made by [`Scope::held`]. Resolves to the output and the [`Batch`].
+    ///
+    /// If it is dropped before it has resolved, or if the request panics, there is nobody to give the tasks to: they are
+    /// handed over as those of a plain [`Scope`] are.
+    ///
+    /// # Panics
+    ///
+    /// As [`Scope`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Held<F: Future> {
+        #[pin]
+        scope: Scope<F>,
+    }
+}
+
+impl<F: Future> Future for Held<F> {
+    type Output = (F::Output, Batch);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().scope.poll_request(cx)
+    }
+}
+
+impl<F: Future> fmt::Debug for Held<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("over", &self.scope.future.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cold]
+fn polled_after_completion() -> ! {
+    panic!("`Scope` polled after completion: its request has resolved or panicked already");
+}

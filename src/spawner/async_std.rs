@@ -1,0 +1,35 @@
+use super::{BlockingWork, Spawner};
+use crate::batch::Batch;
+
+/// Runs batches on async-std's executor, and blocking work on its blocking pool.
+///
+/// async-std is discontinued (RUSTSEC-2025-0052). This is for services that still run on it; new ones do better with
+/// another runtime. Its executor is never dropped: await [`shutdown`](crate::shutdown()) before the end of `main`.
+///
+/// ```
+/// # async_std::task::block_on(async {
+/// let runner = after::Runner::new(after::spawner::AsyncStd);
+/// runner.scope(async { after::defer(async { println!("on async-std") }) }).await;
+/// runner.drain().await;
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsyncStd;
+
+impl AsyncStd {
+    /// Whether this thread is running a task of async-std.
+    pub(crate) fn is_current() -> bool {
+        ::async_std::task::try_current().is_some()
+    }
+}
+
+impl Spawner for AsyncStd {
+    fn spawn(&self, batch: Batch) {
+        // Dropping the `JoinHandle` detaches.
+        drop(::async_std::task::spawn(batch));
+    }
+
+    fn spawn_blocking(&self, work: BlockingWork) {
+        drop(::async_std::task::spawn_blocking(move || work.run()));
+    }
+}

@@ -1,0 +1,263 @@
+//! Where batches run: the [`Spawner`] contract, the spawners that come with the crate, and how one is found.
+//!
+//! | Spawner | Feature | Batches run on | Blocking work runs on |
+//! |---|---|---|---|
+//! | [`Tokio`] | `tokio` (default) | the runtime of the handle | its blocking pool |
+//! | [`Smol`] | `smol` | smol's global executor | the pool of the `blocking` crate |
+//! | [`AsyncStd`] | `async-std` | async-std's executor | its blocking pool |
+//! | [`Threads`] | always there | a pool of this crate | the pool of the `blocking` crate |
+//! | [`from_fn`] | always there | whatever the function does | the pool of the `blocking` crate |
+//!
+//! # Which one is used
+//!
+//! A [`Runner`](crate::Runner) without a spawner of its own looks for a runtime when a scope defers its first task, and,
+//! if none is current there, once more at the hand-over: tokio, if a runtime is current on the thread; async-std, inside
+//! one of its tasks. Where none is current (a destructor on a foreign thread, say) it takes the first runtime that it has
+//! seen. If it has seen none: smol, async-std, [`Threads`], the first of them that is enabled.
+
+#[cfg(feature = "async-std")]
+mod async_std;
+#[cfg(feature = "smol")]
+mod smol;
+mod threads;
+#[cfg(feature = "tokio")]
+mod tokio;
+
+use std::{fmt, sync::Arc};
+
+#[cfg(feature = "async-std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "async-std")))]
+pub use self::async_std::AsyncStd;
+#[cfg(feature = "smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
+pub use self::smol::Smol;
+pub use self::threads::Threads;
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub use self::tokio::Tokio;
+
+use crate::{batch::Batch, runner::Core};
+
+/// Runs batches.
+///
+/// The contract:
+///
+/// - `spawn` detaches the batch: it sees to it that the batch is polled to its end, and does not wait for it.
+/// - `spawn` never polls the batch inside the call. It is called when a request ends, often by the task that is about
+///   to write the response.
+/// - It may be called on any thread, also where no runtime is current, also from a destructor during unwinding.
+/// - Dropping the batch loses its tasks: they are counted and reported as lost.
+/// - A panic of `spawn` is caught; if it dropped the batch, its tasks are lost.
+///
+/// A panic of a task does not leave the batch.
+///
+/// ```
+/// use after::{Batch, Runner, Spawner};
+///
+/// struct ThreadPerBatch;
+///
+/// impl Spawner for ThreadPerBatch {
+///     fn spawn(&self, batch: Batch) {
+///         std::thread::spawn(|| futures::executor::block_on(batch));
+///     }
+/// }
+///
+/// let runner = Runner::new(ThreadPerBatch);
+/// # drop(runner);
+/// ```
+pub trait Spawner: Send + Sync + 'static {
+    /// Runs the batch to its end, elsewhere: see the [contract](Spawner).
+    fn spawn(&self, batch: Batch);
+
+    /// Calls [`BlockingWork::run`] on a thread that may block. Default: the pool of the `blocking` crate, which starts
+    /// threads as they are needed.
+    ///
+    /// Dropping the work instead loses its task.
+    fn spawn_blocking(&self, work: BlockingWork) {
+        ::blocking::unblock(move || work.run()).detach();
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<S: Spawner + ?Sized> Spawner for $pointer {
+            fn spawn(&self, batch: Batch) {
+                (**self).spawn(batch);
+            }
+
+            fn spawn_blocking(&self, work: BlockingWork) {
+                (**self).spawn_blocking(work);
+            }
+        }
+    )*};
+}
+
+forward!(Arc<S>, Box<S>, &'static S);
+
+/// A deferred closure, ready to be run on a thread that may block. Dropping it unrun loses its task.
+pub struct BlockingWork {
+    work: Box<dyn FnOnce() + Send>,
+}
+
+impl BlockingWork {
+    pub(crate) fn new(work: impl FnOnce() + Send + 'static) -> Self {
+        BlockingWork {
+            work: Box::new(work),
+        }
+    }
+
+    /// Runs the closure, here and now. Its panic is caught and reported; this does not panic.
+    ///
+    /// ```
+    /// use after::spawner::BlockingWork;
+    ///
+    /// fn spawn_blocking(work: BlockingWork) {
+    ///     std::thread::spawn(|| work.run());
+    /// }
+    /// ```
+    pub fn run(self) {
+        (self.work)();
+    }
+}
+
+impl fmt::Debug for BlockingWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockingWork").finish_non_exhaustive()
+    }
+}
+
+/// A [`Spawner`] that is a function; made by [`from_fn`].
+pub struct FromFn<F> {
+    spawn: F,
+}
+
+/// A [`Spawner`] from a function, which keeps to the [contract](Spawner).
+///
+/// ```
+/// use after::{Runner, spawner};
+///
+/// let pool = futures::executor::ThreadPool::new().unwrap();
+/// let runner = Runner::new(spawner::from_fn(move |batch| pool.spawn_ok(batch)));
+/// # drop(runner);
+/// ```
+pub fn from_fn<F: Fn(Batch) + Send + Sync + 'static>(spawn: F) -> FromFn<F> {
+    FromFn { spawn }
+}
+
+impl<F: Fn(Batch) + Send + Sync + 'static> Spawner for FromFn<F> {
+    fn spawn(&self, batch: Batch) {
+        (self.spawn)(batch);
+    }
+}
+
+impl<F> fmt::Debug for FromFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromFn").finish_non_exhaustive()
+    }
+}
+
+/// The spawner for the code that asks: that of the current runtime, or the first that is enabled.
+///
+/// In this order: [`Tokio`] if a runtime is current on this thread; [`AsyncStd`] inside one of its tasks; else [`Smol`],
+/// [`AsyncStd`], [`Threads`], whichever feature is enabled. A [`Runner`](crate::Runner) does this by itself; here it is for
+/// spawners that wrap another.
+///
+/// ```
+/// use after::{Batch, Runner, Spawner, spawner};
+///
+/// struct Logged(Box<dyn Spawner>);
+///
+/// impl Spawner for Logged {
+///     fn spawn(&self, batch: Batch) {
+///         println!("{} tasks", batch.len());
+///         self.0.spawn(batch);
+///     }
+/// }
+///
+/// let runner = Runner::new(Logged(spawner::detect()));
+/// # drop(runner);
+/// ```
+pub fn detect() -> Box<dyn Spawner> {
+    match Found::of_this_thread() {
+        Found::Nothing => Box::new(without_runtime()),
+        #[cfg(feature = "tokio")]
+        Found::Tokio(tokio) => Box::new(tokio),
+        Found::Static(spawner) => Box::new(spawner),
+    }
+}
+
+/// What serves where no runtime is current.
+fn without_runtime() -> &'static dyn Spawner {
+    #[cfg(feature = "smol")]
+    return &Smol;
+    #[cfg(all(feature = "async-std", not(feature = "smol")))]
+    return &AsyncStd;
+    #[cfg(not(any(feature = "smol", feature = "async-std")))]
+    return Threads::shared();
+}
+
+/// What a scope knows of its spawner, if its Runner has none of its own.
+#[derive(Clone)]
+pub(crate) enum Found {
+    Nothing,
+    #[cfg(feature = "tokio")]
+    Tokio(Tokio),
+    #[cfg_attr(not(feature = "async-std"), allow(dead_code))]
+    Static(&'static dyn Spawner),
+}
+
+impl Found {
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Found::Nothing)
+    }
+
+    #[inline]
+    fn of_this_thread() -> Found {
+        #[cfg(feature = "tokio")]
+        if let Some(tokio) = Tokio::try_current() {
+            return Found::Tokio(tokio);
+        }
+        #[cfg(feature = "async-std")]
+        if AsyncStd::is_current() {
+            return Found::Static(&AsyncStd);
+        }
+        Found::Nothing
+    }
+
+    /// The runtime that is current here and now; the Runner remembers the first.
+    #[inline]
+    pub(crate) fn current(core: &Core) -> Found {
+        if core.spawner.is_some() {
+            return Found::Nothing;
+        }
+        let found = Found::of_this_thread();
+        if !found.is_nothing() && core.first_seen.get().is_none() {
+            // Another thread may be first: either will do.
+            let _ = core.first_seen.set(found.clone());
+        }
+        found
+    }
+
+    /// Calls `f` with the spawner: the Runner's own, the one found, the current one, the first seen, or the one for
+    /// where there is none.
+    #[inline]
+    pub(crate) fn with<R>(self, core: &Core, f: impl FnOnce(&dyn Spawner) -> R) -> R {
+        if let Some(spawner) = &core.spawner {
+            return f(&**spawner);
+        }
+        let mut found = self;
+        if found.is_nothing() {
+            found = Found::current(core);
+        }
+        if found.is_nothing() {
+            found = core.first_seen.get().cloned().unwrap_or(Found::Nothing);
+        }
+        match &found {
+            Found::Nothing => f(without_runtime()),
+            #[cfg(feature = "tokio")]
+            Found::Tokio(tokio) => f(tokio),
+            Found::Static(spawner) => f(*spawner),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+};
+
+use async_task::Runnable;
+
+use super::Spawner;
+use crate::batch::Batch;
+
+/// Runs batches on a small pool of threads of this crate, for programs without a runtime.
+///
+/// The pool is shared by all values of this type. Its threads (as many as the machine runs at once, four at the most)
+/// start at first use and stay, as daemons: at the end of the process what is unfinished is gone without a word, so
+/// await [`shutdown`](crate::shutdown()) before the end of `main`. If no thread can be started, batches are lost.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// let runner = after::Runner::new(after::spawner::Threads::default());
+/// runner.scope(async { after::defer(async { println!("on a thread of the pool") }) }).await;
+/// runner.drain().await;
+/// # });
+/// ```
+#[derive(Clone, Default)]
+pub struct Threads {
+    _private: (),
+}
+
+impl Threads {
+    #[cfg_attr(any(feature = "smol", feature = "async-std"), allow(dead_code))]
+    pub(super) fn shared() -> &'static Threads {
+        &Threads { _private: () }
+    }
+}
+
+impl Spawner for Threads {
+    fn spawn(&self, batch: Batch) {
+        let pool = pool();
+        if !pool.has_threads() {
+            return;
+        }
+        let (runnable, task) = async_task::spawn(batch, |runnable| pool.push(runnable));
+        runnable.schedule();
+        task.detach();
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads").finish_non_exhaustive()
+    }
+}
+
+/// A queue and the threads that empty it.
+#[derive(Default)]
+struct Pool {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    runnables: VecDeque<Runnable>,
+    threads: usize,
+}
+
+const MOST_THREADS: usize = 4;
+
+fn pool() -> &'static Pool {
+    static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let pool = Arc::new(Pool::default());
+        let wanted = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..wanted.min(MOST_THREADS) {
+            let worker = pool.clone();
+            let started = thread::Builder::new()
+                .name("after-worker".into())
+                .spawn(move || worker.work());
+            if started.is_ok() {
+                pool.lock().threads += 1;
+            }
+        }
+        pool
+    })
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_threads(&self) -> bool {
+        self.lock().threads > 0
+    }
+
+    fn push(&self, runnable: Runnable) {
+        self.lock().runnables.push_back(runnable);
+        self.ready.notify_one();
+    }
+
+    fn work(&self) {
+        loop {
+            let mut queue = self.lock();
+            let runnable = loop {
+                match queue.runnables.pop_front() {
+                    Some(runnable) => break runnable,
+                    None => {
+                        queue = self
+                            .ready
+                            .wait(queue)
+                            .unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            };
+            drop(queue);
+            // A batch does not panic, but its waker's code might: the thread must outlive it.
+            let _ = crate::report::catch(|| runnable.run());
+        }
+    }
+}

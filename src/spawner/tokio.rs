@@ -1,0 +1,86 @@
+use std::fmt;
+
+use tokio::runtime::Handle;
+
+use super::{BlockingWork, Spawner};
+use crate::batch::Batch;
+
+/// Runs batches on a tokio runtime, and blocking work on its blocking pool.
+///
+/// When the runtime is dropped, it drops the batches in it, and with them their unfinished tasks: await
+/// [`shutdown`](crate::shutdown()) before. A batch handed to a runtime that has gone is lost.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use after::{Runner, spawner::Tokio};
+///
+/// let background = tokio::runtime::Runtime::new().unwrap();
+/// // Deferred work on a runtime of its own, so that it never competes with requests for a worker.
+/// let runner = Runner::new(Tokio::from(background.handle().clone()));
+/// # runner.scope(async { after::defer(async {}) }).await;
+/// # runner.drain().await;
+/// # background.shutdown_background();
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Tokio {
+    runtime: Handle,
+}
+
+impl Tokio {
+    /// The runtime that is current on this thread.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime, at the caller's line.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let runner = after::Runner::new(after::spawner::Tokio::current());
+    /// # drop(runner);
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn current() -> Self {
+        match Self::try_current() {
+            Some(tokio) => tokio,
+            None => panic!(
+                "`Tokio::current` called outside a tokio runtime: call it in `#[tokio::main]`, enter a runtime with \
+                 `Runtime::enter`, or use `Tokio::from(handle)`"
+            ),
+        }
+    }
+
+    /// The runtime that is current on this thread, if there is one.
+    ///
+    /// ```
+    /// assert!(after::spawner::Tokio::try_current().is_none());
+    /// ```
+    #[inline]
+    pub fn try_current() -> Option<Self> {
+        Handle::try_current().ok().map(Tokio::from)
+    }
+}
+
+impl From<Handle> for Tokio {
+    fn from(runtime: Handle) -> Self {
+        Tokio { runtime }
+    }
+}
+
+impl Spawner for Tokio {
+    fn spawn(&self, batch: Batch) {
+        // Dropping the `JoinHandle` detaches.
+        drop(self.runtime.spawn(batch));
+    }
+
+    fn spawn_blocking(&self, work: BlockingWork) {
+        drop(self.runtime.spawn_blocking(move || work.run()));
+    }
+}
+
+impl fmt::Debug for Tokio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokio").finish_non_exhaustive()
+    }
+}
