@@ -239,11 +239,13 @@ fn lose(active: Box<Active>) {
     current::enter(&registry, || {
         loop {
             let inbox = registry.inbox();
-            let mut tasks = registry
-                .peek(Active::take_tasks)
-                .unwrap_or_else(Queue::default);
+            let mut tasks = registry.peek(Active::take_tasks).unwrap_or_default();
             if let Some(inbox) = inbox {
-                tasks.append(inbox.batch_ends());
+                // Over only when nothing is left whose destructor might defer: until then that is lost with the batch.
+                tasks.append(match tasks.is_empty() {
+                    true => inbox.batch_ends(),
+                    false => inbox.batch_runs(),
+                });
             }
             if tasks.is_empty() {
                 break;

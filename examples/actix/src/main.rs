@@ -1,0 +1,78 @@
+//! An actix-web service in scopes of `after`. Its futures are not `Send`, and need not be: only the tasks are.
+//!
+//! Run it with `cargo run -p actix-example`. It asks itself over HTTP and ends.
+
+use std::{error::Error, rc::Rc, sync::Arc, time::Duration};
+
+use actix_web::{
+    App, HttpServer, Responder,
+    dev::Service,
+    rt::task::{spawn_blocking, yield_now},
+    web,
+};
+use after::{Runner, spawner::Tokio};
+use tokio::sync::Notify;
+
+async fn hello(answer_read: web::Data<Notify>) -> impl Responder {
+    // Held over an await, so this handler's future is not `Send`.
+    let name: Rc<str> = "actix".into();
+    let answer_read = answer_read.into_inner();
+    after::task("audit").defer(async move {
+        // Ends only when the client has read the answer: had it run before, there would never have been one.
+        answer_read.notified().await;
+        println!("audit, after the answer: {:?}", after::outcome());
+    });
+    yield_now().await;
+    format!("hello from {name}")
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Each worker of actix has a runtime of its own, which goes when the server stops, and takes what runs on it along:
+    // deferred work would be lost. So it gets this runtime, which is still there for the shutdown below.
+    Runner::new(Tokio::current()).install()?;
+
+    let answer_read = Arc::new(Notify::new());
+    let data = web::Data::from(answer_read.clone());
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            // Around every handler: the request is over when its response is there, or when its client has gone.
+            .wrap_fn(|request, app| {
+                after::scope(app.call(request)).failed_if(|answer| match answer {
+                    Ok(response) => !response.status().is_success(),
+                    Err(_) => true,
+                })
+            })
+            .route("/", web::get().to(hello))
+    })
+    .workers(1)
+    .bind("127.0.0.1:0")?;
+    let url = format!("http://{}/", server.addrs()[0]);
+    let server = server.run();
+    let control = server.handle();
+    let server = actix_web::rt::spawn(server);
+
+    let client = spawn_blocking(move || {
+        // If the task kept the answer from coming, this ends the wait.
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10)));
+        let agent: ureq::Agent = config.build().into();
+        agent.get(&url).call()?.body_mut().read_to_string()
+    });
+    let answer = client.await??;
+    println!("the client has read: {answer:?}");
+    control.stop(true).await;
+    server.await??;
+    println!("the server has stopped, with its workers");
+
+    // The task has waited for this all along, and has outlived its worker.
+    let before = Runner::global().stats();
+    answer_read.notify_one();
+    let report = after::shutdown(Duration::from_secs(5)).await;
+    println!("{report}");
+
+    assert_eq!(answer, "hello from actix");
+    assert_eq!((before.completed, before.pending), (0, 1));
+    assert_eq!((report.stats().completed, report.stats().pending), (1, 0));
+    Ok(())
+}

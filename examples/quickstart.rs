@@ -1,0 +1,224 @@
+//! What `after` is for: one handler, measured over HTTP without it and with it.
+//!
+//! Run it with `cargo run --example quickstart`, or keep the server up and ask it yourself with curl:
+//! `cargo run --example quickstart -- --serve`.
+
+use std::{
+    env,
+    error::Error,
+    io,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
+use tokio::{net::TcpListener, signal, sync::oneshot, task, time::sleep};
+
+/// The client waits for everything.
+async fn without_after() -> &'static str {
+    database().await;
+    logging().await;
+    analytics().await;
+    "hello\n"
+}
+
+/// The client waits for what it asked for.
+async fn with_after() -> &'static str {
+    database().await;
+    after::task("logging").defer(logging());
+    after::task("analytics").defer(analytics());
+    "hello\n"
+}
+
+/// Around each handler: its request is over when its response is there, or when its client has gone.
+async fn scope(request: Request, next: Next) -> Response {
+    after::scope(next.run(request))
+        .failed_if(|response| !response.status().is_success())
+        .await
+}
+
+fn app() -> Router {
+    Router::new()
+        .route("/without-after", get(without_after))
+        .route("/with-after", get(with_after))
+        .layer(middleware::from_fn(scope))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app()).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let server = tokio::spawn(server.into_future());
+
+    if env::args().any(|argument| argument == "--serve") {
+        serve(address).await?;
+    } else {
+        compare(address).await?;
+    }
+
+    // In this order: first the server lets its last requests end, then the work that they left behind is waited for.
+    drop(stop);
+    server.await??;
+    let report = after::shutdown(Duration::from_secs(5)).await;
+    println!("The server has stopped. What became of the deferred tasks:\n  {report}");
+    let stats = report.stats();
+    if !report.is_clean() || stats.completed != stats.deferred {
+        return Err("not every deferred task was completed".into());
+    }
+    Ok(())
+}
+
+/// Leaves the server to its user, until Ctrl-C or SIGTERM.
+async fn serve(address: SocketAddr) -> io::Result<()> {
+    println!("Serving on http://{address}; stop it with Ctrl-C. In another terminal, try:\n");
+    for path in ["without-after", "with-after"] {
+        println!("  curl -w '%{{time_total}} s\\n' http://{address}/{path}");
+    }
+    println!();
+    #[cfg(unix)]
+    {
+        let mut terminated = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = signal::ctrl_c() => interrupted?,
+            _ = terminated.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    signal::ctrl_c().await?;
+    println!();
+    Ok(())
+}
+
+/// Asks the server both ways and prints what the client saw.
+async fn compare(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+    println!("The handler: 100 ms of database, then 50 ms of logging and 30 ms of analytics.");
+    println!("{REQUESTS} requests each way to http://{address}, and the client waited (median):\n");
+    let without = measure(format!("http://{address}/without-after")).await?;
+    println!("  without `after`  {}", milliseconds(without.waited()));
+    let with = measure(format!("http://{address}/with-after")).await?;
+    let less = 100.0 * (1.0 - with.waited().as_secs_f64() / without.waited().as_secs_f64());
+    println!(
+        "  with `after`     {}   {less:.0} % less\n",
+        milliseconds(with.waited())
+    );
+
+    println!("One request without `after`: all work is done before the answer.\n");
+    without.draw();
+    println!("One request with `after`: logging and analytics run when the answer is out.\n");
+    with.draw();
+    if with.waited() >= without.waited() {
+        return Err("the client waited no less with `after`".into());
+    }
+    Ok(())
+}
+
+const REQUESTS: usize = 5;
+
+/// The request of median duration, out of several.
+async fn measure(url: String) -> Result<Exchange, Box<dyn Error>> {
+    let agent = ureq::Agent::new_with_defaults();
+    let mut exchanges = Vec::new();
+    // The first one opens the connection, which is not what is to be measured.
+    for _ in 0..=REQUESTS {
+        *work() = Some(Vec::new());
+        let (agent, url) = (agent.clone(), url.clone());
+        let client = task::spawn_blocking(move || {
+            let asked = Instant::now();
+            agent.get(&url).call()?.body_mut().read_to_string()?;
+            Ok::<_, ureq::Error>((asked, Instant::now()))
+        });
+        let (asked, answered) = client.await??;
+        // So that what was noted down is this request's work, and all of it.
+        after::Runner::global().drain().await;
+        let mut work = work().take().unwrap_or_default();
+        work.sort_by_key(|work| work.began);
+        exchanges.push(Exchange {
+            asked,
+            answered,
+            work,
+        });
+    }
+    exchanges.remove(0);
+    exchanges.sort_by_key(Exchange::waited);
+    Ok(exchanges.swap_remove(REQUESTS / 2))
+}
+
+/// One request as its client saw it, and the work that the server did for it.
+struct Exchange {
+    asked: Instant,
+    answered: Instant,
+    work: Vec<Work>,
+}
+
+impl Exchange {
+    fn waited(&self) -> Duration {
+        self.answered - self.asked
+    }
+
+    /// Bars to scale: five milliseconds a column.
+    fn draw(&self) {
+        let column = |at: Instant| (at - self.asked).as_millis() as usize / 5;
+        let bar = |name, mark: &str, from, to| {
+            let before = column(from);
+            let length = (column(to) - before).max(1);
+            let took = milliseconds(to - from);
+            println!("  {name:<14}{:before$}{}  {took}", "", mark.repeat(length));
+        };
+        println!("  {:<14}0 ms      50        100       150", "");
+        bar("client waits", "=", self.asked, self.answered);
+        for work in &self.work {
+            bar(work.name, "#", work.began, work.ended);
+        }
+        println!();
+    }
+}
+
+struct Work {
+    name: &'static str,
+    began: Instant,
+    ended: Instant,
+}
+
+async fn database() {
+    simulate("database", Duration::from_millis(100)).await;
+}
+
+async fn logging() {
+    simulate("logging", Duration::from_millis(50)).await;
+}
+
+async fn analytics() {
+    simulate("analytics", Duration::from_millis(30)).await;
+}
+
+/// Stands in for a query or a call to another service, and notes down when it was.
+async fn simulate(name: &'static str, length: Duration) {
+    let began = Instant::now();
+    sleep(length).await;
+    let ended = Instant::now();
+    match &mut *work() {
+        Some(work) => work.push(Work { name, began, ended }),
+        None => println!("  {name:<10} took {}", milliseconds(ended - began)),
+    }
+}
+
+/// What was done since the measurement began; `None` while nothing is measured.
+fn work() -> std::sync::MutexGuard<'static, Option<Vec<Work>>> {
+    static WORK: Mutex<Option<Vec<Work>>> = Mutex::new(None);
+    WORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.0} ms", duration.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,280 @@
+//! What several test files use: the table of runtimes, hand-polling, spawners that keep what they are given.
+#![allow(dead_code, unreachable_pub)] // no test file uses all of it
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use after::{Batch, Runner, spawner};
+
+/// Every runtime on which behaviour is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    #[cfg(feature = "tokio")]
+    TokioCurrentThread,
+    #[cfg(feature = "tokio")]
+    TokioMultiThread,
+    #[cfg(feature = "smol")]
+    Smol,
+    #[cfg(feature = "async-std")]
+    AsyncStd,
+    Threads,
+    /// A bare `block_on`, and whatever a Runner finds there by itself.
+    BlockOn,
+}
+
+/// The table: what `every_runtime!` makes tests for.
+pub const TABLE: &[Runtime] = &[
+    #[cfg(feature = "tokio")]
+    Runtime::TokioCurrentThread,
+    #[cfg(feature = "tokio")]
+    Runtime::TokioMultiThread,
+    #[cfg(feature = "smol")]
+    Runtime::Smol,
+    #[cfg(feature = "async-std")]
+    Runtime::AsyncStd,
+    Runtime::Threads,
+    Runtime::BlockOn,
+];
+
+impl Runtime {
+    /// A Runner of its own, and `test` run to its end on the runtime.
+    pub fn run<F: Future>(self, test: impl FnOnce(Runner) -> F) -> F::Output {
+        match self {
+            #[cfg(feature = "tokio")]
+            Runtime::TokioCurrentThread => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(test(Runner::builder().build())),
+            #[cfg(feature = "tokio")]
+            Runtime::TokioMultiThread => tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(test(Runner::builder().build())),
+            #[cfg(feature = "smol")]
+            Runtime::Smol => smol::block_on(test(Runner::new(spawner::Smol))),
+            #[cfg(feature = "async-std")]
+            Runtime::AsyncStd => async_std::task::block_on(test(Runner::new(spawner::AsyncStd))),
+            Runtime::Threads => {
+                futures::executor::block_on(test(Runner::new(spawner::Threads::default())))
+            }
+            Runtime::BlockOn => futures::executor::block_on(test(Runner::builder().build())),
+        }
+    }
+}
+
+/// Writes each test once and runs it on every runtime of the table.
+#[macro_export]
+macro_rules! every_runtime {
+    ($( $(#[$meta:meta])* async fn $name:ident($runner:ident) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            fn on(runtime: $crate::common::Runtime) {
+                runtime.run(|$runner: after::Runner| async move { $body });
+            }
+
+            #[cfg(feature = "tokio")]
+            #[test]
+            fn on_tokio_current_thread() {
+                on($crate::common::Runtime::TokioCurrentThread);
+            }
+
+            #[cfg(feature = "tokio")]
+            #[test]
+            fn on_tokio_multi_thread() {
+                on($crate::common::Runtime::TokioMultiThread);
+            }
+
+            #[cfg(feature = "smol")]
+            #[test]
+            fn on_smol() {
+                on($crate::common::Runtime::Smol);
+            }
+
+            #[cfg(feature = "async-std")]
+            #[test]
+            fn on_async_std() {
+                on($crate::common::Runtime::AsyncStd);
+            }
+
+            #[test]
+            fn on_threads() {
+                on($crate::common::Runtime::Threads);
+            }
+
+            #[test]
+            fn on_a_bare_block_on() {
+                on($crate::common::Runtime::BlockOn);
+            }
+        }
+    )*};
+}
+
+/// Polls once with a waker that does nothing.
+pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+pub struct CountingWaker {
+    wakes: AtomicUsize,
+}
+
+impl CountingWaker {
+    pub fn new() -> (Arc<Self>, Waker) {
+        let counter = Arc::new(CountingWaker::default());
+        (counter.clone(), Waker::from(counter))
+    }
+
+    pub fn wakes(&self) -> usize {
+        self.wakes.load(SeqCst)
+    }
+}
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wakes.fetch_add(1, SeqCst);
+    }
+}
+
+/// Polls until ready, at most `most` times, and says how often it was. For batches that need no outside event.
+pub fn polls_to_end<F: Future + Unpin>(future: &mut F, most: usize) -> usize {
+    for polls in 1..=most {
+        if poll_once(Pin::new(future)).is_ready() {
+            return polls;
+        }
+    }
+    panic!("not ready after {most} polls");
+}
+
+/// A Runner whose spawner keeps the batches, and the batches.
+pub fn keeping() -> (Runner, Batches) {
+    let batches = Batches::default();
+    let keep = batches.clone();
+    let runner = Runner::new(spawner::from_fn(move |batch| keep.push(batch)));
+    (runner, batches)
+}
+
+/// Batches that were handed over and wait for the test to poll them.
+#[derive(Clone, Default)]
+pub struct Batches {
+    batches: Arc<Mutex<Vec<Batch>>>,
+}
+
+impl Batches {
+    pub fn push(&self, batch: Batch) {
+        self.batches.lock().unwrap().push(batch);
+    }
+
+    pub fn len(&self) -> usize {
+        self.batches.lock().unwrap().len()
+    }
+
+    /// The only batch that was handed over since the last look.
+    pub fn take_one(&self) -> Batch {
+        let mut batches = self.batches.lock().unwrap();
+        assert_eq!(batches.len(), 1, "one call of `Spawner::spawn`");
+        batches.pop().unwrap()
+    }
+
+    pub fn take_all(&self) -> Vec<Batch> {
+        std::mem::take(&mut self.batches.lock().unwrap())
+    }
+}
+
+/// A shared list in which things that happen are noted in order.
+#[derive(Clone, Default)]
+pub struct Log {
+    entries: Arc<Mutex<Vec<String>>>,
+}
+
+impl Log {
+    pub fn new() -> Self {
+        Log::default()
+    }
+
+    pub fn add(&self, entry: impl Into<String>) {
+        self.entries.lock().unwrap().push(entry.into());
+    }
+
+    pub fn entries(&self) -> Vec<String> {
+        self.entries.lock().unwrap().clone()
+    }
+
+    #[track_caller]
+    pub fn assert(&self, expected: &[&str]) {
+        assert_eq!(self.entries(), expected);
+    }
+}
+
+/// Defers, from its destructor, a task that notes `entry`; notes "outside" if there is no scope.
+pub struct DefersOnDrop {
+    pub log: Log,
+    pub entry: &'static str,
+}
+
+impl Drop for DefersOnDrop {
+    fn drop(&mut self) {
+        let (log, entry) = (self.log.clone(), self.entry);
+        if after::try_defer(async move { log.add(entry) }).is_err() {
+            self.log.add("outside");
+        }
+    }
+}
+
+/// Resolves after it has been pending `polls` times, waking itself each time.
+pub async fn yields(polls: usize) {
+    for _ in 0..polls {
+        let mut yielded = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Asserts the equation of sentence 19 on a Runner, and gives its stats.
+#[track_caller]
+pub fn balanced(runner: &Runner) -> after::Stats {
+    let stats = runner.stats();
+    assert_eq!(
+        stats.deferred,
+        stats.completed
+            + stats.failed
+            + stats.panicked
+            + stats.discarded
+            + stats.lost
+            + stats.pending,
+        "{stats:?}"
+    );
+    stats
+}
+
+/// Runs a future by hand that needs no outside event.
+#[track_caller]
+pub fn now_or_never<F: Future>(future: F) -> F::Output {
+    match poll_once(pin!(future)) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("pending at the first poll"),
+    }
+}
