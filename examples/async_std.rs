@@ -19,8 +19,8 @@ fn main() {
             });
             let thumbnail = done.clone();
             after::task("thumbnail").defer_blocking(move || {
-                // On the threads that async-std keeps for what blocks, so `send_blocking` may wait here.
-                thumbnail.send_blocking(("thumbnail", false))
+                // On a thread that async-std keeps for what blocks: no task is current here.
+                thumbnail.send_blocking(("thumbnail", task::try_current().is_some()))
             });
             // Deferred is not spawned: however often the request waits, nothing has begun.
             task::yield_now().await;

@@ -10,7 +10,6 @@ use std::{
 
 use crate::{
     current,
-    node::Queue,
     outcome::{Order, Outcome},
     registry::{Active, Registry},
     report, spare,

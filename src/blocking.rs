@@ -1,14 +1,13 @@
 //! A deferred closure: one half runs on a thread that may block, the other waits for it in the batch.
 
 use std::{
-    future::Future,
     mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use crate::{current, handle::Handle, report, spawner::BlockingWork, task::End};
+use crate::{current, handle::Handle, node::Work, report, spawner::BlockingWork, task::End};
 
 pub(crate) enum Blocking<C> {
     Waiting(C),
@@ -53,10 +52,9 @@ impl<C> Blocking<C> {
 // The closure is moved out to be called, never pinned.
 impl<C> Unpin for Blocking<C> {}
 
-impl<C: FnOnce() -> End + Send + 'static> Future for Blocking<C> {
-    type Output = End;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+// Not a future: its end is not a `TaskResult`, because it knows of panics and losses on another thread.
+impl<C: FnOnce() -> End + Send + 'static> Work for Blocking<C> {
+    fn poll_work(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let slot = match mem::replace(&mut *self, Blocking::Done) {
             Blocking::Waiting(work) => match start(work) {
                 Some(slot) => slot,

@@ -97,8 +97,8 @@ pub(crate) fn lost(losses: &Gathered) {
     }
     let tasks = if count == 1 { "task" } else { "tasks" };
     line(format_args!(
-        "after: {count} deferred {tasks} lost, dropped before the end: {names}; their runtime has gone or refused them: \
-         await `after::shutdown` before it goes"
+        "after: {count} {tasks} lost, dropped unfinished: {names}; if their runtime has gone, await `after::shutdown` \
+         before it goes"
     ));
 }
 

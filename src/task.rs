@@ -101,19 +101,11 @@ pub(crate) mod sealed {
             }
         }
     }
-
-    /// What `Blocking` resolves to: it knows of panics and losses on another thread.
-    impl Sealed for End {
-        fn into_end(self) -> End {
-            self
-        }
-    }
 }
 
 impl TaskResult for () {}
 impl TaskResult for sealed::Never {}
 impl<T, E: Into<BoxError>> TaskResult for Result<T, E> {}
-impl TaskResult for End {}
 
 /// Runs `task` once the current request is over, however it ends.
 ///

@@ -463,7 +463,9 @@ fn a_waker_that_panics_takes_no_task_along() {
 /// Sentence 10: `from_fn` may run the batch wherever it likes, even inside the call, although the contract forbids it.
 #[test]
 fn a_spawner_that_runs_the_batch_inside_the_call_is_tolerated() {
-    let runner = Runner::new(spawner::from_fn(futures::executor::block_on::<after::Batch>));
+    let runner = Runner::new(spawner::from_fn(
+        futures::executor::block_on::<after::Batch>,
+    ));
     let log = Log::new();
     now_or_never(runner.scope(async {
         let log = log.clone();

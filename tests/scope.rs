@@ -160,7 +160,9 @@ fn a_key_names_the_task_deferred_last() {
     let held = Arc::new(());
     now_or_never(runner.scope(async {
         let first = held.clone();
-        after::task("first").key("k").defer(async move { drop(first) });
+        after::task("first")
+            .key("k")
+            .defer(async move { drop(first) });
         after::task("between").defer(async {});
         assert_eq!(Arc::strong_count(&held), 2);
         after::task("second").key(String::from("k")).defer(async {});
@@ -274,9 +276,7 @@ fn scopes_polled_in_turn_see_only_themselves() {
                 for _ in 0..10 {
                     yields(1).await;
                     assert_eq!(after::context::get::<u32>(), Some(id));
-                    after::defer(
-                        async move { assert_eq!(after::context::get::<u32>(), Some(id)) },
-                    );
+                    after::defer(async move { assert_eq!(after::context::get::<u32>(), Some(id)) });
                     after::task("keyed").key("k").defer(async {});
                 }
                 assert!(after::forget("k"));
@@ -379,7 +379,11 @@ fn a_future_whose_destructor_panics_is_handed_over() {
     impl Future for PanicsOnDrop {
         type Output = ();
         fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-            if self.0 { Poll::Ready(()) } else { Poll::Pending }
+            if self.0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         }
     }
     let (runner, batches) = keeping();
@@ -515,9 +519,7 @@ fn try_defer_works_in_thread_exit_destructors() {
             // A scope here still hands over.
             let (runner, batches) = keeping();
             now_or_never(runner.scope(async { after::defer(async {}) }));
-            self.0
-                .send((batches.take_one().len() == 1, false))
-                .unwrap();
+            self.0.send((batches.take_one().len() == 1, false)).unwrap();
         }
     }
     thread_local! {

@@ -54,9 +54,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = actix_web::rt::spawn(server);
 
     let client = spawn_blocking(move || {
-        // If the task kept the answer from coming, this ends the wait.
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10)));
-        let agent: ureq::Agent = config.build().into();
+        let config = ureq::Agent::config_builder()
+            // The server is here, whatever proxy the environment names.
+            .proxy(None)
+            // If the task kept the answer from coming, this ends the wait.
+            .timeout_global(Some(Duration::from_secs(10)));
+        let agent = ureq::Agent::new_with_config(config.build());
         agent.get(&url).call()?.body_mut().read_to_string()
     });
     let answer = client.await??;

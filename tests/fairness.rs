@@ -1,0 +1,355 @@
+//! How the tasks of a batch take turns: sentences 9b and 11.
+
+mod common;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use common::{CountingWaker, keeping, now_or_never, poll_once};
+
+/// Notes its polls, and is pending until its channel says so.
+struct Noted {
+    id: usize,
+    polls: Arc<Mutex<Vec<usize>>>,
+    wakers: Arc<Mutex<Vec<Option<Waker>>>>,
+    wakes_left: usize,
+}
+
+impl Future for Noted {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.polls.lock().unwrap().push(self.id);
+        let woken = self.wakers.lock().unwrap()[self.id].is_none();
+        if woken {
+            if self.wakes_left == 0 {
+                return Poll::Ready(());
+            }
+            self.wakes_left -= 1;
+        }
+        self.wakers.lock().unwrap()[self.id] = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+struct Tasks {
+    batch: after::Batch,
+    polls: Arc<Mutex<Vec<usize>>>,
+    wakers: Arc<Mutex<Vec<Option<Waker>>>>,
+    counter: Arc<CountingWaker>,
+    waker: Waker,
+}
+
+impl Tasks {
+    /// A batch of tasks that end after `wakes` wake-ups each, after its first poll.
+    fn new(count: usize, wakes: usize) -> Tasks {
+        let (runner, batches) = keeping();
+        let polls = Arc::new(Mutex::new(Vec::new()));
+        let wakers: Arc<Mutex<Vec<Option<Waker>>>> = Arc::new(Mutex::new(vec![None; count]));
+        now_or_never(runner.scope(async {
+            for id in 0..count {
+                let polls = polls.clone();
+                let wakers = wakers.clone();
+                after::defer(Noted {
+                    id,
+                    polls,
+                    wakers,
+                    wakes_left: wakes,
+                });
+            }
+        }));
+        let (counter, waker) = CountingWaker::new();
+        let mut tasks = Tasks {
+            batch: batches.take_one(),
+            polls,
+            wakers,
+            counter,
+            waker,
+        };
+        assert!(tasks.poll().is_pending());
+        assert_eq!(tasks.turn(), []);
+        tasks
+    }
+
+    fn poll(&mut self) -> Poll<()> {
+        Pin::new(&mut self.batch).poll(&mut Context::from_waker(&self.waker))
+    }
+
+    /// What was polled since the last look.
+    fn turn(&self) -> Vec<usize> {
+        std::mem::take(&mut self.polls.lock().unwrap())
+    }
+
+    /// Wakes one task, as an event from outside would.
+    fn wake(&self, id: usize) {
+        let waker = self.wakers.lock().unwrap()[id].take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Polls as long as it is woken.
+    fn settle(&mut self, seen: &mut usize) -> Poll<()> {
+        while self.counter.wakes() > *seen {
+            *seen = self.counter.wakes();
+            if self.poll().is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Sentence 11: started in order; each turn then starts one task further on than the last.
+#[test]
+fn each_turn_starts_one_task_further_on() {
+    let mut tasks = Tasks::new(3, 10);
+    for expected in [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]] {
+        assert!(tasks.poll().is_pending());
+        assert_eq!(tasks.turn(), expected);
+    }
+}
+
+/// Sentence 11: a turn polls at most 32 times, then wakes itself; the next goes on where it stopped.
+#[test]
+fn a_turn_polls_at_most_32_times() {
+    let mut tasks = Tasks::new(100, 1);
+    let woken = tasks.counter.wakes();
+    for (turn, expected) in [0..32, 32..64, 64..96, 96..100].into_iter().enumerate() {
+        assert!(tasks.poll().is_pending());
+        assert_eq!(tasks.turn(), expected.collect::<Vec<_>>());
+        // The last one ends the round: it waits for others to wake it.
+        let again = (turn + 1).min(3);
+        assert_eq!(tasks.counter.wakes(), woken + again, "turn {turn}");
+    }
+    // The round is over and nobody was woken: it waits.
+    assert!(tasks.poll().is_pending());
+    assert_eq!(tasks.turn(), (1..33).collect::<Vec<_>>());
+}
+
+/// Sentence 11: the same holds for tasks that end at once.
+#[test]
+fn a_turn_of_quick_tasks_is_bounded_too() {
+    let (runner, batches) = keeping();
+    now_or_never(runner.scope(async {
+        for _ in 0..100 {
+            after::defer(async {});
+        }
+    }));
+    let mut batch = batches.take_one();
+    let left: Vec<usize> = std::iter::from_fn(|| {
+        let _ = poll_once(Pin::new(&mut batch));
+        (!batch.is_empty()).then(|| batch.len())
+    })
+    .collect();
+    assert_eq!(left, [100, 68, 36, 4]);
+
+    let request = runner.scope(async {
+        for _ in 0..100 {
+            after::defer(async {});
+        }
+    });
+    now_or_never(request.order(after::Order::Sequential));
+    let mut batch = batches.take_one();
+    assert_eq!(common::polls_to_end(&mut batch, 10), 5);
+}
+
+/// Sentence 11, N16: the cost is linear in tasks and wakes: with many tasks woken one by one, nobody else is polled.
+#[test]
+fn the_cost_is_linear_in_tasks_and_wakes() {
+    const TASKS: usize = 300;
+    const WAKES: usize = 10;
+    let mut tasks = Tasks::new(TASKS, WAKES);
+    let mut seen = 0;
+    let mut polls = 0;
+    assert!(tasks.settle(&mut seen).is_pending());
+    for wake in 1..=WAKES {
+        for step in 0..TASKS {
+            // Not in the order of their places.
+            tasks.wake((step * 7 + wake) % TASKS);
+            let done = tasks.settle(&mut seen).is_ready();
+            polls += tasks.turn().len();
+            assert_eq!(done, wake == WAKES && step == TASKS - 1);
+        }
+    }
+    let wakes = TASKS * WAKES;
+    // Eight polls of each task before they get wakers, one when they do, a last round; and one a wake.
+    assert!(
+        polls <= TASKS * 11 + wakes,
+        "{polls} polls for {wakes} wakes"
+    );
+}
+
+/// Work that joins a batch whose tasks have wakers of their own is started and gets one too.
+#[test]
+fn work_joins_a_batch_with_wakers() {
+    let (runner, batches) = keeping();
+    let log = common::Log::new();
+    let mut handle = None;
+    let (tell, told) = futures::channel::oneshot::channel::<()>();
+    now_or_never(runner.scope(async {
+        handle = Some(after::handle());
+        for _ in 0..20 {
+            after::defer(common::yields(40));
+        }
+        let log = log.clone();
+        after::defer(async move {
+            told.await.unwrap();
+            after::defer(async move { log.add("nested") });
+        });
+    }));
+    let mut batch = batches.take_one();
+    let (counter, waker) = CountingWaker::new();
+    let mut cx = Context::from_waker(&waker);
+    let mut seen = 1;
+    assert!(Pin::new(&mut batch).poll(&mut cx).is_pending());
+    while seen > 0 && counter.wakes() >= seen && batch.len() > 1 {
+        seen = counter.wakes();
+        assert!(Pin::new(&mut batch).poll(&mut cx).is_pending());
+    }
+    assert_eq!(batch.len(), 1);
+    let seen = counter.wakes();
+    let late = log.clone();
+    handle.unwrap().defer(async move { late.add("late") });
+    assert!(counter.wakes() > seen, "a handle wakes the batch");
+    for _ in 0..3 {
+        assert!(Pin::new(&mut batch).poll(&mut cx).is_pending());
+    }
+    log.assert(&["late"]);
+    let seen = counter.wakes();
+    tell.send(()).unwrap();
+    assert!(counter.wakes() > seen, "a task's waker wakes the batch");
+    let mut polls = 0;
+    while Pin::new(&mut batch).poll(&mut cx).is_pending() {
+        polls += 1;
+        assert!(polls < 5);
+    }
+    log.assert(&["late", "nested"]);
+    assert_eq!(common::balanced(&runner).completed, 23);
+}
+
+/// A batch whose tasks have wakers of their own may be dropped; late wake-ups of what has ended do nothing.
+#[test]
+fn a_batch_with_wakers_may_be_dropped_in_the_middle() {
+    let mut tasks = Tasks::new(40, 1_000);
+    let mut seen = 0;
+    for step in 0..1_000 {
+        tasks.wake(step % 40);
+        assert!(tasks.settle(&mut seen).is_pending());
+    }
+    let wakers: Vec<_> = tasks
+        .wakers
+        .lock()
+        .unwrap()
+        .iter()
+        .flatten()
+        .cloned()
+        .collect();
+    drop(tasks.batch);
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+#[cfg(feature = "tokio")]
+mod on_tokio {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    };
+
+    use super::common::Log;
+    use after::Runner;
+
+    /// Sentence 11: tokio's budget is shared by all siblings; in a fixed order a busy one starves the others for ever.
+    async fn a_busy_sibling_starves_nobody(siblings: usize) {
+        let runner = Runner::builder().build();
+        let done = Arc::new(AtomicBool::new(false));
+        runner
+            .scope(async {
+                for _ in 0..siblings {
+                    let done = done.clone();
+                    after::defer(async move {
+                        // Bounded, so that a failure is one and not a test that hangs.
+                        let started = std::time::Instant::now();
+                        while !done.load(SeqCst) {
+                            tokio::task::consume_budget().await;
+                            assert!(started.elapsed().as_secs() < 60, "the timer is starved");
+                        }
+                    });
+                }
+                let done = done.clone();
+                after::defer(async move {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    done.store(true, SeqCst);
+                });
+            })
+            .await;
+        runner.drain().await;
+        assert_eq!(runner.stats().completed, siblings as u64 + 1);
+    }
+
+    /// With one waker for all.
+    #[tokio::test]
+    async fn one_busy_sibling_starves_no_timer() {
+        a_busy_sibling_starves_nobody(1).await;
+    }
+
+    /// With a waker for each.
+    #[tokio::test]
+    async fn many_busy_siblings_starve_no_timer() {
+        a_busy_sibling_starves_nobody(20).await;
+    }
+
+    /// Sentence 9b; N14 on a plain scope: whoever writes the response stands behind the batch in the runtime's queue, and
+    /// comes first all the same.
+    fn the_response_is_written_before_the_tasks_start(runtime: tokio::runtime::Runtime) {
+        let log = Log::new();
+        runtime.block_on(async {
+            let (respond, mut response) = tokio::sync::mpsc::channel::<()>(1);
+            let connection = tokio::spawn({
+                let log = log.clone();
+                async move {
+                    response.recv().await.unwrap();
+                    log.add("response");
+                }
+            });
+            // As on HTTP/2: the handler's task hands over, then tells the connection's.
+            let log = log.clone();
+            let runner = Runner::builder().build();
+            let request = runner.scope(async move { after::defer(async move { log.add("task") }) });
+            tokio::spawn(async move {
+                request.await;
+                respond.send(()).await.unwrap();
+            })
+            .await
+            .unwrap();
+            connection.await.unwrap();
+            runner.drain().await;
+        });
+        log.assert(&["response", "task"]);
+    }
+
+    #[test]
+    fn the_response_comes_first_on_a_current_thread_runtime() {
+        the_response_is_written_before_the_tasks_start(
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap(),
+        );
+    }
+
+    #[test]
+    fn the_response_comes_first_on_one_worker() {
+        the_response_is_written_before_the_tasks_start(
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .build()
+                .unwrap(),
+        );
+    }
+}

@@ -1,0 +1,3 @@
+fn main() {
+    after::Runner::new(|batch: after::Batch| drop(batch));
+}

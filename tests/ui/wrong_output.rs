@@ -1,0 +1,3 @@
+fn main() {
+    after::defer(async { 7 });
+}
