@@ -13,8 +13,9 @@ use common::{Log, balanced};
 /// The name of the thread that runs a task of a Runner with this spawner.
 fn thread_of_a_task(runner: Runner) -> String {
     let name = Arc::new(Mutex::new(String::new()));
+    let noted = name.clone();
     futures::executor::block_on(async {
-        let name = name.clone();
+        let name = noted;
         runner
             .scope(async {
                 after::defer(async move {
@@ -24,8 +25,7 @@ fn thread_of_a_task(runner: Runner) -> String {
             .await;
         runner.drain().await;
     });
-    let name = name.lock().unwrap().clone();
-    name
+    name.lock().unwrap().clone()
 }
 
 /// Threads of our own run batches where there is no runtime.

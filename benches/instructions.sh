@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Counts the instructions of the hot paths under callgrind and compares them with benches/instructions.txt.
+#
+#   benches/instructions.sh            fails if a count has risen by more than 2 %
+#   benches/instructions.sh --accept   stores the counts of now
+#
+# Instructions, not seconds: the same on a loaded machine. Another compiler or C library gives others, so store them
+# again, in a commit of its own, when one of these changes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stored=benches/instructions.txt
+tolerated=2 # per cent
+accept=${1:-}
+counted=$(mktemp)
+trap 'rm -f "$counted"' EXIT
+
+command -v valgrind >/dev/null || { echo "valgrind is missing: install your system's package" >&2; exit 1; }
+program=$(cargo bench --bench instructions --no-run --message-format=json 2>/dev/null |
+    grep '"name":"instructions"' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+[ -x "$program" ] || { echo "the scenarios were not built: run \`cargo bench --bench instructions --no-run\`" >&2; exit 1; }
+
+# Instructions of the whole process for so many repetitions.
+whole() {
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1 |
+        sed -n 's/.*Collected : //p'
+}
+
+for scenario in nothing_deferred pending_poll one_task three_tasks eight_tasks; do
+    few=$(whole "$scenario" 2000)
+    many=$(whole "$scenario" 12000)
+    # Hundredths of an instruction are noise; tenths show a change of one in ten.
+    awk -v name="$scenario" -v few="$few" -v many="$many" \
+        'BEGIN { printf "%s %.1f\n", name, (many - few) / 10000 }' >>"$counted"
+done
+
+if [ "$accept" = --accept ]; then
+    cp "$counted" "$stored"
+    cat "$stored"
+    exit 0
+fi
+
+awk -v tolerated="$tolerated" '
+    NR == FNR { stored[$1] = $2; next }
+    {
+        if (!($1 in stored)) { printf "%-18s %9.1f  not stored\n", $1, $2; failed = 1; next }
+        change = ($2 / stored[$1] - 1) * 100
+        printf "%-18s %9.1f  stored %9.1f  %+6.2f %%\n", $1, $2, stored[$1], change
+        if (change > tolerated) { failed = 1; print "  has risen by more than " tolerated " %" }
+    }
+    END {
+        if (failed) {
+            print "If the rise is wanted, say why in the commit and store it: benches/instructions.sh --accept"
+            exit 1
+        }
+    }' "$stored" "$counted"

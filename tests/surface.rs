@@ -1,0 +1,201 @@
+//! The public names, used as programs outside the repository use them, and the auto traits that they rely on.
+
+use std::{
+    error::Error,
+    fmt::{Debug, Display},
+    future::Future,
+    panic::Location,
+    time::Duration,
+};
+
+use after::{
+    Attached, Batch, BoxError, Handle, Held, InstallError, Order, Outcome, Runner, RunnerBuilder,
+    Scope, ShutdownReport, Spawner, Stats, Stopping, TaskBuilder, TaskResult, TryDeferError,
+    Unfinished, context, spawner,
+};
+
+fn send<T: Send>() {}
+fn sync<T: Sync>() {}
+fn unpin<T: Unpin>() {}
+fn owned<T: 'static>() {}
+fn debug<T: Debug>() {}
+fn clone<T: Clone>() {}
+fn error<T: Error>() {}
+fn task_result<T: TaskResult>() {}
+fn spawner<T: Spawner>() {}
+
+/// `Batch: Send + Unpin + 'static`; a scope is `Send` if its future is; handles and Runners go anywhere.
+#[test]
+fn auto_traits_are_as_promised() {
+    type Request = std::future::Ready<()>;
+    send::<Batch>();
+    unpin::<Batch>();
+    owned::<Batch>();
+    send::<Scope<Request>>();
+    send::<Held<Request>>();
+    send::<Attached<Request>>();
+    send::<Stopping>();
+    unpin::<Stopping>();
+    send::<TaskBuilder>();
+    send::<RunnerBuilder>();
+    send::<spawner::BlockingWork>();
+    send::<Handle>();
+    sync::<Handle>();
+    send::<Runner>();
+    sync::<Runner>();
+    clone::<Handle>();
+    clone::<Runner>();
+    clone::<ShutdownReport>();
+    clone::<Unfinished>();
+}
+
+/// Everything is `Debug`, without locks and without users' values.
+#[test]
+fn everything_is_debug() {
+    debug::<Batch>();
+    debug::<Scope<std::future::Ready<()>>>();
+    debug::<Held<std::future::Ready<()>>>();
+    debug::<Attached<std::future::Ready<()>>>();
+    debug::<Handle>();
+    debug::<Runner>();
+    debug::<RunnerBuilder>();
+    debug::<Stopping>();
+    debug::<TaskBuilder>();
+    debug::<Stats>();
+    debug::<ShutdownReport>();
+    debug::<Unfinished>();
+    debug::<InstallError>();
+    debug::<TryDeferError<()>>();
+    debug::<spawner::BlockingWork>();
+    debug::<spawner::FromFn<()>>();
+    debug::<spawner::Threads>();
+    let builder = after::task("audit").key("a user's secret");
+    assert_eq!(
+        format!("{builder:?}"),
+        "TaskBuilder { name: \"audit\", keyed: true, .. }"
+    );
+}
+
+/// What may be deferred: `()`, `!`, results with any error that turns into a `BoxError`.
+#[test]
+fn task_results_are_as_promised() {
+    task_result::<()>();
+    task_result::<Result<(), BoxError>>();
+    task_result::<Result<u8, std::num::ParseIntError>>();
+    task_result::<Result<String, String>>();
+    task_result::<Result<(), &'static str>>();
+    let diverges = || {
+        after::defer(async { std::process::exit(1) });
+        after::defer(async { panic!("no output type") });
+        after::defer(async {
+            loop {
+                std::future::pending::<()>().await;
+            }
+        });
+        after::defer(async {
+            "1".parse::<u8>()?;
+            after::Ok(())
+        });
+        after::defer(std::future::ready(()));
+        after::defer_blocking(|| std::fs::read("x"));
+    };
+    let _ = diverges;
+    error::<TryDeferError<()>>();
+    error::<InstallError>();
+}
+
+/// Every spawner is one, and so are pointers to them.
+#[test]
+fn spawners_are_spawners() {
+    spawner::<spawner::Threads>();
+    spawner::<Box<dyn Spawner>>();
+    spawner::<std::sync::Arc<dyn Spawner>>();
+    spawner::<&'static spawner::Threads>();
+    spawner::<spawner::FromFn<fn(Batch)>>();
+    #[cfg(feature = "tokio")]
+    {
+        spawner::<spawner::Tokio>();
+        clone::<spawner::Tokio>();
+        debug::<spawner::Tokio>();
+        let _: fn(tokio::runtime::Handle) -> spawner::Tokio = spawner::Tokio::from;
+    }
+    #[cfg(feature = "smol")]
+    {
+        let smol: spawner::Smol = spawner::Smol;
+        let _ = (smol, smol);
+        debug::<spawner::Smol>();
+    }
+    #[cfg(feature = "async-std")]
+    {
+        let async_std: spawner::AsyncStd = spawner::AsyncStd;
+        let _ = (async_std, async_std);
+        debug::<spawner::AsyncStd>();
+    }
+}
+
+/// Each function and method under its fixed name and signature.
+#[test]
+fn every_public_name_is_there() {
+    let program = async {
+        let answer: u8 = after::scope(async { 7 }).await;
+        let scope: Scope<_> = Runner::global().scope(async {}).order(Order::Sequential);
+        let held: Held<_> = scope.failed_if(|()| false).held();
+        let ((), batch): ((), Batch) = held.await;
+        let _: (usize, bool, Vec<&str>) = (batch.len(), batch.is_empty(), batch.names().collect());
+        batch.release();
+        let _: Option<Handle> = after::try_handle();
+        let handle: Handle = after::handle();
+        handle.defer(async {});
+        let _: u8 = handle.sync_scope(|| 1);
+        let _: Attached<_> = handle.scope(async {});
+        let builder: TaskBuilder = handle.task("name").key(String::from("key"));
+        builder.defer_blocking(|| ());
+        after::task("name").key("key").defer(async {});
+        let tried: Result<(), TryDeferError<_>> = after::task("name").try_defer(async {});
+        drop(tried);
+        let tried: Result<(), TryDeferError<_>> = after::try_defer(async {});
+        drop(tried.map_err(TryDeferError::into_inner));
+        after::defer_blocking(|| Ok::<(), BoxError>(()));
+        let _: bool = after::in_scope() || after::forget("key");
+        let outcome: Option<Outcome> = after::outcome();
+        let _: Option<bool> = outcome.map(Outcome::is_success);
+        context::set(1_u8);
+        let _: Result<(), u8> = context::try_set(2_u8);
+        let _: (Option<u8>, Option<u8>) = (context::get(), context::with(|value: &u8| *value));
+        let stopping: Stopping = after::stopping();
+        stopping.await;
+        let report: ShutdownReport = after::shutdown(Duration::ZERO).await;
+        let _: (bool, &[Unfinished], &dyn Display) =
+            (report.is_clean(), report.unfinished(), &report);
+        for Unfinished {
+            name,
+            location,
+            age,
+            ..
+        } in report.unfinished()
+        {
+            let _: (&'static str, &'static Location<'static>, Duration) = (*name, *location, *age);
+        }
+        let runner = Runner::builder()
+            .spawner(spawner::from_fn(drop))
+            .order(Order::Concurrent)
+            .build();
+        let stats: Stats = runner.stats();
+        let _: [u64; 7] = [
+            stats.deferred,
+            stats.completed,
+            stats.failed,
+            stats.panicked,
+            stats.discarded,
+            stats.lost,
+            stats.pending,
+        ];
+        runner.drain().await;
+        let _: ShutdownReport = runner.shutdown(Duration::ZERO).await;
+        let installed: Result<(), InstallError> = Runner::new(spawner::detect()).install();
+        drop(installed);
+        answer
+    };
+    fn resolves_to<T>(_: &impl Future<Output = T>) {}
+    resolves_to::<u8>(&program);
+}
