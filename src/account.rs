@@ -12,6 +12,7 @@
 
 use std::{
     cell::Cell,
+    future::Future,
     panic::Location,
     pin::Pin,
     sync::{
@@ -23,13 +24,12 @@ use std::{
 };
 
 use coarsetime::Instant;
-use event_listener::{Event, EventListener};
 
 use crate::{
     losses::Losses,
     node::{Node, Queue, Work},
-    report,
     runner::RunnerRef,
+    signal::{Signal, Waiter},
     stats::{ShutdownReport, Stats, Unfinished},
 };
 
@@ -40,6 +40,7 @@ pub(crate) struct Counts {
     pub(crate) completed: u64,
     pub(crate) failed: u64,
     pub(crate) panicked: u64,
+    pub(crate) timed_out: u64,
     pub(crate) discarded: u64,
     pub(crate) lost: u64,
 }
@@ -56,6 +57,7 @@ impl Counts {
         self.completed += other.completed;
         self.failed += other.failed;
         self.panicked += other.panicked;
+        self.timed_out += other.timed_out;
         self.discarded += other.discarded;
         self.lost += other.lost;
     }
@@ -70,10 +72,10 @@ pub(crate) struct Account {
     /// How many drains wait, and whether losses wait to be reported. While it is not zero, whoever publishes looks at
     /// the whole account. Changed before a shard is locked and read under that lock, so the lock orders the two.
     attention: AtomicUsize,
-    /// Notified at a moment with nothing pending.
-    drained: Event,
+    /// Its moments are those with nothing pending, while somebody waits for one.
+    drained: Signal,
     stopping: AtomicBool,
-    stop: Event,
+    stop: Signal,
     pub(crate) losses: Losses,
 }
 
@@ -154,9 +156,9 @@ impl Account {
         Account {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             attention: AtomicUsize::new(0),
-            drained: Event::new(),
+            drained: Signal::default(),
             stopping: AtomicBool::new(false),
-            stop: Event::new(),
+            stop: Signal::default(),
             losses: Losses::default(),
         }
     }
@@ -217,15 +219,14 @@ impl Account {
     fn change_watched<R>(&self, shard: usize, change: impl FnOnce(&mut Books) -> R) -> R {
         let mut all = self.lock_all();
         let result = change(&mut all[shard]);
-        let drained = self.total(&all).pending() == 0;
-        drop(all);
-        if drained {
-            // Wakers are the user's code.
-            if let Err(payload) = report::catch(|| self.drained.notify(usize::MAX)) {
-                report::forget_payload(payload);
-            }
-            self.report_losses();
+        if self.total(&all).pending() > 0 {
+            return result;
         }
+        // Under the locks, so that whoever begins to wait after them waits for a later moment.
+        let wakers = self.drained.advance();
+        drop(all);
+        wakers.wake();
+        self.report_losses(false);
         result
     }
 
@@ -264,7 +265,13 @@ impl Account {
     }
 
     /// Publishes what a batch has done in one turn, while some of its tasks are unfinished.
-    pub(crate) fn update(&self, seat: Seat, counts: Counts, finished: &[u64], joined: &Queue) {
+    pub(crate) fn update(
+        &self,
+        seat: Seat,
+        counts: Counts,
+        finished: impl Iterator<Item = u64>,
+        joined: &Queue,
+    ) {
         self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
             let entry = &mut books.entries[seat.entry as usize];
@@ -295,12 +302,13 @@ impl Account {
 
     /// Resolves at the first moment, from the call on, with nothing pending.
     pub(crate) async fn drain(&self) {
-        let _watch = self.watch();
-        // Listening before looking: a notification after the look is not missed.
-        let drained = self.drained.listen();
+        let watch = self.watch();
+        // Made before the look: a moment after the look is not missed.
+        let waiting = Waiting::new(&self.drained);
         if self.total(&self.lock_all()).pending() > 0 {
-            drained.await;
+            waiting.await;
         }
+        drop(watch);
     }
 
     fn watch(&self) -> Watch<'_> {
@@ -308,28 +316,29 @@ impl Account {
         Watch { account: self }
     }
 
-    pub(crate) fn report_losses(&self) {
-        if self.losses.report() {
+    /// Reports what was lost, once a second at most unless `now`.
+    pub(crate) fn report_losses(&self, now: bool) {
+        if self.losses.report(now) {
             self.attention.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// To be called before the losses are published, so that the publication looks whether it was the last.
-    pub(crate) fn lose<'a>(
+    pub(crate) fn lose(
         &self,
         runner: &RunnerRef,
-        tasks: impl Iterator<Item = (&'static str, &'static Location<'static>)> + 'a,
+        tasks: impl Iterator<Item = (&'static str, &'static Location<'static>)>,
     ) {
         if self.losses.add(tasks) {
             self.attention.fetch_add(1, Ordering::Relaxed);
-            Losses::report_in_a_second(runner.clone());
         }
+        self.losses.report_within_a_second(runner);
     }
 
     pub(crate) fn begin_stopping(&self) {
         // Release, with the Acquire in `Stopping::poll`: who sees it stopping sees what was done before `shutdown`.
         self.stopping.store(true, Ordering::Release);
-        self.stop.notify(usize::MAX);
+        self.stop.advance().wake();
     }
 
     /// What is unfinished now, for the end of a `shutdown` with this limit.
@@ -367,6 +376,7 @@ impl From<Counts> for Stats {
             completed: counts.completed,
             failed: counts.failed,
             panicked: counts.panicked,
+            timed_out: counts.timed_out,
             discarded: counts.discarded,
             lost: counts.lost,
             pending: counts.pending(),
@@ -375,11 +385,11 @@ impl From<Counts> for Stats {
 }
 
 impl Entry {
-    fn finish(&mut self, finished: &[u64]) {
+    fn finish(&mut self, finished: impl Iterator<Item = u64>) {
         for sequence in finished {
             if let Ok(index) = self
                 .tasks
-                .binary_search_by_key(sequence, |task| task.sequence)
+                .binary_search_by_key(&sequence, |task| task.sequence)
             {
                 self.tasks[index].finished = true;
                 self.finished += 1;
@@ -404,45 +414,64 @@ impl Drop for Watch<'_> {
     }
 }
 
+/// Waits for the next moment of a signal.
+struct Waiting<'a> {
+    signal: &'a Signal,
+    waiter: Waiter,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(signal: &'a Signal) -> Self {
+        let waiter = signal.waiter();
+        Waiting { signal, waiter }
+    }
+}
+
+impl Future for Waiting<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.signal.poll(&self.waiter, cx)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.signal.leave(&self.waiter);
+    }
+}
+
 /// Resolves when the shutdown of a Runner begins; made by [`stopping`](crate::stopping()).
 ///
 /// Stays resolved from then on. Dropping it does nothing.
 pub struct Stopping {
     runner: RunnerRef,
-    listener: Option<EventListener>,
+    waiter: Waiter,
 }
 
 impl Stopping {
     pub(crate) fn new(runner: RunnerRef) -> Self {
-        Stopping {
-            runner,
-            listener: None,
-        }
+        let waiter = runner.get().account.stop.waiter();
+        Stopping { runner, waiter }
     }
 }
 
-impl std::future::Future for Stopping {
+impl Future for Stopping {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let account = &this.runner.get().account;
-        loop {
-            if account.stopping.load(Ordering::Acquire) {
-                this.listener = None;
-                return Poll::Ready(());
-            }
-            match &mut this.listener {
-                // Look again after listening: the notification may have come in between.
-                None => this.listener = Some(account.stop.listen()),
-                Some(listener) => {
-                    if Pin::new(listener).poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    this.listener = None;
-                }
-            }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let account = &self.runner.get().account;
+        // The waiter was made before this look, so that a shutdown after it is not missed.
+        if account.stopping.load(Ordering::Acquire) {
+            return Poll::Ready(());
         }
+        account.stop.poll(&self.waiter, cx)
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.runner.get().account.stop.leave(&self.waiter);
     }
 }
 

@@ -5,14 +5,20 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use crate::{
+    account::Counts,
+    admission::{self, Group},
     current,
+    limit::Room,
     outcome::{Order, Outcome},
     registry::{Active, Registry},
-    report, spare,
+    report,
+    runner::Core,
+    spare,
     spawner::Found,
     turn,
 };
@@ -49,29 +55,103 @@ impl Batch {
     #[inline(never)]
     fn hand_over(mut active: Box<Active>, outcome: Outcome, order: Option<Order>) -> Batch {
         active.outcome = Some(outcome);
-        active.queue = match &active.inbox {
-            None => active.collected.take(),
-            Some(inbox) => inbox.hand_over(outcome, &active.found),
-        };
         active.order = order.unwrap_or(active.runner.get().order);
+        if active.special || active.order == Order::Parallel {
+            return Batch::hand_over_specially(active, outcome);
+        }
+        active.queue = active.collected.take();
         active.joined = active.queue.len() as u64;
         let counts = mem::take(&mut active.unpublished);
         if active.queue.is_empty() {
-            dispose_of(&mut active);
             active.runner.get().account.publish(counts);
             return Batch { active: None };
         }
-        let seat = active.runner.get().account.seat(counts, &active.queue);
-        active.seat = Some(seat);
+        Batch::seated(active, counts)
+    }
+
+    #[cold]
+    fn hand_over_specially(mut active: Box<Active>, outcome: Outcome) -> Batch {
+        active.special = true;
+        let runner = active.runner.clone();
+        let registry = Registry::active(active);
+        current::enter(&registry, || {
+            admission::at_hand_over(&registry, runner.get(), outcome);
+        });
+        let Some(mut active) = registry.close() else {
+            return Batch { active: None };
+        };
+        let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
+        if active.queue.is_empty() {
+            if apart == 0 {
+                settle(active);
+                return Batch { active: None };
+            }
+            return Batch {
+                active: Some(active),
+            };
+        }
+        let counts = mem::take(&mut active.unpublished);
+        Batch::seated(active, counts)
+    }
+
+    /// On the roster, with what is in the queue.
+    #[inline]
+    pub(crate) fn seated(mut active: Box<Active>, counts: Counts) -> Batch {
+        let account = &active.runner.get().account;
+        active.seat = Some(account.seat(counts, &active.queue));
         Batch {
             active: Some(active),
         }
     }
 
     /// A batch of one for a task that came when its scope's batch was over.
-    pub(crate) fn late(active: Box<Active>) -> Batch {
-        let outcome = active.outcome.unwrap_or(Outcome::Finished);
-        Batch::hand_over(active, outcome, None)
+    pub(crate) fn late(active: Box<Active>, outcome: Outcome) -> Batch {
+        let order = active.order;
+        Batch::hand_over(active, outcome, Some(order))
+    }
+
+    pub(crate) fn be_member_of(&mut self, group: &Arc<Group>) {
+        if let Some(active) = &mut self.active {
+            group.join();
+            let uncommon = active.uncommon();
+            uncommon.member_of = Some(group.clone());
+            uncommon.group = Some(group.clone());
+        }
+    }
+
+    /// How many tasks a scope asks room for before its answer, if its Runner makes it wait.
+    #[inline]
+    pub(crate) fn room(&self) -> Option<Room> {
+        let active = self.active.as_ref()?;
+        if !active.special {
+            return None;
+        }
+        self.room_of(active)
+    }
+
+    #[cold]
+    fn room_of(&self, active: &Active) -> Option<Room> {
+        let limit = active.runner.get().limit.as_ref()?;
+        // In a deferred task a scope would wait for what its own parent holds.
+        let in_a_task = crate::outcome::outcome().is_some();
+        (limit.pushes_back() && !in_a_task).then(|| limit.room(self.len()))
+    }
+
+    /// As `release`, with room that was promised.
+    pub(crate) fn release_promised(mut self, room: Room) {
+        let mut promised = room.take();
+        if let Some(active) = &mut self.active {
+            if let Some(uncommon) = active.uncommon_if_any() {
+                for batch in &mut uncommon.apart {
+                    if let Some(single) = &mut batch.active {
+                        single.promise(promised.min(1));
+                        promised = promised.saturating_sub(1);
+                    }
+                }
+            }
+            active.promise(promised);
+        }
+        self.release();
     }
 
     /// Hands it to the Runner's spawner. An empty one is dropped.
@@ -95,12 +175,72 @@ impl Batch {
         let Some(active) = &mut self.active else {
             return;
         };
+        if active.special {
+            for batch in active.take_apart() {
+                batch.release();
+            }
+            self.line_up(Waker::noop());
+        }
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if active.unfinished() == 0 && active.inbox.is_none() {
+            // All of it was split off, or shed; and no handle can bring more.
+            return self.end();
+        }
         // Both go out of the batch, because the spawner may drop it before it returns.
         let found = mem::replace(&mut active.found, Found::Nothing);
         let runner = active.runner.clone();
         let spawned = report::catch(|| found.with(runner.get(), |spawner| spawner.spawn(self)));
         if let Err(payload) = spawned {
             report::spawner_panicked(payload);
+        }
+    }
+
+    /// Puts the tasks in the line for permits, if there is a limit and they are not in it.
+    #[cold]
+    fn line_up(&mut self, waker: &Waker) {
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        let runner = active.runner.clone();
+        let core = runner.get();
+        if core.limit.is_none() || active.is_in_line() {
+            self.active = Some(active);
+            return;
+        }
+        let turn = Turn {
+            registry: Registry::active(active),
+            batch: self,
+        };
+        let registry = &turn.registry;
+        current::enter(registry, || {
+            let tasks = registry.peek(|active| mem::take(&mut active.queue));
+            admission::line_up(registry, core, waker, tasks.unwrap_or_default());
+        });
+    }
+
+    /// The first turn of a batch that was held and is awaited: what is split off goes to the spawner, and is waited for.
+    #[cold]
+    fn begin_specially(&mut self, waker: &Waker) {
+        let Some(mut active) = self.active.take() else {
+            return;
+        };
+        let apart = active.take_apart();
+        if !apart.is_empty() {
+            active.awaited = true;
+            let registry = Registry::active(active);
+            admission::send_apart(&registry, apart);
+            self.active = registry.close();
+        } else {
+            self.active = Some(active);
+        }
+        self.line_up(waker);
+    }
+
+    fn end(mut self) {
+        if let Some(active) = self.active.take() {
+            settle(active);
         }
     }
 
@@ -116,7 +256,8 @@ impl Batch {
     pub fn len(&self) -> usize {
         self.active.as_ref().map_or(0, |active| {
             let joining = active.inbox.as_ref().map_or(0, |inbox| inbox.len());
-            active.unfinished() + joining
+            let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
+            active.unfinished() + apart + joining
         })
     }
 
@@ -146,10 +287,23 @@ impl Batch {
     /// # });
     /// ```
     pub fn names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.active
+        let mut tasks: Vec<_> = self
+            .active
             .iter()
             .flat_map(|active| active.tasks())
-            .map(|node| node.name())
+            .collect();
+        let apart = self
+            .active
+            .iter()
+            .filter_map(|active| active.look_uncommon());
+        let apart = apart
+            .flat_map(|rare| &rare.apart)
+            .filter_map(|batch| batch.active.as_ref());
+        tasks.extend(apart.flat_map(|active| active.tasks()));
+        if self.active.as_ref().is_some_and(|active| !active.started) {
+            tasks.sort_by_key(|node| node.sequence());
+        }
+        tasks.into_iter().map(|node| node.name())
     }
 }
 
@@ -163,7 +317,11 @@ impl Future for Batch {
         };
         if !active.started {
             active.started = true;
+            let special = active.special;
             self.active = Some(active);
+            if special {
+                self.begin_specially(cx.waker());
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -200,25 +358,18 @@ impl Drop for Turn<'_> {
 /// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
 #[inline]
 fn settle(mut active: Box<Active>) {
-    dispose_of(&mut active);
     let counts = mem::take(&mut active.unpublished);
+    let member_of = active.leave_group();
+    // Its values' destructors are the user's code; whoever has waited for the account finds them gone.
+    drop(mem::take(&mut active.context));
     let account = &active.runner.get().account;
     match active.seat {
         Some(seat) => account.vacate(seat, counts),
         None => account.publish(counts),
     }
     spare::keep(active);
-}
-
-/// Drops the scope's context, unless a handle keeps it; the values' destructors are the user's code.
-#[inline]
-fn dispose_of(active: &mut Active) {
-    if active.context.is_empty() {
-        return;
-    }
-    let context = mem::take(&mut active.context);
-    if let Err(payload) = report::catch(|| drop(context)) {
-        report::unnamed_panicked("a context value", payload);
+    if let Some(group) = member_of {
+        group.leave();
     }
 }
 
@@ -234,12 +385,15 @@ impl Drop for Batch {
 #[cold]
 fn lose(active: Box<Active>) {
     let runner = active.runner.clone();
+    let core = runner.get();
     let registry = Registry::active(active);
+    // What was split off and not handed out is lost by itself, when it is dropped.
+    drop(registry.peek(Active::take_apart));
     current::enter(&registry, || {
+        give_up_permits(&registry, core);
         loop {
-            let inbox = registry.inbox();
-            let mut tasks = registry.peek(Active::take_tasks).unwrap_or_default();
-            if let Some(inbox) = inbox {
+            let mut tasks = registry.take_tasks();
+            if let Some(inbox) = registry.inbox() {
                 // Over only when nothing is left whose destructor might defer: until then that is lost with the batch.
                 tasks.append(match tasks.is_empty() {
                     true => inbox.batch_ends(),
@@ -249,16 +403,21 @@ fn lose(active: Box<Active>) {
             if tasks.is_empty() {
                 break;
             }
-            let names = tasks.iter().map(|node| (node.name(), node.location()));
-            runner.get().account.lose(&runner, names);
-            registry.peek(|active| active.unpublished.lost += tasks.len() as u64);
-            while let Some(node) = tasks.pop_front() {
-                report::drop_quietly(node);
-            }
+            admission::lose(&registry, core, tasks);
         }
     });
     if let Some(active) = registry.close() {
         settle(active);
+    }
+}
+
+/// Gives the permits that the batch has on to others, and takes what waits out of the line, back into the queue.
+fn give_up_permits(registry: &Registry, core: &Core) {
+    let permits = registry.peek(Active::take_permits).flatten();
+    if let (Some(limit), Some(permits)) = (&core.limit, permits) {
+        let wakers = limit.withdraw(&permits.entry, permits.waiting.len(), permits.running);
+        registry.peek(|active| active.queue.append(permits.waiting));
+        wakers.wake();
     }
 }
 

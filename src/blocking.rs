@@ -1,35 +1,59 @@
 //! A deferred closure: one half runs on a thread that may block, the other waits for it in the batch.
 
 use std::{
-    mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use crate::{current, handle::Handle, node::Work, report, spawner::BlockingWork, task::End};
+use crate::{
+    current,
+    handle::Handle,
+    node::Work,
+    report,
+    signal::{drop_waker, wake},
+    spawner::BlockingWork,
+    task::End,
+};
 
-pub(crate) enum Blocking<C> {
-    Waiting(C),
-    Running(Arc<Slot>),
-    Done,
+pub(crate) struct Blocking<C> {
+    /// `None` once it was given to the spawner.
+    work: Option<C>,
+    slot: Arc<Slot>,
 }
 
 /// Where the two halves meet.
 #[derive(Default)]
 pub(crate) struct Slot {
-    state: Mutex<SlotState>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct SlotState {
+struct State {
+    /// The closure is running, or has run.
+    begun: bool,
+    /// Nobody waits for it any more: if it has not begun, it does not.
+    abandoned: bool,
     end: Option<End>,
     waker: Option<Waker>,
 }
 
 impl Slot {
-    fn lock(&self) -> MutexGuard<'_, SlotState> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the closure from running, unless it has begun: then it can't be stopped, and this returns false.
+    pub(crate) fn abandon(&self) -> bool {
+        let mut state = self.lock();
+        state.abandoned = !state.begun;
+        state.abandoned
+    }
+
+    fn begin(&self) -> bool {
+        let mut state = self.lock();
+        state.begun = !state.abandoned;
+        state.begun
     }
 
     fn finish(&self, end: End) {
@@ -38,14 +62,22 @@ impl Slot {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }
 
 impl<C> Blocking<C> {
-    pub(crate) fn new(work: C) -> Self {
-        Blocking::Waiting(work)
+    pub(crate) fn new(work: C, slot: Arc<Slot>) -> Self {
+        let work = Some(work);
+        Blocking { work, slot }
+    }
+}
+
+impl<C> Drop for Blocking<C> {
+    fn drop(&mut self) {
+        // What is counted as lost or timed out must not run after that, if it can be helped.
+        self.slot.abandon();
     }
 }
 
@@ -55,36 +87,34 @@ impl<C> Unpin for Blocking<C> {}
 // Not a future: its end is not a `TaskResult`, because it knows of panics and losses on another thread.
 impl<C: FnOnce() -> End + Send + 'static> Work for Blocking<C> {
     fn poll_work(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        let slot = match mem::replace(&mut *self, Blocking::Done) {
-            Blocking::Waiting(work) => match start(work) {
-                Some(slot) => slot,
-                None => return Poll::Ready(End::Lost),
-            },
-            Blocking::Running(slot) => slot,
-            Blocking::Done => return Poll::Ready(End::Lost),
-        };
+        if let Some(work) = self.work.take() {
+            start(work, &self.slot);
+        }
         let waker = cx.waker().clone();
-        let mut state = slot.lock();
+        let mut state = self.slot.lock();
         if let Some(end) = state.end.take() {
+            drop(state);
+            drop_waker(Some(waker));
             return Poll::Ready(end);
         }
         let before = state.waker.replace(waker);
         drop(state);
-        drop(before);
-        *self = Blocking::Running(slot);
+        drop_waker(before);
         Poll::Pending
     }
 }
 
-/// Gives the closure to the spawner of the batch that is current. `None` if there is no batch, which does not happen:
-/// only a batch polls its tasks.
-fn start(work: impl FnOnce() -> End + Send + 'static) -> Option<Arc<Slot>> {
-    let handle = current::with(|registry| registry.map(|registry| registry.handle()))?;
-    let runner = current::with(|registry| registry.map(|registry| registry.runner()))?;
-    let slot = Arc::new(Slot::default());
+/// Gives the closure to the spawner of the batch that is current: only a batch polls its tasks.
+fn start(work: impl FnOnce() -> End + Send + 'static, slot: &Arc<Slot>) {
+    let batch =
+        current::with(|registry| registry.map(|registry| (registry.handle(), registry.runner())));
+    let Some((handle, runner)) = batch else {
+        return slot.finish(End::Lost);
+    };
+    let found = handle.found();
     let job = Job {
         work: Some(work),
-        handle: handle.clone(),
+        handle,
         slot: slot.clone(),
     };
     let work = BlockingWork::new(move || {
@@ -94,14 +124,11 @@ fn start(work: impl FnOnce() -> End + Send + 'static) -> Option<Arc<Slot>> {
         }
     });
     let spawned = report::catch(|| {
-        handle
-            .found()
-            .with(runner.get(), |spawner| spawner.spawn_blocking(work));
+        found.with(runner.get(), |spawner| spawner.spawn_blocking(work));
     });
     if let Err(payload) = spawned {
         report::spawner_panicked(payload);
     }
-    Some(slot)
 }
 
 /// The half that runs elsewhere. Dropped unrun, by a pool that goes down, it says that the work is lost.
@@ -113,6 +140,9 @@ struct Job<C: FnOnce() -> End> {
 
 impl<C: FnOnce() -> End> Job<C> {
     fn run(mut self) {
+        if !self.slot.begin() {
+            return;
+        }
         if let Some(work) = self.work.take() {
             let end = report::catch(|| self.handle.sync_scope(work));
             self.slot.finish(end.unwrap_or_else(End::Panicked));

@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::current;
+use crate::{current, report};
 
 type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
@@ -32,6 +32,25 @@ type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 #[derive(Clone, Default)]
 pub(crate) struct Context {
     values: Option<Arc<Values>>,
+}
+
+impl Drop for Context {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(values) = self.values.take() {
+            drop_values(values);
+        }
+    }
+}
+
+/// Each value's destructor is the user's code: one that panics leaves the others, and us, unharmed.
+#[cold]
+fn drop_values(values: Arc<Values>) {
+    for value in Arc::into_inner(values).into_iter().flatten() {
+        if let Err(payload) = report::catch(|| drop(value)) {
+            report::unnamed_panicked("a context value", payload);
+        }
+    }
 }
 
 impl Context {

@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     fmt,
     future::{Future, IntoFuture},
-    panic::Location,
+    panic::{Location, RefUnwindSafe, UnwindSafe},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context as TaskContext, Poll, Waker},
@@ -18,12 +18,13 @@ use crate::{
     batch::Batch,
     collected::Collected,
     context::Context,
-    current,
+    current, ending,
     node::{Link, Node, Queue},
-    outcome::Outcome,
+    outcome::{Order, Outcome},
     registry::{Active, Registry},
     report,
     runner::RunnerRef,
+    signal::{drop_waker, wake},
     spawner::Found,
     task::{TaskBuilder, TaskResult},
 };
@@ -147,12 +148,16 @@ impl Handle {
     }
 
     pub(crate) fn place(&self, key: Option<Cow<'static, str>>, node: Link) {
-        self.inbox.defer(key, node);
+        let core = self.inbox.runner.get();
+        let node = match core.special || node.rare().is_some() {
+            true => core.prepare(node, self.inbox.outcome()),
+            false => node,
+        };
+        self.inbox.store(key, node);
     }
 
-    /// The spawner that was current when the handle was made, or at the hand-over.
     pub(crate) fn found(&self) -> Found {
-        self.inbox.lock().found.clone()
+        self.inbox.found()
     }
 
     fn registry(&self) -> Registry {
@@ -163,6 +168,10 @@ impl Handle {
     }
 }
 
+// Whatever a panic interrupts, what the handle leads to is whole: see invariant 1 of `registry`.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
+
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").finish_non_exhaustive()
@@ -172,7 +181,8 @@ impl fmt::Debug for Handle {
 pin_project_lite::pin_project! {
     /// A future that runs in the scope of a [`Handle`]; made by [`Handle::scope`].
     ///
-    /// Dropping it drops the inner future with the scope current, so that its destructors may defer.
+    /// Dropping it drops the inner future with the scope current, so that its destructors may defer. This never panics: a
+    /// panic of the inner future's destructor is caught there and reported.
     #[must_use = "futures do nothing unless polled"]
     pub struct Attached<F> {
         // `Some` until it has resolved or is dropped.
@@ -185,7 +195,12 @@ pin_project_lite::pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
-                current::enter(this.registry, || this.future.set(None));
+                let dropped = report::catch(|| {
+                    current::enter(this.registry, || this.future.set(None));
+                });
+                if let Err(payload) = dropped {
+                    report::unnamed_panicked("a future in the scope of a handle", payload);
+                }
             }
         }
     }
@@ -226,6 +241,7 @@ struct State {
     collected: Collected,
     context: Context,
     outcome: Option<Outcome>,
+    order: Order,
     found: Found,
     /// The batch's, while it waits for its tasks.
     waker: Option<Waker>,
@@ -248,6 +264,7 @@ impl Inbox {
         collected: Collected,
         context: Context,
         outcome: Option<Outcome>,
+        order: Order,
     ) -> Self {
         Inbox {
             runner,
@@ -259,6 +276,7 @@ impl Inbox {
                 collected,
                 context,
                 outcome,
+                order,
                 found,
                 waker: None,
             }),
@@ -270,19 +288,20 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn defer(&self, key: Option<Cow<'static, str>>, node: Link) {
+    /// Takes in a task that is prepared.
+    pub(crate) fn store(&self, key: Option<Cow<'static, str>>, node: Link) {
         let account = &self.runner.get().account;
         let mut state = self.lock();
-        if state.phase == Phase::Over {
+        if let (Phase::Over, Some(outcome)) = (state.phase, state.outcome) {
             let late = Active::late(
                 self.runner.clone(),
                 state.found.clone(),
-                state.outcome,
+                state.order,
                 state.context.clone(),
                 node,
             );
             drop(state);
-            return Batch::late(late).release();
+            return Batch::late(late, outcome).release();
         }
         // Counted before it is stored, under the lock that the batch needs to find it: a task that ended before it was
         // counted would make the account wrong. Nobody is woken by it: a task of ours is pending.
@@ -301,7 +320,7 @@ impl Inbox {
         drop(state);
         self.discard(replaced);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 
@@ -314,8 +333,9 @@ impl Inbox {
 
     fn discard(&self, node: Option<Link>) {
         if let Some(node) = node {
-            report::drop_quietly(node);
-            self.runner.get().account.publish(Counts {
+            let core = self.runner.get();
+            ending::discard(core, self.outcome(), node);
+            core.account.publish(Counts {
                 discarded: 1,
                 ..Counts::default()
             });
@@ -327,9 +347,10 @@ impl Inbox {
     }
 
     /// The end of the request: what was collected so far. With nothing there, nobody will look again.
-    pub(crate) fn hand_over(&self, outcome: Outcome, found: &Found) -> Queue {
+    pub(crate) fn hand_over(&self, outcome: Outcome, order: Order, found: &Found) -> Queue {
         let mut state = self.lock();
         state.outcome = Some(outcome);
+        state.order = order;
         if state.found.is_nothing() {
             state.found = found.clone();
         }
@@ -347,7 +368,7 @@ impl Inbox {
         let waker = state.waker.take();
         let joined = state.collected.take();
         drop(state);
-        drop(waker);
+        drop_waker(waker);
         joined
     }
 
@@ -358,11 +379,12 @@ impl Inbox {
         if state.collected.len() == 0 {
             let before = state.waker.replace(waker);
             drop(state);
-            drop(before);
+            drop_waker(before);
             return Queue::default();
         }
         let joined = state.collected.take();
         drop(state);
+        drop_waker(Some(waker));
         joined
     }
 
@@ -373,6 +395,11 @@ impl Inbox {
             state.phase = Phase::Over;
         }
         state.collected.take()
+    }
+
+    /// The spawner that was current when the handle was made, or at the hand-over.
+    pub(crate) fn found(&self) -> Found {
+        self.lock().found.clone()
     }
 
     pub(crate) fn outcome(&self) -> Option<Outcome> {

@@ -1,28 +1,310 @@
-//! Work that runs once the response is out.
+//! Runs work once a request is over: after the response, whatever became of it, on any async runtime.
+//!
+//! [`scope()`] wraps the future of a request. Code anywhere below it calls [`defer()`] with a task. The promise:
+//!
+//! > When the request is over, because it has resolved, was dropped or has panicked, every task that its scope has
+//! > collected is handed to a [`Spawner`], once, together with the others. None is polled before. Each stands on the
+//! > account of a [`Runner`] until it has ended, one way or another.
+//!
+//! Where something simpler will do, use that: see [the end](#when-to-prefer-something-simpler).
+//!
+//! # Four words that mislead
+//!
+//! - A **scope does not wait** for its tasks, unlike [`std::thread::scope`]. It resolves when the request does.
+//! - **`defer` means the end of the request**, not the end of the block.
+//! - **`after` means after the response**, not after a delay.
+//! - The tasks of one request run **concurrently, not in parallel**: on one thread at a time, as in `join!`.
+//!
+//! And one limit: work is **held in memory** and is lost in a crash. What must never be lost belongs in a durable
+//! queue, which a deferred task may well feed.
+//!
+//! # The life of a request
+//!
+//! ```text
+//!            scope(request) is polled       the request is over (resolved, dropped, panicked)
+//!               |                              |
+//! request       |=====*==========*=============|
+//!                     |          |             |
+//!                     defer(a)   defer(b)      | hand-over: the outcome is decided, the context is frozen,
+//!                     (neither is polled)      | and [a, b] go to the spawner as one batch
+//!                                              |
+//! caller        . . . . . . waits . . . . . . .|== has the output, writes the response ==>
+//!                                              |
+//! batch                                        |  .   a b   a   b c   b   c
+//!                                                 |   |         |         |
+//!                                                 |   |         |         the last task has ended: nothing of this
+//!                                                 |   |         |         request is pending, `drain` may return
+//!                                                 |   |         b defers c, which joins the batch in a later turn
+//!                                                 |   the tasks start, in order, one poll at a time
+//!                                                 the first poll starts nothing: the response goes first
+//! ```
+//!
+//! # A first example
+//!
+//! ```
+//! use std::{num::ParseIntError, time::Duration};
+//!
+//! async fn handler(id: &str) -> Result<u32, ParseIntError> {
+//!     after::defer(async { println!("audit: {:?}", after::outcome()) });
+//!     id.parse()
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() {
+//!     let response = after::scope(handler("7")).failed_if(Result::is_err).await;
+//!     assert_eq!(response, Ok(7)); // nobody has waited for the audit, which says `Some(Finished)`
+//!
+//!     // At the end of `main`, when the server has stopped: waits for what requests have left behind.
+//!     let report = after::shutdown(Duration::from_secs(10)).await;
+//!     assert!(report.is_clean(), "{report}");
+//! }
+//! ```
+//!
+//! In a server the scope goes around each handler, in a middleware: `examples/quickstart.rs` does so with axum,
+//! `examples/actix` with actix-web.
+//!
+//! # What becomes of the tasks
+//!
+//! | When | The tasks deferred so far |
+//! |---|---|
+//! | the request resolves | run; [`outcome()`] is [`Finished`](Outcome::Finished) |
+//! | it resolves to what [`failed_if`](Scope::failed_if) calls a failure | run; [`Failed`](Outcome::Failed) |
+//! | its scope is dropped first: client gone, timeout, `select!` | run; [`Cancelled`](Outcome::Cancelled) |
+//! | it panics | run; [`Panicked`](Outcome::Panicked); the panic goes on as it would have |
+//! | one of them returns an error or panics | it is reported and counted; the others run on |
+//! | one of them never ends | it stays pending, and holds itself and the scope's context alone |
+//! | [`shutdown()`] is awaited | are waited for up to its limit; the report names those unfinished then |
+//! | the runtime is dropped, or a [`Spawner`] drops the batch | those unfinished are lost: counted, and reported |
+//! | the process crashes, is killed, calls `exit` | those unfinished are gone without a word |
+//!
+//! Without [`failed_if`](Scope::failed_if) a request that resolves to an `Err` has finished like any other.
+//!
+//! A `main` on tokio that ends without [`shutdown()`] drops its runtime: the tasks are lost, and one line sums them
+//! up. The threads of smol, of async-std and of [`spawner::Threads`] are daemons: there the process just ends.
+//!
+//! # Collecting
+//!
+//! [`defer()`] takes a future (or what turns into one) that is `Send + 'static` and returns `()` or a `Result`:
+//! [`TaskResult`]. The request itself need not be `Send`. [`defer_blocking`] takes a closure that may block.
+//! [`task()`] names the next task for reports, and gives it a key.
+//!
+//! Scopes nest, and the innermost collects, with a context of its own that starts empty. The scope is current while
+//! the request's future is polled *and while it is dropped*, so its destructors may defer: clean-up that awaits, for
+//! types that have only `Drop`. In a destructor use [`try_defer`]: outside a scope [`defer()`] panics, and a panic
+//! while another one unwinds aborts the process.
+//!
+//! A key names one task: the one deferred last with it runs, and [`forget`] takes it back. Both mean something until
+//! the hand-over only. [`context`] keeps typed values of the request for its tasks.
+//!
+//! ```
+//! #[derive(Clone)]
+//! struct UserId(u64);
+//!
+//! struct Lease(&'static str);
+//!
+//! impl Drop for Lease {
+//!     fn drop(&mut self) {
+//!         let Lease(name) = *self;
+//!         let release = async move { println!("giving back {name}") };
+//!         if let Err(error) = after::try_defer(release) {
+//!             drop(error.into_inner()); // no request, so nothing would run it
+//!         }
+//!     }
+//! }
+//!
+//! async fn handler() {
+//!     after::context::set(UserId(7));
+//!     let _lease = Lease("the printer"); // given back after the response, also if the client goes before
+//!
+//!     for _ in 0..3 {
+//!         // Runs once.
+//!         after::task("purge").key("cache:7").defer(async { println!("purging") });
+//!     }
+//!     after::task("reminder").key("mail:7").defer(async { println!("you left something") });
+//!     assert!(after::forget("mail:7")); // runs never
+//!
+//!     after::task("audit").defer(async {
+//!         let user = after::context::get().map(|UserId(id)| id);
+//!         println!("audit: user {user:?}, {:?}", after::outcome());
+//!     });
+//! }
+//! # futures::executor::block_on(async {
+//! # let runner = after::Runner::builder().build();
+//! # runner.scope(handler()).await;
+//! # runner.drain().await;
+//! # let stats = runner.stats();
+//! # assert_eq!((stats.completed, stats.discarded), (3, 3));
+//! # });
+//! ```
+//!
+//! # The hand-over, and spawners
+//!
+//! What one scope has collected is one [`Batch`]: one call of [`Spawner::spawn`], one task of the runtime. A scope
+//! that has collected nothing hands over nothing; until its first [`defer()`] it allocates nothing and locks nothing.
+//!
+//! With tokio there is nothing to configure. A [`Runner`] looks for a runtime when a scope defers its first task, and,
+//! if none is current then, at the hand-over; the module [`spawner`] says what is found in which order. To choose,
+//! build a [`Runner`] on a spawner and [install](Runner::install) it at the beginning of `main`. `Spawner` is a trait
+//! of one required method; [`spawner::from_fn`] makes one of a function. The hand-over works from a destructor, on any
+//! thread, and never panics: tasks that cannot run are lost, and reported.
+//!
+//! [`Scope::held`] gives the batch to you instead, to be awaited or [released](Batch::release) when you say so.
+//!
+//! Around a handler, a plain scope ends when the response is made, which is not when it is written. The first poll of
+//! a batch starts nothing and goes back to the end of the runtime's queue, so that the connection's task, which may
+//! stand behind it there, writes the response first. On a runtime with several threads another thread may start the
+//! tasks meanwhile. A body that is streamed after the scope's end is not waited for.
+//!
+//! # Running
+//!
+//! The tasks start in the order of deferral, and go on beside each other; a batch polls one at a time. After 32 polls
+//! it lets the runtime have its turn, and each round starts one task further on than the last, so that no task can
+//! starve its siblings of a runtime's budget. Its cost is linear in tasks and wake-ups. With [`Order::Sequential`]
+//! each task starts when the one before has ended.
+//!
+//! Inside a task the scope is current. What the task defers joins the batch and starts in a later turn, never inside
+//! the call, at any depth; the batch ends when all of it has. [`outcome()`] and [`context`] answer as they stood at
+//! the end of the request, and [`context::set`] panics ([`context::try_set`] gives the value back).
+//!
+//! A closure given to [`defer_blocking`] starts when its turn among the tasks comes and runs on the spawner's pool of
+//! blocking threads, in the same scope. It is the one kind of work that runs in parallel with its siblings. Once begun
+//! it can't be stopped: if its batch is dropped it counts as lost, and runs on.
+//!
+//! # Handles
+//!
+//! A spawned task or another thread is outside the scope. [`handle()`] brings it along: [`Handle::scope`] for a
+//! future, [`Handle::sync_scope`] for a closure, [`Handle::defer`] for one task. Work that comes through a handle
+//! before the hand-over runs with the request's, and while the batch runs it joins that. Later it is handed over at
+//! once as a batch of its own. A handle does not keep the request open.
+//!
+//! ```
+//! # futures::executor::block_on(async {
+//! # let runner = after::Runner::builder().build();
+//! # runner.scope(async {
+//! let handle = after::handle();
+//! let thread = std::thread::spawn(move || {
+//!     handle.sync_scope(|| after::defer(async { println!("deferred on another thread") }));
+//! });
+//! # thread.join().unwrap();
+//! # }).await;
+//! # runner.drain().await;
+//! # assert_eq!(runner.stats().completed, 1);
+//! # });
+//! ```
+//!
+//! # Account and shutdown
+//!
+//! [`Runner::stats`] gives a [`Stats`], in each of which `deferred` is the sum of `completed`, `failed`, `panicked`,
+//! `discarded`, `lost` and `pending`. A scope is pending from its first [`defer()`] on. [`Runner::drain`] waits for a
+//! moment with nothing pending, which under steady traffic may never come.
+//!
+//! [`shutdown()`] is for the end of `main`, when the server has ended its last requests and while the runtime is still
+//! there. It resolves [`stopping()`] in all tasks, for loops that would go on otherwise, waits for at most the limit,
+//! and returns a [`ShutdownReport`] with the name, the place and the age of each task that is unfinished. It closes
+//! nothing and cancels nothing: what is deferred meanwhile is run and waited for. It handles no signals: that is the
+//! server's part.
+//!
+//! # Reporting
+//!
+//! Errors and panics of tasks, and losses, are never silent. With the feature `tracing` *and* a subscriber set they
+//! are events of level `error` and target `after`; else each is a line on standard error:
+//!
+//! ```text
+//! after: task `audit` deferred at src/handlers.rs:12:25 failed: connection refused
+//! after: task `mail` deferred at src/handlers.rs:15:24 panicked: index out of bounds: the len is 0 but the index is 0
+//! after: 100 tasks lost, dropped unfinished: `mail` (src/handlers.rs:15:24), `mail` (src/handlers.rs:15:24), ...
+//! ```
+//!
+//! A panic is caught, after Rust's panic hook has had its say. Losses are gathered and reported in one line, with the
+//! names of the first five: when nothing is pending any more, or a second after the first, or at the end of a
+//! [`shutdown()`]. What a subscriber that is set for one thread only does not see goes to standard error.
+//!
+//! # Guarantees, and what is none
+//!
+//! | Guaranteed | Not guaranteed |
+//! |---|---|
+//! | no task is polled before the hand-over, nor inside [`defer()`] | that it starts soon: the runtime decides |
+//! | a scope with tasks is handed over once, however it ends | that the response is written by then, or ever read |
+//! | tasks start in the order of deferral | the order in which they end; any order between requests |
+//! | a task that fails or panics touches no sibling, no request, no runtime | anything of this with `panic = "abort"` |
+//! | in every [`Stats`] the counts add up | an account that outlives the process |
+//! | two scopes polled in turn never see each other's tasks or values | that thread-locals and spans follow a task |
+//! | a sibling that is always ready starves nobody | progress while a sibling computes or blocks |
+//! | the memory of a task is freed when it ends | a bound on how many wait or run, or for how long |
+//!
+//! `tokio::task_local!` values and the current `tracing` span are those of the request's polls: they are not there
+//! when a task runs. Use [`context`], move values into the task, or instrument it.
+//!
+//! # Fine print
+//!
+//! **Executors inside a scope.** A task of an executor that is itself driven inside a scope, a `LocalSet` that a
+//! request awaits, say, counts as inside that scope, unless it has its own. If such tasks belong to different
+//! requests, wrap each in a scope.
+//!
+//! **`panic = "abort"`.** The first panic ends the process, whether it is a request's or a task's. None of what is
+//! said here about panics holds.
+//!
+//! **`mem::forget`.** The tasks of a scope or [`Batch`] that is forgotten never run. They stay pending for ever:
+//! `drain` does not return, and [`shutdown()`] waits for its limit and says so in its report. Of a forgotten scope
+//! perhaps only the first task is counted, because a request in progress publishes its counts in groups.
+//!
+//! **async-std** is discontinued (RUSTSEC-2025-0052). Its spawner is for services that still run on it.
+//!
+//! **actix-web.** Each of its workers has a current-thread runtime of its own, which goes when the server stops, and
+//! takes what runs on it along. Install a Runner on the main runtime: `Runner::new(Tokio::current()).install()`.
+//!
+//! # Cargo features
+//!
+//! All are additive.
+//!
+//! | Feature | Default | |
+//! |---|---|---|
+//! | `tokio` | yes | `spawner::Tokio`, and its detection |
+//! | `tracing` | yes | reports become `tracing` events if a subscriber is set |
+//! | `smol` | | `spawner::Smol` |
+//! | `async-std` | | `spawner::AsyncStd` |
+//!
+//! The crate needs Rust 1.85, and has no `unsafe` code of its own.
+//!
+//! # When to prefer something simpler
+//!
+//! - The work is known in one place at the end of the handler, and the handler always gets there: one `tokio::spawn`
+//!   of a `join!` is cheaper.
+//! - The work should start now, needs several cores, or gives a result that you want: `tokio::spawn`, `JoinSet`.
+//! - It belongs to no request: `tokio_util`'s `TaskTracker` waits for it at the end.
+//! - It must survive a crash: a durable queue.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod account;
+mod admission;
 mod batch;
 mod blocking;
 mod collected;
 pub mod context;
 mod current;
+mod ending;
 mod error;
 mod handle;
+mod hook;
+mod limit;
 mod losses;
 mod node;
+mod observer;
 mod outcome;
 mod ready;
 mod registry;
 mod report;
 mod runner;
 mod scope;
+mod signal;
 mod spare;
 pub mod spawner;
 mod stats;
 mod task;
+mod timers;
 mod turn;
+mod watched;
 
 #[doc(inline)]
 pub use crate::spawner::Spawner;
@@ -32,9 +314,17 @@ pub use crate::{
     current::in_scope,
     error::{InstallError, TryDeferError},
     handle::{Attached, Handle, handle, try_handle},
+    hook::{TaskFuture, TaskOutput},
+    limit::Overflow,
+    observer::{Deferred, Finished, Observer, Started, TaskEnd, TaskInfo},
     outcome::{Order, Outcome, outcome},
     runner::{Runner, RunnerBuilder, shutdown, stopping},
     scope::{Held, Scope, scope},
     stats::{ShutdownReport, Stats, Unfinished},
     task::{BoxError, Ok, TaskBuilder, TaskResult, defer, defer_blocking, forget, task, try_defer},
 };
+
+/// The README's programs, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

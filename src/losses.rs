@@ -1,13 +1,13 @@
 //! Lost tasks, gathered so that a runtime that goes down with a thousand of them gets one line.
 //!
-//! They are reported when nothing of their Runner is pending any more (the runtime has dropped the last one), or a second
-//! after the first of them, whichever comes first.
+//! They are reported when nothing of their Runner is pending any more (the runtime has dropped the last one), or within a
+//! second, whichever comes first; and no more than once a second, so that a service that sheds thousands logs one line.
 
 use std::{
     panic::Location,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{report, runner::RunnerRef};
@@ -15,9 +15,21 @@ use crate::{report, runner::RunnerRef};
 /// How many lost tasks a report names.
 const NAMED: usize = 5;
 
+/// Between two reports.
+const PAUSE: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub(crate) struct Losses {
-    gathered: Mutex<Gathered>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    gathered: Gathered,
+    /// When the last report was made.
+    reported: Option<Instant>,
+    /// Whether a thread will come by and report.
+    thread: bool,
 }
 
 #[derive(Default)]
@@ -27,8 +39,8 @@ pub(crate) struct Gathered {
 }
 
 impl Losses {
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether these are the first since the last report.
@@ -36,7 +48,7 @@ impl Losses {
         &self,
         tasks: impl Iterator<Item = (&'static str, &'static Location<'static>)>,
     ) -> bool {
-        let mut gathered = self.lock();
+        let gathered = &mut self.lock().gathered;
         let before = gathered.count;
         for task in tasks {
             gathered.count += 1;
@@ -47,27 +59,47 @@ impl Losses {
         before == 0 && gathered.count > 0
     }
 
-    /// Reports what was gathered; returns whether there was anything.
-    pub(crate) fn report(&self) -> bool {
-        let gathered = std::mem::take(&mut *self.lock());
-        if gathered.count == 0 {
+    /// Reports what was gathered, unless the last report was just made and it need not be now; the thread will do it
+    /// then. Returns whether there was anything to report.
+    pub(crate) fn report(&self, now: bool) -> bool {
+        let mut state = self.lock();
+        let recently = state.reported.is_some_and(|last| last.elapsed() < PAUSE);
+        if state.gathered.count == 0 || (recently && state.thread && !now) {
             return false;
         }
+        state.reported = Some(Instant::now());
+        let gathered = std::mem::take(&mut state.gathered);
+        drop(state);
         report::lost(&gathered);
         true
     }
 
-    /// A thread for one second, and only after a loss: nothing else is sure to come by.
-    pub(crate) fn report_in_a_second(runner: RunnerRef) {
+    /// Sees to it that a thread reports: one while there are losses, because nothing else is sure to come by.
+    pub(crate) fn report_within_a_second(&self, runner: &RunnerRef) {
+        let mut state = self.lock();
+        if state.thread || state.gathered.count == 0 {
+            return;
+        }
+        state.thread = true;
+        drop(state);
         let later = runner.clone();
         let spawned = thread::Builder::new()
             .name("after-losses".into())
             .spawn(move || {
-                thread::sleep(Duration::from_secs(1));
-                later.get().account.report_losses();
+                let account = &later.get().account;
+                loop {
+                    thread::sleep(PAUSE);
+                    account.report_losses(true);
+                    let mut state = account.losses.lock();
+                    if state.gathered.count == 0 {
+                        state.thread = false;
+                        return;
+                    }
+                }
             });
         if spawned.is_err() {
-            runner.get().account.report_losses();
+            self.lock().thread = false;
+            runner.get().account.report_losses(true);
         }
     }
 }

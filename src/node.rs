@@ -4,10 +4,17 @@ use std::{
     future::Future,
     panic::Location,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-use crate::task::{End, TaskResult, sealed::Sealed as _};
+use crate::{
+    blocking::Slot,
+    hook::TaskFuture,
+    outcome::Condition,
+    task::{End, TaskResult, sealed::Sealed as _},
+};
 
 /// What a node runs. Every future whose output is a [`TaskResult`] is work; `dyn Work` hides its type.
 pub(crate) trait Work: Send {
@@ -25,6 +32,19 @@ where
     }
 }
 
+/// A hook's wrapping of a task knows its end already.
+impl Work for Wrapped {
+    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let task = &mut self.get_mut().task;
+        Pin::new(task).poll(cx).map(|output| output.end)
+    }
+}
+
+/// What an `on_defer` hook has made of a task. Not a future itself: its end is not a `TaskResult`.
+pub(crate) struct Wrapped {
+    pub(crate) task: TaskFuture,
+}
+
 pin_project_lite::pin_project! {
     /// A task in its box, with what is said of it in reports and the link to the next one.
     pub(crate) struct Node<W: ?Sized> {
@@ -33,9 +53,33 @@ pin_project_lite::pin_project! {
         location: &'static Location<'static>,
         // The place in the order of one scope; unique within it, and so the task's key on the roster.
         sequence: u64,
+        // `None` for the plain task: nothing of it is looked at then.
+        rare: Option<Box<Rare>>,
         #[pin]
         work: W,
     }
+}
+
+/// What few tasks have: all that a plain one does not pay for.
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// Decided at the hand-over, and taken out then.
+    pub(crate) condition: Option<Condition>,
+    /// Taken out when its first poll has come.
+    pub(crate) timeout: Option<Duration>,
+    /// A batch of its own.
+    pub(crate) apart: bool,
+    /// A closure on the blocking pool: where its two halves meet.
+    pub(crate) blocking: Option<Arc<Slot>>,
+    /// For observers, if there are any.
+    pub(crate) times: Option<Times>,
+}
+
+pub(crate) struct Times {
+    /// Since when it could have started: its hand-over, or its deferral after that.
+    pub(crate) ready: Instant,
+    pub(crate) started: Option<Instant>,
+    pub(crate) longest_poll: Duration,
 }
 
 /// An owned task. Two words.
@@ -53,6 +97,7 @@ impl Node<()> {
             name,
             location,
             sequence: 0,
+            rare: None,
             work,
         })
     }
@@ -73,6 +118,29 @@ impl Node<dyn Work> {
 
     pub(crate) fn set_sequence(self: Pin<&mut Self>, sequence: u64) {
         *self.project().sequence = sequence;
+    }
+
+    #[inline]
+    pub(crate) fn rare(&self) -> Option<&Rare> {
+        self.rare.as_deref()
+    }
+
+    pub(crate) fn rare_mut(self: Pin<&mut Self>) -> Option<&mut Rare> {
+        self.project().rare.as_deref_mut()
+    }
+
+    /// Makes it a task with rare things, if it is not one yet.
+    pub(crate) fn make_rare(self: Pin<&mut Self>) -> &mut Rare {
+        self.project().rare.get_or_insert_default()
+    }
+
+    /// Gives it the rare things of the task that its work wraps.
+    pub(crate) fn set_rare(self: Pin<&mut Self>, rare: Option<Box<Rare>>) {
+        *self.project().rare = rare;
+    }
+
+    pub(crate) fn take_rare(self: Pin<&mut Self>) -> Option<Box<Rare>> {
+        self.project().rare.take()
     }
 
     #[inline]
@@ -148,6 +216,22 @@ impl Queue {
         self.len == 0
     }
 
+    /// Takes out those that `remove` chooses, in order; the others keep theirs.
+    pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut Link) -> bool) -> Queue {
+        let mut removed = Queue::default();
+        for _ in 0..self.len {
+            if let Some(mut node) = self.pop_front() {
+                let queue = if remove(&mut node) {
+                    &mut removed
+                } else {
+                    &mut *self
+                };
+                queue.push_back(node);
+            }
+        }
+        removed
+    }
+
     pub(crate) fn append(&mut self, mut other: Queue) {
         if self.is_empty() {
             *self = other;
@@ -204,5 +288,27 @@ impl Queue {
         } else {
             self.iter().for_each(f);
         }
+    }
+}
+
+/// From the next one to the last, each taken out when its turn comes.
+impl Iterator for IntoIter {
+    type Item = Link;
+
+    fn next(&mut self) -> Option<Link> {
+        self.queue.pop_front()
+    }
+}
+
+pub(crate) struct IntoIter {
+    queue: Queue,
+}
+
+impl IntoIterator for Queue {
+    type Item = Link;
+    type IntoIter = IntoIter;
+
+    fn into_iter(self) -> IntoIter {
+        IntoIter { queue: self }
     }
 }

@@ -30,6 +30,12 @@ impl Outcome {
     }
 }
 
+/// Whether a task runs, decided on the outcome at the hand-over.
+#[derive(Clone, Copy)]
+pub(crate) struct Condition {
+    pub(crate) holds: fn(Outcome) -> bool,
+}
+
 /// How the tasks of one scope run beside each other.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -40,6 +46,9 @@ pub enum Order {
     /// One after the other, in the order of deferral. A task that awaits work which it has deferred itself waits for
     /// ever: that work stands behind it.
     Sequential,
+    /// Each a batch of its own, so that a runtime with several threads spreads them. Started in the order of deferral as
+    /// far as the runtime keeps it.
+    Parallel,
 }
 
 /// In a deferred task: how the request ended. `None` before the end of the request and outside scopes.

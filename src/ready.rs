@@ -9,7 +9,10 @@ use std::{
     task::{Wake, Waker},
 };
 
-use crate::node::{Link, Node, Queue, Work};
+use crate::{
+    node::{Link, Node, Queue, Work},
+    signal::{drop_waker, wake},
+};
 
 /// The tasks of a batch, of which those are polled whose wakers were woken.
 pub(crate) struct Ready {
@@ -17,6 +20,8 @@ pub(crate) struct Ready {
     tasks: BTreeMap<u64, Task>,
     shared: Arc<Shared>,
     turns: usize,
+    /// All tasks with a lower number have been polled.
+    fresh: u64,
 }
 
 struct Task {
@@ -49,18 +54,19 @@ struct TaskWaker {
 /// Which tasks to poll now.
 #[derive(Default)]
 pub(crate) struct Polls {
-    pub(crate) sequences: VecDeque<u64>,
+    pub(crate) sequences: Vec<u64>,
     /// Whether others are waiting.
     pub(crate) more: bool,
 }
 
 impl Ready {
     /// All of them are polled at first: who knows which was woken last.
-    pub(crate) fn new(tasks: Queue) -> Self {
+    pub(crate) fn new(tasks: Queue, fresh: u64) -> Self {
         let mut ready = Ready {
             tasks: BTreeMap::new(),
             shared: Arc::default(),
             turns: 0,
+            fresh,
         };
         ready.extend(tasks);
         ready
@@ -88,6 +94,27 @@ impl Ready {
         self.tasks.values().filter_map(|task| task.node.as_deref())
     }
 
+    /// Takes out those that `remove` chooses.
+    pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut Link) -> bool) -> Queue {
+        let mut removed = Queue::default();
+        let chosen: Vec<u64> = self
+            .tasks
+            .iter_mut()
+            .filter_map(|(sequence, task)| {
+                task.node
+                    .as_mut()
+                    .is_some_and(&mut remove)
+                    .then_some(*sequence)
+            })
+            .collect();
+        for sequence in chosen {
+            if let Some(node) = self.tasks.remove(&sequence).and_then(|task| task.node) {
+                removed.push_back(node);
+            }
+        }
+        removed
+    }
+
     pub(crate) fn into_tasks(self) -> Queue {
         let mut tasks = Queue::default();
         for task in self.tasks.into_values() {
@@ -106,13 +133,21 @@ impl Ready {
     pub(crate) fn next_turn(&mut self, most: usize) -> Polls {
         let mut state = self.shared.lock();
         let taken = state.woken.len().min(most);
-        let mut sequences: VecDeque<u64> = state.woken.drain(..taken).collect();
+        let woken: Vec<u64> = state.woken.drain(..taken).collect();
         let more = !state.woken.is_empty();
         drop(state);
-        if taken > 0 {
-            sequences.rotate_left(self.turns % taken);
+        // Those that were polled before take turns at being the first; new ones start in their order.
+        let (mut sequences, new): (Vec<u64>, Vec<u64>) =
+            woken.into_iter().partition(|task| *task < self.fresh);
+        if !sequences.is_empty() {
+            let first = self.turns % sequences.len();
+            sequences.rotate_left(first);
         }
         self.turns = self.turns.wrapping_add(1);
+        if let Some(last) = new.last() {
+            self.fresh = last + 1;
+        }
+        sequences.extend(new);
         Polls { sequences, more }
     }
 
@@ -145,7 +180,7 @@ impl Shared {
     pub(crate) fn watch(&self, waker: &Waker) {
         let waker = waker.clone();
         let before = self.lock().batch.replace(waker);
-        drop(before);
+        drop_waker(before);
     }
 }
 
@@ -164,7 +199,7 @@ impl Wake for TaskWaker {
         let batch = state.batch.take();
         drop(state);
         if let Some(batch) = batch {
-            batch.wake();
+            wake(batch);
         }
     }
 }

@@ -9,9 +9,10 @@ use std::{
     io::Write as _,
     mem,
     panic::{AssertUnwindSafe, Location, catch_unwind},
+    time::Duration,
 };
 
-use crate::{losses::Gathered, node::Link, task::BoxError};
+use crate::{losses::Gathered, task::BoxError};
 
 type Payload = Box<dyn Any + Send>;
 
@@ -19,14 +20,6 @@ type Payload = Box<dyn Any + Send>;
 #[inline]
 pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(f))
-}
-
-/// Drops a task; a panic of its destructor is reported. The caller counts.
-pub(crate) fn drop_quietly(node: Link) {
-    let (name, location) = (node.name(), node.location());
-    if let Err(payload) = catch(|| drop(node)) {
-        destructor_panicked(name, location, payload);
-    }
 }
 
 #[cold]
@@ -61,6 +54,38 @@ pub(crate) fn destructor_panicked(name: &str, location: &Location<'_>, payload: 
         location,
         format_args!("panicked in its destructor: {message}"),
     );
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn timed_out(name: &str, location: &Location<'_>, limit: Duration) {
+    emit(name, location, format_args!("timed out after {limit:?}"));
+}
+
+/// A closure can't be stopped, so this is said at its limit, and not when it returns.
+#[cold]
+pub(crate) fn overdue(name: &str, location: &Location<'_>, limit: Duration) {
+    emit(
+        name,
+        location,
+        format_args!("timed out after {limit:?}, and can't be stopped: it is blocking work"),
+    );
+}
+
+/// User code that belongs to no task in particular: an observer, a hook.
+#[cold]
+pub(crate) fn user_code_panicked(whose: &str, payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!("after: {whose} panicked: {message}"));
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn no_timer(payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!(
+        "after: the runtime has no timer, so timeouts use one of their own (tokio: `enable_time`): {message}"
+    ));
     forget_payload(payload);
 }
 

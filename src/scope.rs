@@ -11,6 +11,7 @@ use std::{
 use crate::{
     batch::Batch,
     current,
+    limit::Room,
     outcome::{Order, Outcome},
     registry::Registry,
     report,
@@ -51,6 +52,10 @@ pin_project_lite::pin_project! {
     /// The scope is current while the inner future is polled and while it is dropped, so its destructors may defer. The
     /// inner future is dropped as soon as it resolves, before the hand-over. Scopes nest: the innermost collects.
     ///
+    /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a scope that has
+    /// collected something resolves when there is room for its tasks. It keeps the output meanwhile, so it is `Send` only
+    /// if the output is, as in `join!`.
+    ///
     /// Dropping it before the end drops the inner future and hands over, with [`Outcome::Cancelled`]. This never panics:
     /// a panic of the inner future's destructor is caught there and reported.
     ///
@@ -65,6 +70,8 @@ pin_project_lite::pin_project! {
         registry: Registry,
         failed_if: Option<fn(&F::Output) -> bool>,
         order: Option<Order>,
+        // `Some` while its tasks wait for room, and the answer with them.
+        waiting: Option<Box<Waiting<F::Output>>>,
     }
 
     impl<F: Future> PinnedDrop for Scope<F> {
@@ -84,6 +91,7 @@ impl<F: Future> Scope<F> {
             registry,
             failed_if: None,
             order: None,
+            waiting: None,
         }
     }
 
@@ -201,15 +209,83 @@ impl<F: Future> Drop for Unwinding<'_, F> {
     }
 }
 
+/// A request that has ended, and whose tasks wait for room: see `limit`.
+struct Waiting<T> {
+    output: Option<T>,
+    /// `None` once it was handed over.
+    batch: Option<Batch>,
+    room: Option<Room>,
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        // The answer's destructor may panic: the tasks go first. They can't wait any more.
+        self.room = None;
+        if let Some(batch) = self.batch.take() {
+            batch.release();
+        }
+    }
+}
+
+impl<F: Future> Scope<F> {
+    /// Hands over, when there is room for the tasks.
+    #[cold]
+    fn wait_for_room(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        output: F::Output,
+        batch: Batch,
+        room: Room,
+    ) -> Poll<F::Output> {
+        *self.as_mut().project().waiting = Some(Box::new(Waiting {
+            output: Some(output),
+            batch: Some(batch),
+            room: Some(room),
+        }));
+        self.poll_room(cx)
+    }
+
+    #[cold]
+    fn poll_room(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let waiting = self.project().waiting;
+        let Some(waits) = waiting else {
+            polled_after_completion();
+        };
+        if let Some(room) = &mut waits.room {
+            if room.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        let output = waits.output.take();
+        if let (Some(batch), Some(room)) = (waits.batch.take(), waits.room.take()) {
+            batch.release_promised(room);
+        }
+        *waiting = None;
+        match output {
+            Some(output) => Poll::Ready(output),
+            None => polled_after_completion(),
+        }
+    }
+}
+
 impl<F: Future> Future for Scope<F> {
     type Output = F::Output;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.poll_request(cx).map(|(output, batch)| {
-            batch.release();
-            output
-        })
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if self.future.is_none() {
+            return self.poll_room(cx);
+        }
+        match self.as_mut().poll_request(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready((output, batch)) => {
+                if let Some(room) = batch.room() {
+                    return self.wait_for_room(cx, output, batch, room);
+                }
+                batch.release();
+                Poll::Ready(output)
+            }
+        }
     }
 }
 

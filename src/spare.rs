@@ -31,6 +31,7 @@ pub(crate) fn active(runner: RunnerRef) -> Box<Active> {
     });
     match spare {
         Ok(Some(mut active)) => {
+            active.special = runner.get().special;
             active.runner = runner;
             active
         }
@@ -48,6 +49,9 @@ pub(crate) fn keep(mut active: Box<Active>) {
     active.found = Found::Nothing;
     active.collected.restart();
     active.round = 0;
+    active.split = false;
+    active.fresh = 0;
+    active.awaited = false;
     active.polls = 0;
     active.joined = 0;
     active.outcome = None;
@@ -72,7 +76,7 @@ impl Active {
     #[inline]
     fn is_plain(&self) -> bool {
         self.inbox.is_none()
-            && self.ready.is_none()
+            && self.look_uncommon().is_none()
             && self.context.is_empty()
             && self.queue.is_empty()
             && self.collected.len() == 0

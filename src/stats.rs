@@ -28,9 +28,12 @@ pub struct Stats {
     pub failed: u64,
     /// Ended by a panic.
     pub panicked: u64,
-    /// Not run on purpose: replaced by key, or taken back.
+    /// Dropped at a time limit.
+    pub timed_out: u64,
+    /// Not run on purpose: replaced by key, taken back, or by their condition.
     pub discarded: u64,
-    /// Dropped before they ended: their runtime is gone, their spawner refused them, their batch was dropped.
+    /// Dropped before they ended: their runtime is gone, their spawner refused them, their batch was dropped, a limit
+    /// shed them. A closure on the blocking pool that has begun can't be stopped: it counts as lost, and runs on.
     pub lost: u64,
     /// All others: collected, waiting, or running.
     pub pending: u64,
@@ -94,8 +97,9 @@ impl ShutdownReport {
 
     /// The tasks that were handed over and had not ended, the oldest first.
     ///
-    /// Tasks of requests that had not ended either are not among them: they have no age yet. [`stats`] counts both
-    /// as pending, and `Display` says how many there are.
+    /// Tasks of requests that had not ended either are not among them: they have no age yet. [`stats`] counts them as
+    /// pending, and `Display` says so; of a request in progress at least one is counted, and of all that have taken a
+    /// handle, every one.
     ///
     /// [`stats`]: ShutdownReport::stats
     pub fn unfinished(&self) -> &[Unfinished] {
@@ -118,6 +122,7 @@ impl fmt::Display for ShutdownReport {
             completed,
             failed,
             panicked,
+            timed_out,
             discarded,
             lost,
             pending,
@@ -148,8 +153,8 @@ impl fmt::Display for ShutdownReport {
         }
         write!(
             f,
-            "deferred {deferred}, completed {completed}, failed {failed}, panicked {panicked}, discarded {discarded}, \
-             lost {lost}"
+            "deferred {deferred}, completed {completed}, failed {failed}, panicked {panicked}, timed out \
+             {timed_out}, discarded {discarded}, lost {lost}"
         )
     }
 }

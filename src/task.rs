@@ -1,14 +1,17 @@
 //! What may be deferred, and the builder that names it.
 
-use std::{any::Any, borrow::Cow, error::Error, fmt, future::IntoFuture, panic::Location};
+use std::{
+    any::Any, borrow::Cow, error::Error, fmt, future::IntoFuture, panic::Location, sync::Arc,
+    time::Duration,
+};
 
 use crate::{
-    blocking::Blocking,
+    blocking::{Blocking, Slot},
     current,
     error::TryDeferError,
     handle::Handle,
-    node::{Link, Node},
-    registry::Registry,
+    node::{Link, Node, Rare},
+    outcome::{Condition, Outcome},
 };
 
 /// The error of a deferred task, its type forgotten.
@@ -59,6 +62,9 @@ pub enum End {
     Completed,
     Failed(BoxError),
     Panicked(Box<dyn Any + Send>),
+    /// With the limit that it has passed.
+    TimedOut(Duration),
+    Discarded,
     Lost,
 }
 
@@ -218,10 +224,15 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: TaskResult,
 {
-    let node = blocking_node(None, work, Location::caller());
-    if current::with(|registry| registry.map(|registry| registry.defer(node))).is_none() {
+    if !current::in_scope() {
         outside_scope("defer_blocking");
     }
+    let node = blocking_node(None, work, Location::caller());
+    current::with(|registry| {
+        if let Some(registry) = registry {
+            registry.place(None, node);
+        }
+    });
 }
 
 /// Names the next task and sets how it runs: `after::task("audit").defer(..)`.
@@ -241,6 +252,7 @@ pub fn task(name: &'static str) -> TaskBuilder {
         name,
         key: None,
         handle: None,
+        rare: Rare::default(),
     }
 }
 
@@ -270,6 +282,7 @@ pub struct TaskBuilder {
     name: &'static str,
     key: Option<Cow<'static, str>>,
     handle: Option<Handle>,
+    rare: Rare,
 }
 
 impl TaskBuilder {
@@ -297,6 +310,82 @@ impl TaskBuilder {
     /// ```
     pub fn key(mut self, key: impl Into<Cow<'static, str>>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Drops the task when it has not ended this long after its first poll.
+    ///
+    /// It is dropped with its scope current, so that its destructors may defer; it is reported and counted as timed out,
+    /// and its siblings go on. Blocking work that has begun can't be stopped: its timeout reports it, and it stays
+    /// pending until it returns. Default: the Runner's [`task_timeout`](crate::RunnerBuilder::task_timeout). A limit of
+    /// zero ends it after its first poll, unless it has ended in that.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("webhook")
+    ///     .timeout(Duration::from_secs(10))
+    ///     .defer(async { println!("calling") });
+    /// # }));
+    /// ```
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.rare.timeout = Some(limit);
+        self
+    }
+
+    /// Runs the task only if the request has [finished](Outcome::Finished); otherwise it is discarded.
+    ///
+    /// Conditions are decided at the hand-over, or when the task joins later. The last one that is set counts.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let request = async {
+    ///     after::task("receipt").on_success().defer(async { println!("sending the receipt") });
+    ///     after::task("alarm").on_failure().defer(async { println!("telling somebody") });
+    ///     Ok::<(), String>(())
+    /// };
+    /// let _ = after::scope(request).failed_if(Result::is_err).await;
+    /// # });
+    /// ```
+    pub fn on_success(self) -> Self {
+        self.when(Outcome::is_success)
+    }
+
+    /// Runs the task only if the request has not finished: it failed, was cancelled, or panicked. See
+    /// [`on_success`](TaskBuilder::on_success).
+    pub fn on_failure(self) -> Self {
+        self.when(|outcome| !outcome.is_success())
+    }
+
+    /// Runs the task only if `condition` says so of the request's outcome. See [`on_success`](TaskBuilder::on_success).
+    ///
+    /// It runs with the scope current. If it panics, the task does not run, and counts as panicked.
+    ///
+    /// ```
+    /// # use after::Outcome;
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("abandoned cart")
+    ///     .when(|outcome| outcome == Outcome::Cancelled)
+    ///     .defer(async { println!("the client has gone") });
+    /// # }));
+    /// ```
+    pub fn when(mut self, condition: fn(Outcome) -> bool) -> Self {
+        self.rare.condition = Some(Condition { holds: condition });
+        self
+    }
+
+    /// Makes the task one of the runtime of its own: for work that computes between awaits, and would keep its siblings
+    /// from running meanwhile.
+    ///
+    /// It is a batch of one, with a call of the spawner of its own. It does not take part in the scope's order.
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("report").spawned().defer(async { println!("{}", (0..1_000_u64).sum::<u64>()) });
+    /// # }));
+    /// ```
+    pub fn spawned(mut self) -> Self {
+        self.rare.apart = true;
         self
     }
 
@@ -357,22 +446,27 @@ impl TaskBuilder {
     }
 
     /// Gives the node to the handle's scope, or to the current one, which the caller has seen to exist.
-    fn place(self, node: Link) {
+    fn place(self, mut node: Link) {
+        let Rare {
+            condition,
+            timeout,
+            apart,
+            ..
+        } = self.rare;
+        if condition.is_some() || timeout.is_some() || apart {
+            let rare = node.as_mut().make_rare();
+            rare.condition = condition;
+            rare.timeout = timeout;
+            rare.apart = apart;
+        }
         match self.handle {
             Some(handle) => handle.place(self.key, node),
             None => current::with(|registry| {
                 if let Some(registry) = registry {
-                    place_in(registry, self.key, node);
+                    registry.place(self.key, node);
                 }
             }),
         }
-    }
-}
-
-fn place_in(registry: &Registry, key: Option<Cow<'static, str>>, node: Link) {
-    match key {
-        None => registry.defer(node),
-        Some(key) => registry.defer_keyed(key, node),
     }
 }
 
@@ -386,7 +480,11 @@ where
     R: TaskResult,
 {
     let name = name.unwrap_or_else(std::any::type_name::<F>);
-    Node::boxed(Blocking::new(move || work().into_end()), name, location)
+    let slot = Arc::new(Slot::default());
+    let work = Blocking::new(move || work().into_end(), slot.clone());
+    let mut node = Node::boxed(work, name, location);
+    node.as_mut().make_rare().blocking = Some(slot);
+    node
 }
 
 impl fmt::Debug for TaskBuilder {
@@ -395,6 +493,9 @@ impl fmt::Debug for TaskBuilder {
         f.debug_struct("TaskBuilder")
             .field("name", &self.name)
             .field("keyed", &self.key.is_some())
+            .field("timeout", &self.rare.timeout)
+            .field("conditional", &self.rare.condition.is_some())
+            .field("spawned", &self.rare.apart)
             .finish_non_exhaustive()
     }
 }

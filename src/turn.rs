@@ -6,17 +6,22 @@
 //!
 //! Whatever wakes the batch, all of its tasks are polled: for a few tasks that is cheaper than a waker for each. When
 //! that has gone on for too long with too many tasks ([`POLLS_A_TASK`], [`FEW`]), each gets a waker of its own
-//! ([`Ready`]), so that the cost stays linear in tasks and wakes.
+//! ([`Ready`]), so that the cost stays linear in tasks and wakes. So does each after a first round of more than one turn:
+//! a wake-up that came in its first turn would be used up by the second, which polls only the rest.
 
 use std::task::{Context, Poll};
 
 use crate::{
-    node::Link,
+    admission,
+    ending::Ended,
+    node::{Link, Node, Queue, Work},
     outcome::Order,
     ready::Ready,
     registry::{Active, Registry},
     report,
+    runner::Core,
     task::End,
+    watched,
 };
 
 /// Polls in one turn.
@@ -33,39 +38,45 @@ pub(crate) fn run(registry: &Registry, cx: &mut Context<'_>) -> bool {
     let Some(mut plan) = registry.peek(Active::begin_turn) else {
         return true;
     };
-    if let Mode::Inbox = plan {
-        plan = take_inbox(registry, &mut finished);
+    if let Mode::Special = plan {
+        plan = begin_special(registry, cx, &mut finished);
     }
     let again = match plan {
         Mode::Round(polls) => round(registry, cx, polls, &mut finished),
         Mode::Sequence => sequence(registry, cx, &mut finished),
         Mode::Ready => woken(registry, cx, &mut finished),
-        Mode::Inbox => false,
+        Mode::Special => false,
     };
     // Nearly all batches end here, after one turn.
-    let done = registry.peek(|active| {
-        active.unfinished() == 0 && active.collected.len() == 0 && active.inbox.is_none()
-    });
+    let done = registry
+        .peek(|active| !active.special && active.unfinished() == 0 && active.collected.len() == 0);
     done == Some(true) || end(registry, cx, again, &mut finished)
 }
 
-/// Before the turn: what came through handles takes part in it.
-#[cold]
-fn take_inbox(registry: &Registry, finished: &mut Finished) -> Mode {
-    if let Some(inbox) = registry.inbox() {
-        let joined = inbox.batch_runs();
-        registry.peek(|active| active.join(joined, finished));
-    }
-    let mode = registry.peek(Active::next_polls);
-    mode.unwrap_or(Mode::Round(0))
-}
-
 enum Mode {
-    /// Handles may have brought work: look there first.
-    Inbox,
+    /// Look first at what plain batches don't have.
+    Special,
     Round(usize),
     Sequence,
     Ready,
+}
+
+/// Before the turn: what came through handles takes part in it, so do tasks with new permits, and what is past its time
+/// does not.
+#[cold]
+fn begin_special(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Mode {
+    let runner = registry.runner();
+    let core = runner.get();
+    if let Some(inbox) = registry.inbox() {
+        let joined = inbox.batch_runs();
+        if !joined.is_empty() {
+            join_specially(registry, core, cx, joined, finished);
+        }
+    }
+    watched::take_permits(registry, cx.waker());
+    watched::expire(registry, core, cx, finished);
+    let mode = registry.peek(Active::next_polls);
+    mode.unwrap_or(Mode::Round(0))
 }
 
 /// Polls the next tasks of the queue; returns whether the round goes on.
@@ -78,33 +89,16 @@ fn round(
     mut polls: usize,
     finished: &mut Finished,
 ) -> bool {
-    let mut next = match polls {
-        0 => None,
-        _ => registry.peek(|active| active.queue.pop_front()).flatten(),
-    };
+    let mut next = registry
+        .peek(|active| active.next_of_round(polls))
+        .flatten();
     while let Some(mut node) = next {
         polls -= 1;
-        next = match poll(&mut node, cx) {
+        next = match poll(registry, &mut node, cx) {
             None => registry.peek(|active| {
                 active.queue.push_back(node);
                 active.next_of_round(polls)
             }),
-            Some(End::Completed) => {
-                let (name, location, sequence) = (node.name(), node.location(), node.sequence());
-                if let Err(payload) = report::catch(|| drop(node)) {
-                    finish_badly(registry, name, location, End::Completed, Err(payload));
-                    finished.push(sequence);
-                    registry.peek(|active| active.next_of_round(polls))
-                } else {
-                    registry.peek(|active| {
-                        active.unpublished.completed += 1;
-                        if active.unfinished() > 0 {
-                            finished.push(sequence);
-                        }
-                        active.next_of_round(polls)
-                    })
-                }
-            }
             Some(end) => {
                 finish(registry, node, end, finished);
                 registry.peek(|active| active.next_of_round(polls))
@@ -112,7 +106,8 @@ fn round(
         }
         .flatten();
     }
-    registry.peek(|active| active.round > 0) == Some(true)
+    registry.peek(|active| active.round > 0 || (active.split && !active.queue.is_empty()))
+        == Some(true)
 }
 
 /// Polls the first task, and the next when it has ended; returns whether there are more than one turn takes.
@@ -121,7 +116,7 @@ fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) 
         let Some(mut node) = registry.peek(|active| active.queue.pop_front()).flatten() else {
             return false;
         };
-        match poll(&mut node, cx) {
+        match poll(registry, &mut node, cx) {
             None => {
                 registry.peek(|active| active.queue.push_front(node));
                 return false;
@@ -135,43 +130,27 @@ fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) 
 /// Polls the tasks whose wakers were woken; returns whether there are more than one turn takes.
 #[cold]
 fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> bool {
-    let Some(shared) = registry
-        .peek(|active| active.ready.as_ref().map(|ready| ready.shared()))
-        .flatten()
-    else {
+    let shared = registry.peek(|active| active.uncommon().ready.as_ref().map(Ready::shared));
+    let Some(shared) = shared.flatten() else {
         return false;
     };
     // Wakers are the user's code: nothing is taken out meanwhile.
     shared.watch(cx.waker());
     let turn = registry
-        .peek(|active| {
-            active
-                .ready
-                .as_mut()
-                .map(|ready| ready.next_turn(MOST_POLLS))
-        })
-        .flatten()
+        .with_ready(|ready| ready.next_turn(MOST_POLLS))
         .unwrap_or_default();
     for sequence in turn.sequences {
-        let taken = registry.peek(|active| active.ready.as_mut()?.take(sequence));
+        let taken = registry.with_ready(|ready| ready.take(sequence));
         let Some((mut node, waker)) = taken.flatten() else {
             // It has ended, and was woken late.
             continue;
         };
-        match poll(&mut node, &mut Context::from_waker(&waker)) {
+        match poll(registry, &mut node, &mut Context::from_waker(&waker)) {
             None => {
-                registry.peek(|active| {
-                    if let Some(ready) = &mut active.ready {
-                        ready.put_back(sequence, node);
-                    }
-                });
+                registry.with_ready(|ready| ready.put_back(sequence, node));
             }
             Some(end) => {
-                registry.peek(|active| {
-                    if let Some(ready) = &mut active.ready {
-                        ready.remove(sequence);
-                    }
-                });
+                registry.with_ready(|ready| ready.remove(sequence));
                 finish(registry, node, end, finished);
             }
         }
@@ -181,7 +160,15 @@ fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> 
 
 /// Polls a task; `None` while it is pending.
 #[inline]
-fn poll(node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
+fn poll(registry: &Registry, node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
+    if node.rare().is_some() {
+        return watched::poll(registry, node, cx);
+    }
+    poll_plain(node, cx)
+}
+
+#[inline]
+pub(crate) fn poll_plain(node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
     match report::catch(|| node.as_mut().poll_work(cx)) {
         Ok(Poll::Pending) => None,
         Ok(Poll::Ready(end)) => Some(end),
@@ -190,98 +177,177 @@ fn poll(node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
 }
 
 /// Drops, counts and reports a task that has ended.
+#[inline]
 fn finish(registry: &Registry, node: Link, end: End, finished: &mut Finished) {
-    finished.push(node.sequence());
-    let (name, location) = (node.name(), node.location());
-    let dropped = report::catch(|| drop(node));
-    finish_badly(registry, name, location, end, dropped);
+    if let (End::Completed, true) = (&end, node.rare().is_none()) {
+        let (name, location, sequence) = (node.name(), node.location(), node.sequence());
+        let dropped = report::catch(|| drop(node));
+        registry.peek(|active| {
+            let counts = &mut active.unpublished;
+            match dropped {
+                Ok(()) => counts.completed += 1,
+                Err(_) => counts.panicked += 1,
+            }
+            // The roster is told, unless this was all: then the whole seat is given up.
+            if active.special || active.unfinished() > 0 || active.collected.len() > 0 {
+                finished.push(sequence);
+            }
+        });
+        if let Err(payload) = dropped {
+            report::destructor_panicked(name, location, payload);
+        }
+        return;
+    }
+    finish_specially(registry, node, end, finished);
 }
 
+/// As `finish`, for what is not plain or has not completed.
 #[cold]
-fn finish_badly(
+pub(crate) fn finish_specially(
     registry: &Registry,
-    name: &'static str,
-    location: &'static std::panic::Location<'static>,
-    end: End,
-    dropped: Result<(), Box<dyn std::any::Any + Send>>,
+    node: Link,
+    mut end: End,
+    finished: &mut Finished,
 ) {
-    registry.peek(|active| {
-        let counts = &mut active.unpublished;
-        match (&end, &dropped) {
-            (End::Completed, Ok(())) => counts.completed += 1,
-            (End::Completed, Err(_)) | (End::Panicked(_), _) => counts.panicked += 1,
-            (End::Failed(_), _) => counts.failed += 1,
-            (End::Lost, _) => counts.lost += 1,
-        }
+    let sequence = node.sequence();
+    finished.push(sequence);
+    let runner = registry.runner();
+    let core = runner.get();
+    if let Some(limit) = watched::forget_timers(registry, sequence) {
+        // Blocking work that was past its limit when it returned.
+        end = End::TimedOut(limit);
+    }
+    if let End::Lost = end {
+        let lost = std::iter::once((node.name(), node.location()));
+        core.account.lose(&runner, lost);
+    }
+    let ended = Ended::of(node, end);
+    let outcome = registry.peek(|active| {
+        ended.count(&mut active.unpublished);
+        active.outcome
     });
-    match end {
-        End::Completed => {}
-        End::Failed(error) => report::failed(name, location, error),
-        End::Panicked(payload) => report::panicked(name, location, payload),
-        End::Lost => {
-            let runner = registry.runner();
-            let lost = std::iter::once((name, location));
-            runner.get().account.lose(&runner, lost);
-        }
-    }
-    if let Err(payload) = dropped {
-        report::destructor_panicked(name, location, payload);
-    }
+    ended.tell(core, outcome.flatten());
+    watched::give_permit_on(registry, core);
 }
 
 /// The end of a turn: takes in what was deferred meanwhile, publishes, and sees to it that the batch is polled again.
-fn end(registry: &Registry, cx: &mut Context<'_>, again: bool, finished: &mut Finished) -> bool {
-    let left = registry.peek(|active| active.unfinished()).unwrap_or(0);
-    let joined = match registry.inbox() {
-        None => registry.peek(|active| active.collected.take()),
-        Some(inbox) if left == 0 => Some(inbox.batch_ends()),
-        Some(inbox) => Some(inbox.batch_waits(cx.waker())),
+fn end(
+    registry: &Registry,
+    cx: &mut Context<'_>,
+    mut again: bool,
+    finished: &mut Finished,
+) -> bool {
+    let state = registry.peek(|active| (active.unfinished(), active.special));
+    let (left, special) = state.unwrap_or_default();
+    if !special {
+        let joined = registry.take_collected();
+        if left == 0 && joined.is_empty() {
+            return true;
+        }
+        again |= !joined.is_empty();
+        if again || !finished.is_empty() {
+            registry.record(finished.take(), &joined);
+            registry.peek(|active| active.queue_up(joined));
+        }
+    } else {
+        let runner = registry.runner();
+        let core = runner.get();
+        let waits_for_others = left == 0 && !watched::group_is_done(registry, cx.waker());
+        let joined = match registry.inbox() {
+            None => registry.take_collected(),
+            Some(inbox) if left == 0 && !waits_for_others => inbox.batch_ends(),
+            Some(inbox) => inbox.batch_waits(cx.waker()),
+        };
+        if left == 0 && joined.is_empty() && !waits_for_others {
+            return true;
+        }
+        again |= !joined.is_empty();
+        join_specially(registry, core, cx, joined, finished);
+        again |= watched::arm(registry, core, cx);
     }
-    .unwrap_or_default();
-    let again = again || !joined.is_empty();
-    if left == 0 && joined.is_empty() {
-        return true;
-    }
-    registry.peek(|active| active.join(joined, finished));
     if again {
         cx.waker().wake_by_ref();
     }
     false
 }
 
-impl Active {
-    pub(crate) fn unfinished(&self) -> usize {
-        self.queue.len() + self.ready.as_ref().map_or(0, |ready| ready.len())
+/// Takes in what was deferred meanwhile, by a batch that is not plain.
+fn join_specially(
+    registry: &Registry,
+    core: &Core,
+    cx: &mut Context<'_>,
+    joined: Queue,
+    finished: &mut Finished,
+) {
+    let joined = admission::at_join(registry, core, joined);
+    registry.record(finished.take(), &joined);
+    if !joined.is_empty() {
+        admission::line_up(registry, core, cx.waker(), joined);
     }
+}
 
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = &crate::node::Node<dyn crate::node::Work>> {
-        self.queue
-            .iter()
-            .chain(self.ready.iter().flat_map(|ready| ready.iter()))
-    }
-
-    /// Everything that has not ended, for a batch that is dropped.
-    pub(crate) fn take_tasks(&mut self) -> crate::node::Queue {
-        let mut tasks = std::mem::take(&mut self.queue);
-        if let Some(ready) = self.ready.take() {
-            tasks.append(ready.into_tasks());
+impl Registry {
+    /// Tells the account what has ended, what has joined, and the counts. Not inside `peek`: if this was the last of
+    /// all, those who wait for that are woken.
+    pub(crate) fn record(&self, finished: impl Iterator<Item = u64>, joined: &Queue) {
+        let state = self.peek(|active| {
+            active.joined += joined.len() as u64;
+            let counts = std::mem::take(&mut active.unpublished);
+            (active.runner.clone(), active.seat, counts)
+        });
+        let Some((runner, seat, counts)) = state else {
+            return;
+        };
+        let account = &runner.get().account;
+        match seat {
+            Some(seat) => account.update(seat, counts, finished, joined),
+            None => {
+                let seat = account.seat(counts, joined);
+                self.peek(|active| active.seat = Some(seat));
+            }
         }
-        tasks.append(self.collected.take());
-        tasks
+    }
+
+    fn with_ready<R>(&self, f: impl FnOnce(&mut Ready) -> R) -> Option<R> {
+        self.peek(|active| active.uncommon().ready.as_mut().map(f))
+            .flatten()
+    }
+}
+
+impl Active {
+    #[inline]
+    pub(crate) fn unfinished(&self) -> usize {
+        let elsewhere = self.look_uncommon().map_or(0, |rare| {
+            let ready = rare.ready.as_ref().map_or(0, Ready::len);
+            let waiting = rare.permits.as_ref().map_or(0, |line| line.waiting.len());
+            ready + waiting
+        });
+        self.queue.len() + elsewhere
+    }
+
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+        let rare = self.look_uncommon().into_iter();
+        let elsewhere = rare.flat_map(|rare| {
+            let ready = rare.ready.iter().flat_map(Ready::iter);
+            ready.chain(rare.permits.iter().flat_map(|line| line.waiting.iter()))
+        });
+        self.queue.iter().chain(elsewhere)
     }
 
     #[inline]
     fn next_of_round(&mut self, polls: usize) -> Option<Link> {
-        match polls {
-            0 => None,
-            _ => self.queue.pop_front(),
+        if polls == 0 {
+            return None;
         }
+        let node = self.queue.pop_front()?;
+        self.fresh = self.fresh.max(node.sequence() + 1);
+        Some(node)
     }
 
     #[inline]
     fn begin_turn(&mut self) -> Mode {
-        if self.inbox.is_some() {
-            return Mode::Inbox;
+        if self.special {
+            return Mode::Special;
         }
         self.next_polls()
     }
@@ -291,14 +357,18 @@ impl Active {
         if self.order == Order::Sequential {
             return Mode::Sequence;
         }
-        if self.ready.is_some() {
+        if self
+            .look_uncommon()
+            .is_some_and(|rare| rare.ready.is_some())
+        {
             return Mode::Ready;
         }
         if self.round == 0 {
-            self.round = self.queue.len();
-            if self.polls > 0 && self.round > 1 && self.next_round_by_wakers() {
+            if self.polls > 0 && self.queue.len() > 1 && self.begin_later_round() {
                 return Mode::Ready;
             }
+            self.round = self.queue.len();
+            self.split = self.round > MOST_POLLS;
         }
         let polls = self.round.min(MOST_POLLS);
         self.round -= polls;
@@ -308,60 +378,71 @@ impl Active {
 
     /// Before a round that is not the first: gives each task a waker if it is time, or else moves the start on by one.
     #[inline(never)]
-    fn next_round_by_wakers(&mut self) -> bool {
-        if self.round > FEW && self.polls > POLLS_A_TASK * self.joined {
-            self.round = 0;
-            self.ready = Some(Box::new(Ready::new(std::mem::take(&mut self.queue))));
+    fn begin_later_round(&mut self) -> bool {
+        let tasks = self.queue.len();
+        if tasks > MOST_POLLS || (tasks > FEW && self.polls > POLLS_A_TASK * self.joined) {
+            let tasks = std::mem::take(&mut self.queue);
+            self.split = false;
+            self.uncommon().ready = Some(Ready::new(tasks, self.fresh));
             return true;
         }
         if let Some(first) = self.queue.pop_front() {
-            self.queue.push_back(first);
+            // A task that has not been polled yet keeps its place: they start in order.
+            if first.sequence() < self.fresh {
+                self.queue.push_back(first);
+            } else {
+                self.queue.push_front(first);
+            }
         }
         false
     }
 
-    /// Takes `joined` into the queue and tells the account of it and of all that this turn has done.
-    fn join(&mut self, joined: crate::node::Queue, finished: &mut Finished) {
-        let counts = std::mem::take(&mut self.unpublished);
-        if joined.is_empty() && finished.is_empty() && counts.is_empty() {
-            return;
-        }
-        self.joined += joined.len() as u64;
-        if let Some(seat) = self.seat {
-            // Nobody is woken by this, so it may stand where the active part is out: tasks of ours are pending.
-            let account = &self.runner.get().account;
-            account.update(seat, counts, finished.take(), &joined);
-        }
-        match &mut self.ready {
+    pub(crate) fn queue_up(&mut self, joined: Queue) {
+        match self.uncommon_if_any().and_then(|rare| rare.ready.as_mut()) {
             Some(ready) => ready.extend(joined),
             None => self.queue.append(joined),
         }
     }
 }
 
-/// The sequence numbers of the tasks that ended in this turn, while others of the batch have not.
+/// The sequence numbers of the tasks that ended in this turn, while the batch has not.
 #[derive(Default)]
-struct Finished {
+pub(crate) struct Finished {
     // Made by the first: a batch of one task never needs it.
     sequences: Option<[u64; MOST_POLLS]>,
     len: usize,
+    /// A time limit may end more than a turn polls.
+    more: Vec<u64>,
 }
 
 impl Finished {
     #[inline]
     fn push(&mut self, sequence: u64) {
-        self.sequences.get_or_insert([0; MOST_POLLS])[self.len] = sequence;
-        self.len += 1;
+        match self
+            .sequences
+            .get_or_insert([0; MOST_POLLS])
+            .get_mut(self.len)
+        {
+            Some(place) => {
+                *place = sequence;
+                self.len += 1;
+            }
+            None => self.more.push(sequence),
+        }
+    }
+
+    pub(crate) fn push_ended(&mut self, sequence: u64) {
+        self.push(sequence);
     }
 
     fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    fn take(&mut self) -> &[u64] {
+    fn take(&mut self) -> impl Iterator<Item = u64> {
         let len = std::mem::take(&mut self.len);
-        self.sequences
-            .as_ref()
-            .map_or(&[], |sequences| &sequences[..len])
+        let sequences = self.sequences.take().unwrap_or([0; MOST_POLLS]);
+        let more = std::mem::take(&mut self.more);
+        sequences.into_iter().take(len).chain(more)
     }
 }

@@ -117,18 +117,73 @@ fn each_turn_starts_one_task_further_on() {
 /// Sentence 11: a turn polls at most 32 times, then wakes itself; the next goes on where it stopped.
 #[test]
 fn a_turn_polls_at_most_32_times() {
-    let mut tasks = Tasks::new(100, 1);
-    let woken = tasks.counter.wakes();
+    let mut tasks = Tasks::new(100, 10);
     for (turn, expected) in [0..32, 32..64, 64..96, 96..100].into_iter().enumerate() {
+        let woken = tasks.counter.wakes();
         assert!(tasks.poll().is_pending());
         assert_eq!(tasks.turn(), expected.collect::<Vec<_>>());
-        // The last one ends the round: it waits for others to wake it.
-        let again = (turn + 1).min(3);
-        assert_eq!(tasks.counter.wakes(), woken + again, "turn {turn}");
+        assert_eq!(tasks.counter.wakes(), woken + 1, "turn {turn}");
     }
-    // The round is over and nobody was woken: it waits.
-    assert!(tasks.poll().is_pending());
-    assert_eq!(tasks.turn(), (1..33).collect::<Vec<_>>());
+    // From now on each has a waker; they are polled once more, because some may have been woken before they had one.
+    let mut seen = tasks.counter.wakes() - 1;
+    assert!(tasks.settle(&mut seen).is_pending());
+    let mut again = tasks.turn();
+    again.sort_unstable();
+    assert_eq!(again, (0..100).collect::<Vec<_>>());
+    tasks.wake(57);
+    assert!(tasks.settle(&mut seen).is_pending());
+    assert_eq!(tasks.turn(), [57]);
+}
+
+/// A wake-up that comes between the turns of one round is not lost.
+#[test]
+fn a_wake_between_the_turns_of_a_round_is_not_lost() {
+    let (runner, batches) = keeping();
+    now_or_never(runner.scope(async {
+        after::defer(common::yields(1));
+        for _ in 0..32 {
+            after::defer(async {});
+        }
+    }));
+    let mut batch = batches.take_one();
+    let (counter, waker) = CountingWaker::new();
+    let mut cx = Context::from_waker(&waker);
+    let mut seen = 0;
+    let mut polls = 0;
+    while Pin::new(&mut batch).poll(&mut cx).is_pending() {
+        assert!(counter.wakes() > seen, "it waits, and nobody will wake it");
+        seen = counter.wakes();
+        polls += 1;
+        assert!(polls < 10);
+    }
+    assert_eq!(common::balanced(&runner).completed, 33);
+}
+
+/// Sentence 11: nested tasks start in the order of deferral too, with one waker for all and with a waker for each.
+#[test]
+fn nested_tasks_start_in_order() {
+    for idle in [0, 20] {
+        let (runner, batches) = keeping();
+        let log = common::Log::new();
+        now_or_never(runner.scope(async {
+            for _ in 0..idle {
+                after::defer(std::future::pending::<()>());
+            }
+            let log = log.clone();
+            after::defer(async move {
+                common::yields(20).await;
+                for name in ["a", "b", "c", "d", "e"] {
+                    let log = log.clone();
+                    after::defer(async move { log.add(name) });
+                }
+            });
+        }));
+        let mut batch = batches.take_one();
+        for _ in 0..30 {
+            let _ = poll_once(Pin::new(&mut batch));
+        }
+        log.assert(&["a", "b", "c", "d", "e"]);
+    }
 }
 
 /// Sentence 11: the same holds for tasks that end at once.

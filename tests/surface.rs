@@ -72,7 +72,7 @@ fn everything_is_debug() {
     let builder = after::task("audit").key("a user's secret");
     assert_eq!(
         format!("{builder:?}"),
-        "TaskBuilder { name: \"audit\", keyed: true, .. }"
+        "TaskBuilder { name: \"audit\", keyed: true, timeout: None, conditional: false, spawned: false, .. }"
     );
 }
 
@@ -181,11 +181,12 @@ fn every_public_name_is_there() {
             .order(Order::Concurrent)
             .build();
         let stats: Stats = runner.stats();
-        let _: [u64; 7] = [
+        let _: [u64; 8] = [
             stats.deferred,
             stats.completed,
             stats.failed,
             stats.panicked,
+            stats.timed_out,
             stats.discarded,
             stats.lost,
             stats.pending,

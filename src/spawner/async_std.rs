@@ -1,4 +1,6 @@
-use super::{BlockingWork, Spawner};
+use std::time::Duration;
+
+use super::{BlockingWork, Sleep, Spawner};
 use crate::batch::Batch;
 
 /// Runs batches on async-std's executor, and blocking work on its blocking pool.
@@ -31,5 +33,9 @@ impl Spawner for AsyncStd {
 
     fn spawn_blocking(&self, work: BlockingWork) {
         drop(::async_std::task::spawn_blocking(move || work.run()));
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Sleep::new(::async_std::task::sleep(duration))
     }
 }

@@ -1,12 +1,12 @@
 //! Where batches run: the [`Spawner`] contract, the spawners that come with the crate, and how one is found.
 //!
-//! | Spawner | Feature | Batches run on | Blocking work runs on |
-//! |---|---|---|---|
-//! | [`Tokio`] | `tokio` (default) | the runtime of the handle | its blocking pool |
-//! | [`Smol`] | `smol` | smol's global executor | the pool of the `blocking` crate |
-//! | [`AsyncStd`] | `async-std` | async-std's executor | its blocking pool |
-//! | [`Threads`] | always there | a pool of this crate | the pool of the `blocking` crate |
-//! | [`from_fn`] | always there | whatever the function does | the pool of the `blocking` crate |
+//! | Spawner | Feature | Batches run on | Blocking work runs on | Timeouts by |
+//! |---|---|---|---|---|
+//! | [`Tokio`] | `tokio` (default) | the runtime of the handle | its blocking pool | its clock |
+//! | [`Smol`] | `smol` | smol's global executor | the pool of the `blocking` crate | `async-io`'s timer |
+//! | [`AsyncStd`] | `async-std` | async-std's executor | its blocking pool | `async-io`'s timer |
+//! | [`Threads`] | always there | a pool of this crate | the pool of the `blocking` crate | one thread's timer |
+//! | [`from_fn`] | always there | whatever the function does | the pool of the `blocking` crate | one thread's timer |
 //!
 //! # Which one is used
 //!
@@ -23,7 +23,16 @@ mod threads;
 #[cfg(feature = "tokio")]
 mod tokio;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_timer::Delay;
 
 #[cfg(feature = "async-std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "async-std")))]
@@ -76,6 +85,55 @@ pub trait Spawner: Send + Sync + 'static {
     fn spawn_blocking(&self, work: BlockingWork) {
         ::blocking::unblock(move || work.run()).detach();
     }
+
+    /// Resolves after `duration`, for timeouts. Default: a timer that needs no runtime, one thread for the process.
+    ///
+    /// A spawner whose runtime has a clock that tests can pause returns a sleep of that. If this or the sleep panics,
+    /// because the runtime was built without a timer, say, the Runner says so once and uses the default from then on.
+    fn sleep(&self, duration: Duration) -> Sleep {
+        sleep_without_runtime(duration)
+    }
+}
+
+pub(crate) fn sleep_without_runtime(duration: Duration) -> Sleep {
+    // Further away than the clock reaches is never.
+    match Instant::now().checked_add(duration) {
+        Some(_) => Sleep::new(Delay::new(duration)),
+        None => Sleep::new(std::future::pending()),
+    }
+}
+
+/// What [`Spawner::sleep`] returns: a future that resolves when the time is over. Dropping it gives it up.
+///
+/// ```
+/// # use std::time::Duration;
+/// use after::spawner::Sleep;
+///
+/// fn sleep(duration: Duration) -> Sleep {
+///     Sleep::new(tokio::time::sleep(duration))
+/// }
+/// ```
+pub struct Sleep {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Sleep {
+    /// From any future that resolves when the time is over.
+    pub fn new(future: impl Future<Output = ()> + Send + 'static) -> Self {
+        Sleep {
+            future: Box::pin(future),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.future.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").finish_non_exhaustive()
+    }
 }
 
 macro_rules! forward {
@@ -87,6 +145,10 @@ macro_rules! forward {
 
             fn spawn_blocking(&self, work: BlockingWork) {
                 (**self).spawn_blocking(work);
+            }
+
+            fn sleep(&self, duration: Duration) -> Sleep {
+                (**self).sleep(duration)
             }
         }
     )*};
@@ -136,8 +198,10 @@ pub struct FromFn<F> {
 /// ```
 /// use after::{Runner, spawner};
 ///
-/// let pool = futures::executor::ThreadPool::new().unwrap();
-/// let runner = Runner::new(spawner::from_fn(move |batch| pool.spawn_ok(batch)));
+/// // A thread for each batch.
+/// let runner = Runner::new(spawner::from_fn(|batch| {
+///     std::thread::spawn(|| futures::executor::block_on(batch));
+/// }));
 /// # drop(runner);
 /// ```
 pub fn from_fn<F: Fn(Batch) + Send + Sync + 'static>(spawn: F) -> FromFn<F> {
@@ -197,8 +261,9 @@ fn without_runtime() -> &'static dyn Spawner {
 }
 
 /// What a scope knows of its spawner, if its Runner has none of its own.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) enum Found {
+    #[default]
     Nothing,
     #[cfg(feature = "tokio")]
     Tokio(Tokio),

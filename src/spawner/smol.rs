@@ -1,4 +1,6 @@
-use super::Spawner;
+use std::time::Duration;
+
+use super::{Sleep, Spawner};
 use crate::batch::Batch;
 
 /// Runs batches on smol's global executor, which starts its threads at first use (`SMOL_THREADS`, default 1).
@@ -21,5 +23,12 @@ impl Spawner for Smol {
     fn spawn(&self, batch: Batch) {
         // Dropping a task of smol's cancels it.
         ::smol::spawn(batch).detach();
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let timer = ::smol::Timer::after(duration);
+        Sleep::new(async {
+            timer.await;
+        })
     }
 }

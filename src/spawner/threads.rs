@@ -116,7 +116,9 @@ impl Pool {
             };
             drop(queue);
             // A batch does not panic, but its waker's code might: the thread must outlive it.
-            let _ = crate::report::catch(|| runnable.run());
+            if let Err(payload) = crate::report::catch(|| runnable.run()) {
+                crate::report::forget_payload(payload);
+            }
         }
     }
 }

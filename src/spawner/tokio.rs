@@ -1,8 +1,8 @@
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use tokio::runtime::Handle;
 
-use super::{BlockingWork, Spawner};
+use super::{BlockingWork, Sleep, Spawner};
 use crate::batch::Batch;
 
 /// Runs batches on a tokio runtime, and blocking work on its blocking pool.
@@ -76,6 +76,12 @@ impl Spawner for Tokio {
 
     fn spawn_blocking(&self, work: BlockingWork) {
         drop(self.runtime.spawn_blocking(move || work.run()));
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        // Panics on a runtime without a timer: the Runner sees to that.
+        let _inside = self.runtime.enter();
+        Sleep::new(tokio::time::sleep(duration))
     }
 }
 

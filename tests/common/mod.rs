@@ -262,6 +262,7 @@ pub fn balanced(runner: &Runner) -> after::Stats {
         stats.completed
             + stats.failed
             + stats.panicked
+            + stats.timed_out
             + stats.discarded
             + stats.lost
             + stats.pending,

@@ -1,0 +1,275 @@
+//! Tasks that become part of a batch: at the hand-over, and later, when they were deferred by a task or through a handle.
+//!
+//! Only for batches that need it ([`Active::special`]): with conditions, tasks that go their own way, time limits,
+//! observers, limits on how many run. Conditions are decided first; then those that go their own way are split off; then
+//! the rest stand in line for permits, if there is a limit.
+//!
+//! [`Active::special`]: crate::registry::Active
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Waker,
+    time::Instant,
+};
+
+use crate::{
+    account::Counts,
+    batch::Batch,
+    ending::Ended,
+    node::{Link, Queue},
+    outcome::{Order, Outcome},
+    registry::{Active, Registry},
+    report,
+    runner::Core,
+    signal::{drop_waker, wake},
+    task::End,
+};
+
+/// The batches that were split off one that waits for them.
+#[derive(Default)]
+pub(crate) struct Group {
+    left: AtomicUsize,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Group {
+    pub(crate) fn join(&self) {
+        // Relaxed: by the batch itself, or by a member of the group, so that the count is not zero.
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        // AcqRel, with the Acquire in `is_done`: who waits sees what the last member did.
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let waker = self.lock().take();
+            if let Some(waker) = waker {
+                wake(waker);
+            }
+        }
+    }
+
+    /// Whether all have left; otherwise the last to leave wakes `waker`.
+    pub(crate) fn is_done(&self, waker: &Waker) -> bool {
+        if self.left.load(Ordering::Acquire) == 0 {
+            return true;
+        }
+        let waker = waker.clone();
+        let before = self.lock().replace(waker);
+        drop_waker(before);
+        // The last may have left before it could see the waker.
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of a request: decides which of its tasks run, and where. `registry` is current.
+pub(crate) fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
+    let since = Instant::now();
+    let inbox = registry.inbox();
+    let (found, order) = registry
+        .peek(|active| (active.found.clone(), active.order))
+        .unwrap_or_default();
+    let mut kept = Queue::default();
+    let mut tasks = match &inbox {
+        Some(inbox) => inbox.hand_over(outcome, order, &found),
+        None => registry.take_collected(),
+    };
+    loop {
+        kept.append(decide(registry, core, outcome, tasks, Some(since)));
+        // What the destructors of the discarded have deferred is of this request too.
+        tasks = match &inbox {
+            Some(inbox) if kept.is_empty() => inbox.batch_ends(),
+            Some(inbox) => inbox.batch_runs(),
+            None => registry.take_collected(),
+        };
+        if tasks.is_empty() {
+            break;
+        }
+    }
+    let apart = split(&mut kept, order);
+    // Before any of them can end.
+    registry.publish();
+    let apart: Vec<Batch> = apart
+        .into_iter()
+        .filter_map(|node| single(registry, node, since))
+        .collect();
+    registry.peek(|active| {
+        active.joined = kept.len() as u64;
+        active.queue = kept;
+        if core.scope_timeout.is_some() {
+            active.uncommon().timers.begin(since);
+        }
+        if !apart.is_empty() {
+            active.uncommon().apart = apart;
+        }
+    });
+}
+
+/// Tasks that join a running batch. `registry` is current; what of them stays in the batch is given back, to be queued.
+pub(crate) fn at_join(registry: &Registry, core: &Core, tasks: Queue) -> Queue {
+    let state = registry.peek(|active| {
+        let over = active.uncommon().timers.is_over();
+        (active.outcome, active.order, over)
+    });
+    let Some((Some(outcome), order, over)) = state else {
+        return tasks;
+    };
+    if let (true, Some(limit)) = (over, core.scope_timeout) {
+        for node in tasks {
+            finish(registry, core, node, End::TimedOut(limit));
+        }
+        return Queue::default();
+    }
+    let mut kept = decide(registry, core, outcome, tasks, None);
+    let apart = split(&mut kept, order);
+    if !apart.is_empty() {
+        registry.publish();
+        let batches = apart
+            .into_iter()
+            .filter_map(|node| single(registry, node, Instant::now()))
+            .collect();
+        send_apart(registry, batches);
+    }
+    kept
+}
+
+/// Decides the conditions, and drops those that are not to run.
+fn decide(
+    registry: &Registry,
+    core: &Core,
+    outcome: Outcome,
+    tasks: Queue,
+    since: Option<Instant>,
+) -> Queue {
+    let mut kept = Queue::default();
+    for mut node in tasks {
+        let mut condition = None;
+        if let Some(rare) = node.as_mut().rare_mut() {
+            condition = rare.condition.take();
+            if let (Some(times), Some(since)) = (&mut rare.times, since) {
+                times.ready = since;
+            }
+        }
+        let holds = condition.map(|condition| report::catch(|| (condition.holds)(outcome)));
+        match holds.unwrap_or(Ok(true)) {
+            Ok(true) => kept.push_back(node),
+            Ok(false) => finish(registry, core, node, End::Discarded),
+            Err(payload) => finish(registry, core, node, End::Panicked(payload)),
+        }
+    }
+    kept
+}
+
+/// Takes out those that are batches of their own.
+fn split(tasks: &mut Queue, order: Order) -> Queue {
+    tasks.extract(|node| order == Order::Parallel || node.rare().is_some_and(|rare| rare.apart))
+}
+
+/// A batch of one, with the scope's outcome and context. Its task is on the account already.
+fn single(registry: &Registry, node: Link, since: Instant) -> Option<Batch> {
+    let context = registry.context();
+    registry.peek(|active| {
+        let mut single = Active::of_one(active.runner.clone(), active.found.clone(), node);
+        single.outcome = active.outcome;
+        single.order = active.order;
+        single.context = context;
+        if single.runner.get().scope_timeout.is_some() {
+            single.uncommon().timers.begin(since);
+        }
+        Batch::seated(single, Counts::default())
+    })
+}
+
+/// Hands batches that were split off to the spawner; if this batch is awaited, they are waited for.
+pub(crate) fn send_apart(registry: &Registry, batches: Vec<Batch>) {
+    let group = registry
+        .peek(|active| {
+            let awaited = active.awaited;
+            let uncommon = active.uncommon();
+            if awaited && uncommon.group.is_none() {
+                uncommon.group = Some(Arc::default());
+            }
+            uncommon.group.clone()
+        })
+        .flatten();
+    for mut batch in batches {
+        if let Some(group) = &group {
+            batch.be_member_of(group);
+        }
+        batch.release();
+    }
+}
+
+/// Puts tasks that are on the roster in the line for permits, behind all others of the Runner; sheds those for which there
+/// is no room.
+pub(crate) fn line_up(registry: &Registry, core: &Core, waker: &Waker, mut tasks: Queue) {
+    let Some(limit) = &core.limit else {
+        registry.peek(|active| active.queue_up(tasks));
+        return;
+    };
+    let state = registry.peek(|active| {
+        let one_by_one = active.order == Order::Sequential;
+        let permits = active.uncommon().permits.get_or_insert_default();
+        permits.entered = true;
+        let wanted = match one_by_one {
+            false => tasks.len(),
+            true => usize::from(permits.waiting.is_empty() && permits.running == 0),
+        };
+        let promised = std::mem::take(&mut permits.promised);
+        (permits.entry.clone(), promised, wanted)
+    });
+    let Some((entry, promised, wanted)) = state else {
+        return;
+    };
+    entry.watch(waker);
+    let (accepted, wakers) = limit.enter(&entry, tasks.len(), promised, wanted);
+    let mut position = 0;
+    let shed = tasks.extract(|_| {
+        position += 1;
+        position > accepted
+    });
+    registry.peek(|active| {
+        active
+            .uncommon()
+            .permits
+            .get_or_insert_default()
+            .waiting
+            .append(tasks);
+    });
+    wakers.wake();
+    if shed.is_empty() {
+        return;
+    }
+    let gone: Vec<u64> = shed.iter().map(|node| node.sequence()).collect();
+    lose(registry, core, shed);
+    registry.record(gone.into_iter(), &Queue::default());
+}
+
+/// Gathers losses, so that they are reported together, and drops what is lost.
+pub(crate) fn lose(registry: &Registry, core: &Core, tasks: Queue) {
+    if tasks.is_empty() {
+        return;
+    }
+    let runner = registry.runner();
+    let names = tasks.iter().map(|node| (node.name(), node.location()));
+    core.account.lose(&runner, names);
+    for node in tasks {
+        finish(registry, core, node, End::Lost);
+    }
+}
+
+/// Ends a task that does not run, or not to its end.
+pub(crate) fn finish(registry: &Registry, core: &Core, node: Link, end: End) {
+    let ended = Ended::of(node, end);
+    let outcome = registry.peek(|active| {
+        ended.count(&mut active.unpublished);
+        active.outcome
+    });
+    ended.tell(core, outcome.flatten());
+}

@@ -1,0 +1,113 @@
+//! The end of a task, however it came: dropped, counted, told to observers, reported.
+//!
+//! Three steps, because the middle one touches what is ours and the others run the user's code: [`Ended::of`] drops the
+//! task, [`Ended::count`] says under which head it is counted, [`Ended::tell`] tells the observers and reports.
+
+use std::{any::Any, panic::Location, time::Duration};
+
+use crate::{
+    account::Counts,
+    node::Link,
+    observer::{Finished, TaskEnd, TaskInfo},
+    outcome::Outcome,
+    report,
+    runner::Core,
+    task::End,
+};
+
+/// A task that has ended and was dropped.
+pub(crate) struct Ended {
+    name: &'static str,
+    location: &'static Location<'static>,
+    blocking: bool,
+    end: End,
+    /// The panic of its destructor.
+    destructor: Option<Box<dyn Any + Send>>,
+    ran: Duration,
+    longest_poll: Duration,
+}
+
+impl Ended {
+    pub(crate) fn of(node: Link, end: End) -> Ended {
+        let (name, location) = (node.name(), node.location());
+        let rare = node.rare();
+        let blocking = rare.is_some_and(|rare| rare.blocking.is_some());
+        let times = rare.and_then(|rare| rare.times.as_ref());
+        let (ran, longest_poll) = times.map_or_else(Default::default, |times| {
+            let ran = times.started.map(|started| started.elapsed());
+            (ran.unwrap_or_default(), times.longest_poll)
+        });
+        Ended {
+            name,
+            location,
+            blocking,
+            end,
+            destructor: report::catch(|| drop(node)).err(),
+            ran,
+            longest_poll,
+        }
+    }
+
+    pub(crate) fn count(&self, counts: &mut Counts) {
+        match (&self.end, &self.destructor) {
+            (End::Completed, Some(_)) | (End::Panicked(_), _) => counts.panicked += 1,
+            (End::Completed, None) => counts.completed += 1,
+            (End::Failed(_), _) => counts.failed += 1,
+            (End::TimedOut(_), _) => counts.timed_out += 1,
+            (End::Discarded, _) => counts.discarded += 1,
+            (End::Lost, _) => counts.lost += 1,
+        }
+    }
+
+    /// The caller has gathered losses with `Account::lose`: they are reported together.
+    pub(crate) fn tell(self, core: &Core, outcome: Option<Outcome>) {
+        let Ended {
+            name,
+            location,
+            blocking,
+            end,
+            destructor,
+            ran,
+            longest_poll,
+        } = self;
+        if !core.observers.is_empty() {
+            core.observers.tell(|observer| {
+                observer.finished(&Finished {
+                    task: TaskInfo {
+                        name,
+                        location,
+                        outcome,
+                        blocking,
+                    },
+                    end: match (&end, &destructor) {
+                        (End::Completed, Some(payload)) => TaskEnd::Panicked(&**payload),
+                        (End::Completed, None) => TaskEnd::Completed,
+                        (End::Failed(error), _) => TaskEnd::Failed(&**error),
+                        (End::Panicked(payload), _) => TaskEnd::Panicked(&**payload),
+                        (End::TimedOut(_), _) => TaskEnd::TimedOut,
+                        (End::Discarded, _) => TaskEnd::Discarded,
+                        (End::Lost, _) => TaskEnd::Lost,
+                    },
+                    ran,
+                    longest_poll,
+                });
+            });
+        }
+        match end {
+            End::Completed | End::Discarded | End::Lost => {}
+            End::Failed(error) => report::failed(name, location, error),
+            End::Panicked(payload) => report::panicked(name, location, payload),
+            // Blocking work that had begun was reported at its limit.
+            End::TimedOut(_) if blocking && ran > Duration::ZERO => {}
+            End::TimedOut(limit) => report::timed_out(name, location, limit),
+        }
+        if let Some(payload) = destructor {
+            report::destructor_panicked(name, location, payload);
+        }
+    }
+}
+
+/// Drops a task that is not to run, and tells of it. The caller counts it.
+pub(crate) fn discard(core: &Core, outcome: Option<Outcome>, node: Link) {
+    Ended::of(node, End::Discarded).tell(core, outcome);
+}

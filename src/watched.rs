@@ -1,0 +1,264 @@
+//! What a turn does for batches that are not plain: first polls and longest polls, time limits, permits, what was split
+//! off. Every function is called with nothing of ours taken out, because most of them run the user's code.
+
+use std::{
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    admission,
+    node::{Link, Queue},
+    observer::{Started, TaskInfo},
+    outcome::Order,
+    registry::Registry,
+    report,
+    runner::Core,
+    task::End,
+    timers,
+    turn::{self, Finished},
+};
+
+/// Polls a task that is not plain.
+#[cold]
+pub(crate) fn poll(registry: &Registry, node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
+    tell_started(registry, node);
+    let begun = match node.as_mut().rare_mut() {
+        Some(rare) if rare.times.is_some() => Some(Instant::now()),
+        _ => None,
+    };
+    let end = turn::poll_plain(node, cx);
+    let sequence = node.sequence();
+    if let Some(rare) = node.as_mut().rare_mut() {
+        if let (Some(times), Some(begun), None) = (&mut rare.times, begun, &rare.blocking) {
+            times.longest_poll = times.longest_poll.max(begun.elapsed());
+        }
+        let timeout = rare.timeout.take();
+        if let (None, Some(limit)) = (&end, timeout) {
+            registry.peek(|active| active.uncommon().timers.start(sequence, limit));
+        }
+    }
+    end
+}
+
+fn tell_started(registry: &Registry, node: &mut Link) {
+    let (name, location) = (node.name(), node.location());
+    let Some(rare) = node.as_mut().rare_mut() else {
+        return;
+    };
+    let blocking = rare.blocking.is_some();
+    let Some(times) = &mut rare.times else {
+        return;
+    };
+    if times.started.is_some() {
+        return;
+    }
+    let now = Instant::now();
+    times.started = Some(now);
+    let waited = now.saturating_duration_since(times.ready);
+    let outcome = registry.outcome();
+    registry.runner().get().observers.tell(|observer| {
+        observer.started(&Started {
+            task: TaskInfo {
+                name,
+                location,
+                outcome,
+                blocking,
+            },
+            waited,
+        });
+    });
+}
+
+/// A task has ended: its time limit is given up. Returns it if the task was past it.
+pub(crate) fn forget_timers(registry: &Registry, sequence: u64) -> Option<Duration> {
+    registry
+        .peek(|active| {
+            let uncommon = active.uncommon_if_any()?;
+            uncommon.timers.end(sequence)
+        })
+        .flatten()
+}
+
+/// Moves tasks that have got a permit from the line to the queue.
+pub(crate) fn take_permits(registry: &Registry, waker: &Waker) {
+    let entry = registry
+        .peek(|active| {
+            let permits = active.uncommon_if_any()?.permits.as_ref()?;
+            Some(permits.entry.clone())
+        })
+        .flatten();
+    let Some(entry) = entry else { return };
+    // Before the look, so that a permit that comes after it wakes.
+    entry.watch(waker);
+    registry.peek(|active| {
+        let uncommon = active.uncommon();
+        let mut granted = Queue::default();
+        if let Some(permits) = &mut uncommon.permits {
+            for _ in 0..permits.entry.take_granted() {
+                permits.running += 1;
+                if let Some(node) = permits.waiting.pop_front() {
+                    granted.push_back(node);
+                }
+            }
+        }
+        match &mut uncommon.ready {
+            Some(ready) => ready.extend(granted),
+            None => active.queue.append(granted),
+        }
+    });
+}
+
+/// A task with a permit has ended: the next in line gets it, or the next of this batch if it takes them one by one.
+pub(crate) fn give_permit_on(registry: &Registry, core: &Core) {
+    let Some(limit) = &core.limit else { return };
+    let passed_on = registry
+        .peek(|active| {
+            let sequential = active.order == Order::Sequential;
+            let permits = active.uncommon_if_any()?.permits.as_mut()?;
+            match permits.waiting.pop_front() {
+                Some(next) if sequential => {
+                    active.queue.push_back(next);
+                    Some(true)
+                }
+                next => {
+                    if let Some(next) = next {
+                        permits.waiting.push_front(next);
+                    }
+                    permits.running -= 1;
+                    Some(false)
+                }
+            }
+        })
+        .flatten();
+    let wakers = match passed_on {
+        Some(true) => limit.pass_on(),
+        Some(false) => limit.leave(1),
+        None => return,
+    };
+    wakers.wake();
+}
+
+/// Ends what is past its time.
+pub(crate) fn expire(
+    registry: &Registry,
+    core: &Core,
+    cx: &mut Context<'_>,
+    finished: &mut Finished,
+) {
+    let expired = timers::fire(registry, core, cx);
+    if expired.is_empty() {
+        return;
+    }
+    if let Some(limit) = expired.scope {
+        // All of it: what waits for a permit too, without one, and what destructors defer until nothing is left.
+        end_waiting(registry, core, limit, finished);
+        loop {
+            let mut tasks = registry.take_tasks();
+            if let Some(inbox) = registry.inbox() {
+                tasks.append(inbox.batch_runs());
+            }
+            let stays = end_expired(registry, tasks, limit, finished);
+            let more = registry.peek(|active| {
+                active.queue.append(stays);
+                active.collected.len() > 0
+            });
+            if more != Some(true) {
+                break;
+            }
+        }
+    } else {
+        let tasks = registry.peek(|active| {
+            let chosen = |node: &mut Link| expired.tasks.contains_key(&node.sequence());
+            match active
+                .uncommon_if_any()
+                .and_then(|rare| rare.ready.as_mut())
+            {
+                Some(ready) => ready.extract(chosen),
+                None => active.queue.extract(chosen),
+            }
+        });
+        for node in tasks.unwrap_or_default() {
+            let limit = expired.tasks.get(&node.sequence()).copied();
+            let mut one = Queue::default();
+            one.push_back(node);
+            let stays = end_expired(registry, one, limit.unwrap_or_default(), finished);
+            registry.peek(|active| {
+                match active
+                    .uncommon_if_any()
+                    .and_then(|rare| rare.ready.as_mut())
+                {
+                    Some(ready) => ready.extend(stays),
+                    None => active.queue.append(stays),
+                }
+            });
+        }
+    }
+    // The queue has changed: the next turn begins a round of its own.
+    registry.peek(|active| active.round = 0);
+}
+
+/// Ends the tasks that wait for a permit.
+fn end_waiting(registry: &Registry, core: &Core, limit: Duration, finished: &mut Finished) {
+    let waiting = registry
+        .peek(|active| {
+            let permits = active.uncommon_if_any()?.permits.as_mut()?;
+            Some((permits.entry.clone(), std::mem::take(&mut permits.waiting)))
+        })
+        .flatten();
+    let (Some(line), Some((entry, waiting))) = (&core.limit, waiting) else {
+        return;
+    };
+    line.withdraw(&entry, waiting.len(), 0).wake();
+    for node in waiting {
+        finished.push_ended(node.sequence());
+        admission::finish(registry, core, node, End::TimedOut(limit));
+    }
+}
+
+/// Ends tasks at their limit; gives back blocking work that has begun, which can't be stopped.
+fn end_expired(
+    registry: &Registry,
+    tasks: Queue,
+    limit: Duration,
+    finished: &mut Finished,
+) -> Queue {
+    let mut stays = Queue::default();
+    for node in tasks {
+        let slot = node.rare().and_then(|rare| rare.blocking.clone());
+        if slot.is_none_or(|slot| slot.abandon()) {
+            turn::finish_specially(registry, node, End::TimedOut(limit), finished);
+            continue;
+        }
+        let sequence = node.sequence();
+        let known = registry.peek(|active| {
+            let timers = &mut active.uncommon().timers;
+            let known = timers.is_overdue(sequence);
+            timers.overdue(sequence, limit);
+            known
+        });
+        if known == Some(false) {
+            report::overdue(node.name(), node.location(), limit);
+        }
+        stays.push_back(node);
+    }
+    stays
+}
+
+/// Makes the sleeps of what began in this turn. Returns whether one has fired at once.
+pub(crate) fn arm(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> bool {
+    let any = registry.peek(|active| active.uncommon_if_any().is_some());
+    any == Some(true) && timers::arm(registry, core, cx)
+}
+
+/// Whether nothing that was split off is waited for.
+pub(crate) fn group_is_done(registry: &Registry, waker: &Waker) -> bool {
+    let group = registry
+        .peek(|active| {
+            let awaited = active.awaited;
+            let group = active.uncommon_if_any()?.group.clone();
+            group.filter(|_| awaited)
+        })
+        .flatten();
+    group.is_none_or(|group| group.is_done(waker))
+}
