@@ -1,7 +1,8 @@
 //! What the instruction guard counts: one scenario, repeated. Run by `benches/instructions.sh` under callgrind.
 //!
-//! `instructions <scenario> <repetitions>`. The script runs each scenario twice, with different repetitions, and divides
-//! the difference of the counts: what the process does once is not in the figure.
+//! `instructions <scenario> <repetitions> <padding>`. The script runs each scenario twice, with different repetitions, and
+//! divides the difference of the counts: what the process does once is not in the figure. The padding is an allocation
+//! that stays: it moves the heap, whose layout alone moves a count by several per cent.
 
 use std::{
     future::Future,
@@ -58,9 +59,11 @@ async fn request(tasks: u64) {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     // `cargo bench` runs this without arguments: there is nothing to print then.
-    let [_, scenario, repetitions] = &arguments[..] else {
+    let [_, scenario, repetitions, padding] = &arguments[..] else {
         return;
     };
+    let padding: usize = padding.parse().expect("a number of bytes");
+    let _padding = black_box(vec![0_u8; padding]);
     let repetitions: u64 = repetitions.parse().expect("a number of repetitions");
     let tasks = match scenario.as_str() {
         "nothing_deferred" => {

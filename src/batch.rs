@@ -110,6 +110,12 @@ impl Batch {
         Batch::hand_over(active, outcome, Some(order))
     }
 
+    /// Whether there is nothing to hand over.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.active.is_none()
+    }
+
     pub(crate) fn be_member_of(&mut self, group: &Arc<Group>) {
         if let Some(active) = &mut self.active {
             group.join();

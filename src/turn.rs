@@ -42,21 +42,38 @@ pub(crate) fn run(registry: &Registry, cx: &mut Context<'_>) -> bool {
         plan = begin_special(registry, cx, &mut finished);
     }
     let again = match plan {
-        Mode::Round(polls) => round(registry, cx, polls, &mut finished),
+        Mode::Round(polls, first) => round(registry, cx, polls, first, &mut finished),
         Mode::Sequence => sequence(registry, cx, &mut finished),
         Mode::Ready => woken(registry, cx, &mut finished),
-        Mode::Special => false,
+        Mode::Special => Again::No,
     };
-    // Nearly all batches end here, after one turn.
-    let done = registry
-        .peek(|active| !active.special && active.unfinished() == 0 && active.collected.len() == 0);
-    done == Some(true) || end(registry, cx, again, &mut finished)
+    match again {
+        // Nearly all batches end here, after one turn.
+        Again::Never => true,
+        Again::No => end(registry, cx, false, &mut finished),
+        Again::Yes => end(registry, cx, true, &mut finished),
+    }
+}
+
+/// Whether the batch is to be polled again although nobody has woken it.
+enum Again {
+    /// All is done.
+    Never,
+    No,
+    Yes,
+}
+
+impl From<bool> for Again {
+    fn from(again: bool) -> Self {
+        if again { Again::Yes } else { Again::No }
+    }
 }
 
 enum Mode {
     /// Look first at what plain batches don't have.
     Special,
-    Round(usize),
+    /// So many polls, beginning with this task.
+    Round(usize, Option<Link>),
     Sequence,
     Ready,
 }
@@ -76,10 +93,10 @@ fn begin_special(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finis
     watched::take_permits(registry, cx.waker());
     watched::expire(registry, core, cx, finished);
     let mode = registry.peek(Active::next_polls);
-    mode.unwrap_or(Mode::Round(0))
+    mode.unwrap_or(Mode::Sequence)
 }
 
-/// Polls the next tasks of the queue; returns whether the round goes on.
+/// Polls the next tasks of the queue.
 ///
 /// The active part is taken out once for each task: to put away what has been polled and to get the next.
 #[inline]
@@ -87,18 +104,46 @@ fn round(
     registry: &Registry,
     cx: &mut Context<'_>,
     mut polls: usize,
+    first: Option<Link>,
     finished: &mut Finished,
-) -> bool {
-    let mut next = registry
-        .peek(|active| active.next_of_round(polls))
-        .flatten();
+) -> Again {
+    let mut next = first;
     while let Some(mut node) = next {
         polls -= 1;
-        next = match poll(registry, &mut node, cx) {
+        let plain = node.rare().is_none();
+        let polled = match plain {
+            true => poll_plain(&mut node, cx),
+            false => watched::poll(registry, &mut node, cx),
+        };
+        next = match polled {
             None => registry.peek(|active| {
+                active.fresh = active.fresh.max(node.sequence() + 1);
                 active.queue.push_back(node);
                 active.next_of_round(polls)
             }),
+            Some(end) if plain && matches!(end, End::Completed) => {
+                // It holds nothing, and forgetting it spares the plain path its destructor.
+                std::mem::forget(end);
+                let (name, location) = (node.name(), node.location());
+                let sequence = node.sequence();
+                let dropped = report::catch(|| drop(node));
+                if let Err(payload) = dropped {
+                    registry.peek(|active| active.unpublished.panicked += 1);
+                    finished.push(sequence);
+                    report::destructor_panicked(name, location, payload);
+                    registry.peek(|active| active.next_of_round(polls))
+                } else {
+                    registry.peek(|active| {
+                        active.unpublished.completed += 1;
+                        let next = active.next_of_round(polls);
+                        // The roster is told, unless this was all: then the whole seat is given up.
+                        if next.is_some() || !active.is_done() {
+                            finished.push(sequence);
+                        }
+                        next
+                    })
+                }
+            }
             Some(end) => {
                 finish(registry, node, end, finished);
                 registry.peek(|active| active.next_of_round(polls))
@@ -106,33 +151,38 @@ fn round(
         }
         .flatten();
     }
-    registry.peek(|active| active.round > 0 || (active.split && !active.queue.is_empty()))
-        == Some(true)
+    let again = registry.peek(|active| {
+        if active.is_done() {
+            return Again::Never;
+        }
+        Again::from(active.round > 0 || (active.split && !active.queue.is_empty()))
+    });
+    again.unwrap_or(Again::Never)
 }
 
 /// Polls the first task, and the next when it has ended; returns whether there are more than one turn takes.
-fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> bool {
+fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Again {
     for _ in 0..MOST_POLLS {
         let Some(mut node) = registry.peek(|active| active.queue.pop_front()).flatten() else {
-            return false;
+            return Again::No;
         };
         match poll(registry, &mut node, cx) {
             None => {
                 registry.peek(|active| active.queue.push_front(node));
-                return false;
+                return Again::No;
             }
             Some(end) => finish(registry, node, end, finished),
         }
     }
-    true
+    Again::Yes
 }
 
 /// Polls the tasks whose wakers were woken; returns whether there are more than one turn takes.
 #[cold]
-fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> bool {
+fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Again {
     let shared = registry.peek(|active| active.uncommon().ready.as_ref().map(Ready::shared));
     let Some(shared) = shared.flatten() else {
-        return false;
+        return Again::No;
     };
     // Wakers are the user's code: nothing is taken out meanwhile.
     shared.watch(cx.waker());
@@ -155,7 +205,7 @@ fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> 
             }
         }
     }
-    turn.more
+    Again::from(turn.more)
 }
 
 /// Polls a task; `None` while it is pending.
@@ -177,38 +227,8 @@ pub(crate) fn poll_plain(node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
 }
 
 /// Drops, counts and reports a task that has ended.
-#[inline]
-fn finish(registry: &Registry, node: Link, end: End, finished: &mut Finished) {
-    if let (End::Completed, true) = (&end, node.rare().is_none()) {
-        let (name, location, sequence) = (node.name(), node.location(), node.sequence());
-        let dropped = report::catch(|| drop(node));
-        registry.peek(|active| {
-            let counts = &mut active.unpublished;
-            match dropped {
-                Ok(()) => counts.completed += 1,
-                Err(_) => counts.panicked += 1,
-            }
-            // The roster is told, unless this was all: then the whole seat is given up.
-            if active.special || active.unfinished() > 0 || active.collected.len() > 0 {
-                finished.push(sequence);
-            }
-        });
-        if let Err(payload) = dropped {
-            report::destructor_panicked(name, location, payload);
-        }
-        return;
-    }
-    finish_specially(registry, node, end, finished);
-}
-
-/// As `finish`, for what is not plain or has not completed.
 #[cold]
-pub(crate) fn finish_specially(
-    registry: &Registry,
-    node: Link,
-    mut end: End,
-    finished: &mut Finished,
-) {
+pub(crate) fn finish(registry: &Registry, node: Link, mut end: End, finished: &mut Finished) {
     let sequence = node.sequence();
     finished.push(sequence);
     let runner = registry.runner();
@@ -339,9 +359,7 @@ impl Active {
         if polls == 0 {
             return None;
         }
-        let node = self.queue.pop_front()?;
-        self.fresh = self.fresh.max(node.sequence() + 1);
-        Some(node)
+        self.queue.pop_front()
     }
 
     #[inline]
@@ -373,7 +391,16 @@ impl Active {
         let polls = self.round.min(MOST_POLLS);
         self.round -= polls;
         self.polls += polls as u64;
-        Mode::Round(polls)
+        Mode::Round(polls, self.next_of_round(polls))
+    }
+
+    /// Whether a plain batch has nothing left.
+    #[inline]
+    fn is_done(&self) -> bool {
+        !self.special
+            && self.queue.is_empty()
+            && self.collected.len() == 0
+            && self.look_uncommon().is_none()
     }
 
     /// Before a round that is not the first: gives each task a waker if it is time, or else moves the start on by one.
@@ -383,7 +410,8 @@ impl Active {
         if tasks > MOST_POLLS || (tasks > FEW && self.polls > POLLS_A_TASK * self.joined) {
             let tasks = std::mem::take(&mut self.queue);
             self.split = false;
-            self.uncommon().ready = Some(Ready::new(tasks, self.fresh));
+            let fresh = self.fresh;
+            self.uncommon().ready = Some(Ready::new(tasks, fresh));
             return true;
         }
         if let Some(first) = self.queue.pop_front() {

@@ -227,7 +227,7 @@ fn end_expired(
     for node in tasks {
         let slot = node.rare().and_then(|rare| rare.blocking.clone());
         if slot.is_none_or(|slot| slot.abandon()) {
-            turn::finish_specially(registry, node, End::TimedOut(limit), finished);
+            turn::finish(registry, node, End::TimedOut(limit), finished);
             continue;
         }
         let sequence = node.sequence();
