@@ -296,6 +296,13 @@ impl Account {
         });
     }
 
+    /// How long ago a batch was handed over.
+    pub(crate) fn age(&self, seat: Seat) -> Duration {
+        let since = self.lock(seat.shard as usize).entries[seat.entry as usize].since;
+        let now = Instant::now_without_cache_update();
+        since.map_or(Duration::ZERO, |since| now.duration_since(since).into())
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         self.total(&self.lock_all()).into()
     }

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use crate::{
@@ -14,12 +15,14 @@ use crate::{
     admission::{self, Group},
     current,
     limit::Room,
+    node::{Node, Work},
     outcome::{Order, Outcome},
     registry::{Active, Registry},
     report,
-    runner::Core,
+    runner::{Core, Runner},
     spare,
     spawner::Found,
+    stats::Unfinished,
     turn,
 };
 
@@ -293,23 +296,55 @@ impl Batch {
     /// # });
     /// ```
     pub fn names(&self) -> impl Iterator<Item = &str> + '_ {
+        self.tasks().into_iter().map(|node| node.name())
+    }
+
+    pub(crate) fn static_names(&self) -> impl Iterator<Item = &'static str> {
+        self.tasks().into_iter().map(|node| node.name())
+    }
+
+    /// What has not ended, for a report.
+    pub(crate) fn unfinished(&self) -> Vec<Unfinished> {
+        let age = self.age();
+        let tasks = self.tasks().into_iter();
+        let unfinished = tasks.map(|node| Unfinished {
+            name: node.name(),
+            location: node.location(),
+            age,
+        });
+        unfinished.collect()
+    }
+
+    fn age(&self) -> Duration {
+        let age = self.active.as_ref().and_then(|active| {
+            let account = &active.runner.get().account;
+            Some(account.age(active.seat?))
+        });
+        age.unwrap_or_default()
+    }
+
+    /// Whose account it is on, unless it is done.
+    pub(crate) fn runner(&self) -> Option<Runner> {
+        self.active.as_ref().map(|active| active.runner.runner())
+    }
+
+    fn tasks(&self) -> Vec<&Node<dyn Work>> {
         let mut tasks: Vec<_> = self
             .active
             .iter()
             .flat_map(|active| active.tasks())
             .collect();
-        let apart = self
+        let uncommon = self
             .active
             .iter()
             .filter_map(|active| active.look_uncommon());
-        let apart = apart
-            .flat_map(|rare| &rare.apart)
-            .filter_map(|batch| batch.active.as_ref());
-        tasks.extend(apart.flat_map(|active| active.tasks()));
+        for batch in uncommon.flat_map(|uncommon| &uncommon.apart) {
+            tasks.extend(batch.active.iter().flat_map(|active| active.tasks()));
+        }
         if self.active.as_ref().is_some_and(|active| !active.started) {
             tasks.sort_by_key(|node| node.sequence());
         }
-        tasks.into_iter().map(|node| node.name())
+        tasks
     }
 }
 

@@ -289,6 +289,9 @@ mod handle;
 mod hook;
 mod limit;
 mod losses;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod node;
 mod observer;
 mod outcome;
@@ -302,7 +305,11 @@ mod spare;
 pub mod spawner;
 mod stats;
 mod task;
+pub mod testing;
 mod timers;
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+pub mod tracing;
 mod turn;
 mod watched;
 

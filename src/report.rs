@@ -128,7 +128,7 @@ pub(crate) fn lost(losses: &Gathered) {
 }
 
 /// What a panic said, if it said something in words.
-fn message(payload: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         text
     } else if let Some(text) = payload.downcast_ref::<String>() {

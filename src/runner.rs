@@ -243,6 +243,11 @@ impl Runner {
         account.report_losses(true);
         account.report(limit)
     }
+
+    /// Whether both are the same Runner.
+    pub(crate) fn is(&self, other: &Runner) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
+    }
 }
 
 fn global() -> &'static Runner {
@@ -466,6 +471,11 @@ impl RunnerRef {
         RunnerRef {
             given: Some(runner),
         }
+    }
+
+    /// As a Runner of the user's.
+    pub(crate) fn runner(&self) -> Runner {
+        self.given.clone().unwrap_or_else(Runner::global)
     }
 
     #[inline]

@@ -1,0 +1,364 @@
+//! Testing code that defers: what was deferred, and running it to the end.
+//!
+//! [`capture`] runs a request and gives back its output and a [`Recorder`] with what it deferred. Nothing has run until
+//! the test says so. Code that opens scopes of its own is recorded through [`Recorder::runner`]. All of it works under any
+//! runtime, and with tokio's clock paused.
+//!
+//! ```
+//! use after::testing::capture;
+//!
+//! async fn purchase(item: &str) -> Result<String, String> {
+//!     after::task("analytics").defer(async { println!("bought") });
+//!     Ok(format!("you have bought {item}"))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let (answer, recorder) = capture(purchase("tea")).await;
+//! assert_eq!(answer.unwrap(), "you have bought tea");
+//! assert_eq!(recorder.names(), ["analytics"]);
+//! recorder.run().await; // panics if a task fails or panics
+//! # }
+//! ```
+//!
+//! The idea is that of Django's `captureOnCommitCallbacks` and of Cloudflare's `waitOnExecutionContext`.
+
+use std::{
+    error::Error,
+    fmt,
+    future::{Future, poll_fn},
+    mem,
+    panic::Location,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::Poll,
+    time::Duration,
+};
+
+use crate::{
+    batch::Batch,
+    observer::{Finished, Observer, TaskEnd},
+    runner::Runner,
+    spawner::{self, Spawner},
+    stats::{Stats, Unfinished},
+};
+
+/// A [`Spawner`] that keeps what it is given, until [`run`](Recorder::run).
+///
+/// Clones share what they keep. Blocking work runs on the default pool, when its task is run. What is never run is lost
+/// when the last clone is dropped.
+#[derive(Clone, Default)]
+pub struct Recorder {
+    kept: Arc<Mutex<Kept>>,
+    /// Made by the first `runner()`. Not in `kept`: the Runner's spawner has that, and nothing would ever be dropped.
+    runner: Arc<OnceLock<Runner>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    batches: Vec<Batch>,
+    /// The names of all tasks that were ever kept.
+    names: Vec<&'static str>,
+    /// What failed or panicked while it was run.
+    failures: Vec<Failure>,
+}
+
+struct Failure {
+    name: String,
+    location: &'static Location<'static>,
+    how: String,
+}
+
+impl Recorder {
+    /// One that has kept nothing.
+    pub fn new() -> Self {
+        Recorder::default()
+    }
+
+    /// The Runner of this recorder: for code that opens scopes of its own, a router with the layer, say. Always the same
+    /// one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let recorder = after::testing::Recorder::new();
+    /// let runner = recorder.runner();
+    /// runner.scope(async { after::task("audit").defer(async {}) }).await;
+    /// assert!(recorder.contains("audit"));
+    /// recorder.run().await;
+    /// assert_eq!(runner.stats().completed, 1);
+    /// # }
+    /// ```
+    pub fn runner(&self) -> Runner {
+        let make = || {
+            let spawner = Recorder {
+                kept: self.kept.clone(),
+                runner: Arc::default(),
+            };
+            let failures = Failures {
+                kept: self.kept.clone(),
+            };
+            Runner::builder()
+                .spawner(spawner)
+                .observer(failures)
+                .build()
+        };
+        self.runner.get_or_init(make).clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of all tasks that were recorded so far, run or not, in the order of deferral within each request.
+    ///
+    /// An unnamed task has its type's name. What a task defers while it runs is part of its batch, and not among them.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.lock().names.clone()
+    }
+
+    /// How many tasks were recorded so far, run or not.
+    pub fn len(&self) -> usize {
+        self.lock().names.len()
+    }
+
+    /// Whether no task was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a task with this name was recorded.
+    pub fn contains(&self, name: &str) -> bool {
+        self.lock().names.contains(&name)
+    }
+
+    /// Runs what was recorded, until nothing is left: what tasks defer in turn and what scopes inside them hand over
+    /// included. Nothing recorded is fine. A task that never ends makes this wait for ever:
+    /// [`run_within`](Recorder::run_within) does not.
+    ///
+    /// # Panics
+    ///
+    /// If a task failed or panicked, when all have ended, naming them. Of a Runner that is not this recorder's
+    /// [own](Recorder::runner) it knows that some failed, not which.
+    pub async fn run(&self) {
+        let (before, after) = self.run_all().await;
+        let failures = mem::take(&mut self.lock().failures);
+        let bad = |stats: &Stats| stats.failed + stats.panicked;
+        let unnamed = bad(&after)
+            .saturating_sub(bad(&before))
+            .saturating_sub(failures.len() as u64);
+        assert!(
+            failures.is_empty() && unnamed == 0,
+            "{}",
+            Failed { failures, unnamed }
+        );
+    }
+
+    /// As [`run`](Recorder::run), with a limit in real time, and without a panic: what failed is in the [`Stats`], those
+    /// of all Runners whose batches were run, added up.
+    ///
+    /// The limit is measured by a timer that needs no runtime, so a paused clock does not hold it up.
+    ///
+    /// # Errors
+    ///
+    /// [`Stuck`] at the limit, naming the tasks that had not ended. They stay recorded, and may be run further.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (_, recorder) = after::testing::capture(async {
+    ///     after::task("waits for ever").defer(std::future::pending::<()>());
+    /// })
+    /// .await;
+    /// let stuck = recorder.run_within(Duration::from_millis(20)).await.unwrap_err();
+    /// assert_eq!(stuck.unfinished()[0].name, "waits for ever");
+    /// # }
+    /// ```
+    pub async fn run_within(&self, limit: Duration) -> Result<Stats, Stuck> {
+        let mut run = Box::pin(self.run_all());
+        let mut timer = spawner::sleep_without_runtime(limit);
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready((_, stats)) = run.as_mut().poll(cx) {
+                return Poll::Ready(Some(stats));
+            }
+            timer.poll(cx).map(|()| None)
+        })
+        .await;
+        // Puts back what was being run.
+        drop(run);
+        self.lock().failures.clear();
+        ended.ok_or_else(|| Stuck {
+            limit,
+            unfinished: self
+                .lock()
+                .batches
+                .iter()
+                .flat_map(Batch::unfinished)
+                .collect(),
+        })
+    }
+
+    /// Runs everything; gives the stats of all Runners concerned, before and after.
+    async fn run_all(&self) -> (Stats, Stats) {
+        let mut running = Running {
+            recorder: self,
+            batches: Vec::new(),
+        };
+        let mut runners: Vec<(Runner, Stats)> = Vec::new();
+        if let Some(runner) = self.runner.get() {
+            runners.push((runner.clone(), runner.stats()));
+        }
+        poll_fn(|cx| {
+            loop {
+                let recorded = mem::take(&mut self.lock().batches);
+                for batch in &recorded {
+                    let runner = batch.runner();
+                    if let Some(runner) = runner {
+                        if !runners.iter().any(|(known, _)| known.is(&runner)) {
+                            let stats = runner.stats();
+                            runners.push((runner, stats));
+                        }
+                    }
+                }
+                let none_new = recorded.is_empty();
+                running.batches.extend(recorded);
+                if none_new && running.batches.is_empty() {
+                    return Poll::Ready(());
+                }
+                let before = running.batches.len();
+                running
+                    .batches
+                    .retain_mut(|batch| Pin::new(batch).poll(cx).is_pending());
+                // Those that have ended, or run, may have handed over others.
+                let more = !self.lock().batches.is_empty();
+                if !more && running.batches.len() == before {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        drop(running);
+        let mut before = Stats::default();
+        let mut after = Stats::default();
+        for (runner, stats) in runners {
+            before.add(&stats);
+            after.add(&runner.stats());
+        }
+        (before, after)
+    }
+}
+
+/// Batches that are being run. Dropped, it puts back what has not ended.
+struct Running<'a> {
+    recorder: &'a Recorder,
+    batches: Vec<Batch>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.recorder.lock();
+        self.batches.append(&mut kept.batches);
+        mem::swap(&mut self.batches, &mut kept.batches);
+    }
+}
+
+impl Spawner for Recorder {
+    fn spawn(&self, batch: Batch) {
+        let mut kept = self.lock();
+        kept.names.extend(batch.static_names());
+        kept.batches.push(batch);
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+/// Notes what fails, so that `run` can name it.
+struct Failures {
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Observer for Failures {
+    fn finished(&self, event: &Finished<'_>) {
+        let how = match event.end {
+            TaskEnd::Failed(error) => format!("failed: {error}"),
+            TaskEnd::Panicked(payload) => {
+                format!("panicked: {}", crate::report::message(payload))
+            }
+            _ => return,
+        };
+        let failure = Failure {
+            name: event.task.name.to_owned(),
+            location: event.task.location,
+            how,
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.failures.push(failure);
+    }
+}
+
+struct Failed {
+    failures: Vec<Failure>,
+    unnamed: u64,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.failures.len() as u64 + self.unnamed;
+        write!(f, "of the recorded tasks {count} failed or panicked")?;
+        for Failure {
+            name,
+            location,
+            how,
+        } in &self.failures
+        {
+            write!(f, "; `{name}` ({location}) {how}")?;
+        }
+        if self.unnamed > 0 {
+            write!(
+                f,
+                "; {} on a Runner that is not the recorder's",
+                self.unnamed
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a request in a scope on the Runner of a new [`Recorder`]: gives its output, and what it deferred.
+///
+/// What the request defers is recorded, not run: see the [module](self) for an example. Scopes that the request opens on
+/// other Runners, the global one included, are theirs.
+pub async fn capture<F: Future>(request: F) -> (F::Output, Recorder) {
+    let recorder = Recorder::new();
+    let output = recorder.runner().scope(request).await;
+    (output, recorder)
+}
+
+/// Tasks had not ended at the limit of [`Recorder::run_within`].
+#[derive(Clone, Debug)]
+pub struct Stuck {
+    limit: Duration,
+    unfinished: Vec<Unfinished>,
+}
+
+impl Stuck {
+    /// The tasks that had not ended.
+    pub fn unfinished(&self) -> &[Unfinished] {
+        &self.unfinished
+    }
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "still unfinished after {:?}:", self.limit)?;
+        for (index, Unfinished { name, location, .. }) in self.unfinished.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(f, "{comma} `{name}` ({location})")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Stuck {}
