@@ -208,7 +208,7 @@ impl Runner {
     /// is unfinished at the limit goes on running; the report names it, and it is lost when its runtime drops it. Call it
     /// before the runtime goes: at the end of `main`.
     ///
-    /// The limit is measured by a timer that needs no runtime, in real time. Inside a task of this Runner the limit
+    /// The limit is measured by a timer that needs no runtime, in real time; zero reports at once. Inside a task of this Runner the limit
     /// always passes. A second call, beside the first or later, does the same. Dropping the future stops waiting, but
     /// `stopping` stays resolved.
     ///
@@ -226,13 +226,15 @@ impl Runner {
         account.begin_stopping();
         {
             let mut drained = pin!(account.drain());
-            // A limit too far away for the clock is none.
+            // A limit of zero is no wait, and one too far away for the clock is none.
+            let now = limit.is_zero();
             let mut limit = Instant::now().checked_add(limit).map(|_| Delay::new(limit));
             std::future::poll_fn(|cx| {
                 if drained.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
                 match &mut limit {
+                    _ if now => Poll::Ready(()),
                     Some(limit) => Pin::new(limit).poll(cx),
                     None => Poll::Pending,
                 }

@@ -29,7 +29,7 @@ use std::{
     mem,
     panic::Location,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::Poll,
     time::Duration,
 };
@@ -45,12 +45,32 @@ use crate::{
 /// A [`Spawner`] that keeps what it is given, until [`run`](Recorder::run).
 ///
 /// Clones share what they keep. Blocking work runs on the default pool, when its task is run. What is never run is lost
-/// when the last clone is dropped.
+/// when the last clone is dropped; a Runner of the user's that has a clone for its spawner is kept by what that keeps.
 #[derive(Clone, Default)]
 pub struct Recorder {
     kept: Arc<Mutex<Kept>>,
-    /// Made by the first `runner()`. Not in `kept`: the Runner's spawner has that, and nothing would ever be dropped.
+    /// Made by the first `runner()`.
     runner: Arc<OnceLock<Runner>>,
+}
+
+/// The spawner of a recorder's own Runner. Weak, because a batch keeps its Runner: they would keep each other.
+struct Keeper {
+    kept: Weak<Mutex<Kept>>,
+}
+
+impl Spawner for Keeper {
+    fn spawn(&self, batch: Batch) {
+        // Without a recorder the batch is dropped, and lost.
+        if let Some(kept) = self.kept.upgrade() {
+            keep(&kept, batch);
+        }
+    }
+}
+
+fn keep(kept: &Mutex<Kept>, batch: Batch) {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.names.extend(batch.static_names());
+    kept.batches.push(batch);
 }
 
 #[derive(Default)]
@@ -89,12 +109,11 @@ impl Recorder {
     /// ```
     pub fn runner(&self) -> Runner {
         let make = || {
-            let spawner = Recorder {
-                kept: self.kept.clone(),
-                runner: Arc::default(),
+            let spawner = Keeper {
+                kept: Arc::downgrade(&self.kept),
             };
             let failures = Failures {
-                kept: self.kept.clone(),
+                kept: Arc::downgrade(&self.kept),
             };
             Runner::builder()
                 .spawner(spawner)
@@ -262,9 +281,7 @@ impl Drop for Running<'_> {
 
 impl Spawner for Recorder {
     fn spawn(&self, batch: Batch) {
-        let mut kept = self.lock();
-        kept.names.extend(batch.static_names());
-        kept.batches.push(batch);
+        keep(&self.kept, batch);
     }
 }
 
@@ -276,7 +293,7 @@ impl fmt::Debug for Recorder {
 
 /// Notes what fails, so that `run` can name it.
 struct Failures {
-    kept: Arc<Mutex<Kept>>,
+    kept: Weak<Mutex<Kept>>,
 }
 
 impl Observer for Failures {
@@ -293,8 +310,10 @@ impl Observer for Failures {
             location: event.task.location,
             how,
         };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.failures.push(failure);
+        if let Some(kept) = self.kept.upgrade() {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.failures.push(failure);
+        }
     }
 }
 

@@ -1,0 +1,190 @@
+//! The test kit: P7.
+
+mod common;
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use after::{
+    Outcome,
+    testing::{Recorder, Stuck, capture},
+};
+use common::{Log, balanced, yields};
+use futures::FutureExt as _;
+
+every_runtime! {
+    /// `capture` gives the output and what was deferred, and runs nothing until it is told to.
+    async fn capture_records_and_runs_nothing(_runner) {
+        let log = Log::new();
+        let request = {
+            let log = log.clone();
+            async move {
+                for name in ["first", "second"] {
+                    let log = log.clone();
+                    after::task(name).defer(async move { log.add(name) });
+                }
+                7
+            }
+        };
+        let (answer, recorder) = capture(request).await;
+        assert_eq!(answer, 7);
+        assert_eq!(recorder.names(), ["first", "second"]);
+        assert_eq!((recorder.len(), recorder.is_empty()), (2, false));
+        assert!(recorder.contains("second") && !recorder.contains("third"));
+        log.assert(&[]);
+        recorder.run().await;
+        log.assert(&["first", "second"]);
+        // What was recorded stays known.
+        assert!(recorder.contains("first"));
+        // Nothing is left, and nothing runs twice.
+        recorder.run().await;
+        log.assert(&["first", "second"]);
+    }
+
+    /// `run` goes to quiescence: nested work, scopes opened by tasks, late work through a handle, blocking work.
+    async fn run_goes_on_until_nothing_is_left(_runner) {
+        let recorder = Recorder::new();
+        let runner = recorder.runner();
+        let log = Log::new();
+        runner
+            .scope({
+                let (log, inner) = (log.clone(), runner.clone());
+                async move {
+                    after::defer(async move {
+                        let handle = after::handle();
+                        after::defer({
+                            let log = log.clone();
+                            async move { log.add("nested") }
+                        });
+                        inner
+                            .scope({
+                                let log = log.clone();
+                                async move { after::defer(async move { log.add("of a scope inside") }) }
+                            })
+                            .await;
+                        let late = log.clone();
+                        after::defer_blocking(move || {
+                            handle.defer(async move { late.add("of a closure") });
+                        });
+                    });
+                }
+            })
+            .await;
+        recorder.run().await;
+        let mut entries = log.entries();
+        entries.sort();
+        assert_eq!(entries, ["nested", "of a closure", "of a scope inside"]);
+        assert_eq!(balanced(&runner).pending, 0);
+    }
+
+    /// `run` panics when all have ended if one failed or panicked, and names them.
+    async fn run_panics_if_a_task_failed_or_panicked(_runner) {
+        let log = Log::new();
+        let (_, recorder) = capture(async {
+            after::task("mail").defer(async { Err::<(), _>("no route") });
+            after::task("audit").defer(async { panic!("of a task") });
+            let log = log.clone();
+            after::task("fine").defer(async move {
+                yields(3).await;
+                log.add("fine");
+            });
+        })
+        .await;
+        let run = AssertUnwindSafe(recorder.run()).catch_unwind().await;
+        let message = *run.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("2 failed or panicked"), "{message}");
+        assert!(message.contains("`mail` (tests/testing.rs:"), "{message}");
+        assert!(message.contains("failed: no route"), "{message}");
+        assert!(message.contains("panicked: of a task"), "{message}");
+        log.assert(&["fine"]);
+    }
+
+    /// `run_within` names the stuck tasks, and they can be run further.
+    async fn run_within_names_the_stuck_tasks(_runner) {
+        let (open, gate) = futures::channel::oneshot::channel::<()>();
+        let (_, recorder) = capture(async move {
+            after::task("stuck").defer(async move { gate.await.unwrap() });
+            after::task("quick").defer(async {});
+        })
+        .await;
+        let stuck: Stuck = recorder.run_within(Duration::from_millis(20)).await.unwrap_err();
+        let names: Vec<_> = stuck.unfinished().iter().map(|task| task.name).collect();
+        assert_eq!(names, ["stuck"]);
+        let text = stuck.to_string();
+        assert!(text.starts_with("still unfinished after 20ms: `stuck` (tests/testing.rs:"), "{text}");
+        open.send(()).unwrap();
+        let stats = recorder.run_within(Duration::from_secs(60)).await.unwrap();
+        assert_eq!((stats.completed, stats.pending), (2, 0));
+    }
+
+    /// `run_within` does not panic: what failed is in the stats.
+    async fn run_within_counts_failures(_runner) {
+        let (_, recorder) = capture(async {
+            after::defer(async { Err::<(), _>("no") });
+            after::defer(async { panic!("no") });
+        })
+        .await;
+        let stats = recorder.run_within(Duration::from_secs(60)).await.unwrap();
+        assert_eq!((stats.failed, stats.panicked), (1, 1));
+        recorder.run().await;
+    }
+
+    /// A recorder is a spawner for any Runner; of a foreign one it knows that tasks failed.
+    async fn a_recorder_is_a_spawner_for_any_runner(_runner) {
+        let recorder = Recorder::new();
+        let runner = after::Runner::builder().spawner(recorder.clone()).build();
+        runner.scope(async { after::task("fails").defer(async { Err::<(), _>("no") }) }).await;
+        assert!(recorder.contains("fails"));
+        let run = AssertUnwindSafe(recorder.run()).catch_unwind().await;
+        let message = *run.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("1 failed or panicked; 1 on a Runner"), "{message}");
+    }
+}
+
+/// Conditions, outcome and context are what they are in production.
+#[test]
+fn recorded_tasks_know_the_outcome() {
+    futures::executor::block_on(async {
+        let recorder = Recorder::new();
+        let request = recorder.runner().scope(async {
+            after::task("receipt").on_success().defer(async {});
+            after::task("alarm").on_failure().defer(async {
+                assert_eq!(after::outcome(), Some(Outcome::Failed));
+            });
+            Err::<(), _>("no")
+        });
+        let _ = request.failed_if(Result::is_err).await;
+        assert_eq!(recorder.names(), ["alarm"]);
+        recorder.run().await;
+        assert_eq!(balanced(&recorder.runner()).discarded, 1);
+    });
+}
+
+/// A recorder that is dropped with unrun tasks leaves nothing behind.
+#[test]
+fn what_is_never_run_is_lost_with_the_recorder() {
+    futures::executor::block_on(async {
+        let (_, recorder) = capture(async { after::defer(async {}) }).await;
+        let runner = recorder.runner();
+        drop(recorder);
+        assert_eq!(balanced(&runner).lost, 1);
+        let held = std::sync::Arc::new(());
+        let inner = held.clone();
+        let (_, recorder) = capture(async move { after::defer(async move { drop(inner) }) }).await;
+        drop(recorder);
+        assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    });
+}
+
+/// With tokio's clock paused hours pass at once, and `run_within` measures real time.
+#[cfg(feature = "tokio")]
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_is_obeyed() {
+    let started = tokio::time::Instant::now();
+    let (_, recorder) = capture(async {
+        after::defer(tokio::time::sleep(Duration::from_secs(3_600)));
+    })
+    .await;
+    let stats = recorder.run_within(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(stats.completed, 1);
+    assert_eq!(started.elapsed(), Duration::from_secs(3_600));
+}
