@@ -14,8 +14,10 @@ use std::{
     process::Command,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use after::Runner;
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -256,6 +258,111 @@ macro_rules! tasks {
     }};
 }
 
+/// What each feature costs that is turned on: three tasks a request with it, against three plain ones.
+fn features(runtime: &Runtime) {
+    struct Watches;
+    impl after::Observer for Watches {}
+
+    let timeouts = Runner::builder().task_timeout(HOUR).build();
+    let scope_timeouts = Runner::builder().scope_timeout(HOUR).build();
+    let limits = Runner::builder().max_running(1_000).build();
+    let observed = Runner::builder().observer(Watches).build();
+    let hooked = Runner::builder().on_defer(|task| task).build();
+    let given = Runner::builder().build();
+
+    macro_rules! with {
+        ($feature:expr, $scope:expr, $defer:expr) => {
+            compare(
+                concat!("3 tasks with ", $feature),
+                4,
+                vec![
+                    (
+                        "",
+                        drive!(runtime, 1, 3, {
+                            $scope(async {
+                                for _ in 0..3 {
+                                    $defer;
+                                }
+                            })
+                            .await
+                        }),
+                    ),
+                    (
+                        "three plain tasks",
+                        drive!(runtime, 1, 3, {
+                            after::scope(async {
+                                for _ in 0..3 {
+                                    after::defer(work());
+                                }
+                            })
+                            .await
+                        }),
+                    ),
+                ],
+            );
+        };
+    }
+
+    with!("a name", after::scope, after::task("named").defer(work()));
+    with!(
+        "a condition",
+        after::scope,
+        after::task("named").on_success().defer(work())
+    );
+    with!("a key (one kept)", after::scope, {
+        after::task("named").key("key").defer(async {});
+        after::forget("key");
+        after::defer(work())
+    });
+    with!(
+        "a time limit",
+        after::scope,
+        after::task("named").timeout(HOUR).defer(work())
+    );
+    with!(
+        "`spawned`",
+        after::scope,
+        after::task("named").spawned().defer(work())
+    );
+    with!("a context value", after::scope, {
+        after::context::set(7_u64);
+        after::defer(work())
+    });
+    with!("a handle", after::scope, after::handle().defer(work()));
+    with!(
+        "a Runner given",
+        |request| given.scope(request),
+        after::defer(work())
+    );
+    with!(
+        "task_timeout",
+        |request| timeouts.scope(request),
+        after::defer(work())
+    );
+    with!(
+        "scope_timeout",
+        |request| scope_timeouts.scope(request),
+        after::defer(work())
+    );
+    with!(
+        "max_running",
+        |request| limits.scope(request),
+        after::defer(work())
+    );
+    with!(
+        "an observer",
+        |request| observed.scope(request),
+        after::defer(work())
+    );
+    with!(
+        "on_defer",
+        |request| hooked.scope(request),
+        after::defer(work())
+    );
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
 fn child() {
     idle();
     let runtime = Builder::new_current_thread().build().expect("a runtime");
@@ -264,6 +371,9 @@ fn child() {
         tasks!(&runtime, flight, 3);
         tasks!(&runtime, flight, 8);
     }
+    // Time limits need a timer, which costs every turn of the runtime: the rows above are without.
+    let runtime = Builder::new_current_thread().enable_time().build();
+    features(&runtime.expect("a runtime"));
 }
 
 fn main() {

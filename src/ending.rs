@@ -53,7 +53,7 @@ impl Ended {
             (End::Completed, Some(_)) | (End::Panicked(_), _) => counts.panicked += 1,
             (End::Completed, None) => counts.completed += 1,
             (End::Failed(_), _) => counts.failed += 1,
-            (End::TimedOut(_), _) => counts.timed_out += 1,
+            (End::TimedOut(_) | End::Overdue, _) => counts.timed_out += 1,
             (End::Discarded, _) => counts.discarded += 1,
             (End::Lost, _) => counts.lost += 1,
         }
@@ -84,7 +84,7 @@ impl Ended {
                         (End::Completed, None) => TaskEnd::Completed,
                         (End::Failed(error), _) => TaskEnd::Failed(&**error),
                         (End::Panicked(payload), _) => TaskEnd::Panicked(&**payload),
-                        (End::TimedOut(_), _) => TaskEnd::TimedOut,
+                        (End::TimedOut(_) | End::Overdue, _) => TaskEnd::TimedOut,
                         (End::Discarded, _) => TaskEnd::Discarded,
                         (End::Lost, _) => TaskEnd::Lost,
                     },
@@ -94,11 +94,9 @@ impl Ended {
             });
         }
         match end {
-            End::Completed | End::Discarded | End::Lost => {}
+            End::Completed | End::Overdue | End::Discarded | End::Lost => {}
             End::Failed(error) => report::failed(name, location, error),
             End::Panicked(payload) => report::panicked(name, location, payload),
-            // Blocking work that had begun was reported at its limit.
-            End::TimedOut(_) if blocking && ran > Duration::ZERO => {}
             End::TimedOut(limit) => report::timed_out(name, location, limit),
         }
         if let Some(payload) = destructor {

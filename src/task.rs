@@ -64,6 +64,8 @@ pub enum End {
     Panicked(Box<dyn Any + Send>),
     /// With the limit that it has passed.
     TimedOut(Duration),
+    /// Blocking work that has returned after its limit, at which it was reported.
+    Overdue,
     Discarded,
     Lost,
 }

@@ -26,7 +26,7 @@ pub(crate) struct Timers {
     /// The time of the whole batch: when it was handed over, until its sleep is made.
     scope: Option<Scope>,
     /// Blocking work past its limit, which can't be stopped.
-    overdue: BTreeMap<u64, Duration>,
+    overdue: BTreeSet<u64>,
 }
 
 enum Scope {
@@ -71,8 +71,8 @@ impl Timers {
         self.fresh.entry(limit).or_default().insert(task);
     }
 
-    /// A task has ended. Returns its limit if it was past it.
-    pub(crate) fn end(&mut self, task: u64) -> Option<Duration> {
+    /// A task has ended. Returns whether it was overdue.
+    pub(crate) fn end(&mut self, task: u64) -> bool {
         for tasks in self.fresh.values_mut() {
             tasks.remove(&task);
         }
@@ -84,12 +84,12 @@ impl Timers {
         self.overdue.remove(&task)
     }
 
-    pub(crate) fn overdue(&mut self, task: u64, limit: Duration) {
-        self.overdue.insert(task, limit);
+    pub(crate) fn overdue(&mut self, task: u64) {
+        self.overdue.insert(task);
     }
 
     pub(crate) fn is_overdue(&self, task: u64) -> bool {
-        self.overdue.contains_key(&task)
+        self.overdue.contains(&task)
     }
 }
 

@@ -233,9 +233,8 @@ pub(crate) fn finish(registry: &Registry, node: Link, mut end: End, finished: &m
     finished.push(sequence);
     let runner = registry.runner();
     let core = runner.get();
-    if let Some(limit) = watched::forget_timers(registry, sequence) {
-        // Blocking work that was past its limit when it returned.
-        end = End::TimedOut(limit);
+    if watched::forget_timers(registry, sequence) {
+        end = End::Overdue;
     }
     if let End::Lost = end {
         let lost = std::iter::once((node.name(), node.location()));
@@ -300,6 +299,10 @@ fn join_specially(
     finished: &mut Finished,
 ) {
     let joined = admission::at_join(registry, core, joined);
+    let published = registry.peek(|active| active.unpublished.is_empty());
+    if joined.is_empty() && finished.is_empty() && published == Some(true) {
+        return;
+    }
     registry.record(finished.take(), &joined);
     if !joined.is_empty() {
         admission::line_up(registry, core, cx.waker(), joined);

@@ -70,14 +70,15 @@ fn tell_started(registry: &Registry, node: &mut Link) {
     });
 }
 
-/// A task has ended: its time limit is given up. Returns it if the task was past it.
-pub(crate) fn forget_timers(registry: &Registry, sequence: u64) -> Option<Duration> {
-    registry
-        .peek(|active| {
-            let uncommon = active.uncommon_if_any()?;
-            uncommon.timers.end(sequence)
-        })
-        .flatten()
+/// A task has ended: its time limit is given up. Returns whether it was blocking work past it.
+pub(crate) fn forget_timers(registry: &Registry, sequence: u64) -> bool {
+    let overdue = registry.peek(|active| {
+        let timers = active
+            .uncommon_if_any()
+            .map(|uncommon| &mut uncommon.timers);
+        timers.is_some_and(|timers| timers.end(sequence))
+    });
+    overdue == Some(true)
 }
 
 /// Moves tasks that have got a permit from the line to the queue.
@@ -234,7 +235,7 @@ fn end_expired(
         let known = registry.peek(|active| {
             let timers = &mut active.uncommon().timers;
             let known = timers.is_overdue(sequence);
-            timers.overdue(sequence, limit);
+            timers.overdue(sequence);
             known
         });
         if known == Some(false) {

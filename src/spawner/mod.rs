@@ -74,6 +74,9 @@ use crate::{batch::Batch, runner::Core};
 /// let runner = Runner::new(ThreadPerBatch);
 /// # drop(runner);
 /// ```
+#[diagnostic::on_unimplemented(
+    note = "a function is not a spawner by itself: wrap it in `after::spawner::from_fn`"
+)]
 pub trait Spawner: Send + Sync + 'static {
     /// Runs the batch to its end, elsewhere: see the [contract](Spawner).
     fn spawn(&self, batch: Batch);
