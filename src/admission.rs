@@ -252,7 +252,17 @@ pub(crate) fn line_up(registry: &Registry, core: &Core, waker: &Waker, mut tasks
 }
 
 /// Gathers losses, so that they are reported together, and drops what is lost.
-pub(crate) fn lose(registry: &Registry, core: &Core, tasks: Queue) {
+pub(crate) fn lose(registry: &Registry, core: &Core, mut tasks: Queue) {
+    // A closure that has returned, and whose batch has not heard of it, is not lost.
+    let returned = tasks.extract(|node| {
+        let slot = node.rare().and_then(|rare| rare.blocking.as_ref());
+        slot.is_some_and(|slot| slot.has_ended())
+    });
+    for node in returned {
+        let slot = node.rare().and_then(|rare| rare.blocking.clone());
+        let end = slot.and_then(|slot| slot.take_end());
+        finish(registry, core, node, end.unwrap_or(End::Lost));
+    }
     if tasks.is_empty() {
         return;
     }

@@ -193,7 +193,7 @@ impl Batch {
         let Some(active) = &mut self.active else {
             return;
         };
-        if active.unfinished() == 0 && active.inbox.is_none() {
+        if active.is_empty() && active.inbox.is_none() {
             // All of it was split off, or shed; and no handle can bring more.
             return self.end();
         }
@@ -399,6 +399,7 @@ impl Drop for Turn<'_> {
 /// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
 #[inline]
 fn settle(mut active: Box<Active>) {
+    debug_assert!(active.is_empty(), "a task would leave the account silently");
     let counts = mem::take(&mut active.unpublished);
     let member_of = active.leave_group();
     // Its values' destructors are the user's code; whoever has waited for the account finds them gone.

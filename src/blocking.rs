@@ -50,6 +50,15 @@ impl Slot {
         state.abandoned
     }
 
+    /// Whether the closure has returned, and nobody has heard how.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
+    pub(crate) fn take_end(&self) -> Option<End> {
+        self.lock().end.take()
+    }
+
     fn begin(&self) -> bool {
         let mut state = self.lock();
         state.begun = !state.abandoned;

@@ -33,7 +33,8 @@ pub struct Stats {
     /// Not run on purpose: replaced by key, taken back, or by their condition.
     pub discarded: u64,
     /// Dropped before they ended: their runtime is gone, their spawner refused them, their batch was dropped, a limit
-    /// shed them. A closure on the blocking pool that has begun can't be stopped: it counts as lost, and runs on.
+    /// shed them. A closure on the blocking pool that has begun and not returned can't be stopped: it counts as lost, and
+    /// runs on.
     pub lost: u64,
     /// All others: collected, waiting, or running.
     pub pending: u64,

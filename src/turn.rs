@@ -348,6 +348,11 @@ impl Active {
         self.queue.len() + elsewhere
     }
 
+    /// Whether there is nothing to run, and nothing was deferred that is to join.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unfinished() == 0 && self.collected.len() == 0
+    }
+
     pub(crate) fn tasks(&self) -> impl Iterator<Item = &Node<dyn Work>> {
         let rare = self.look_uncommon().into_iter();
         let elsewhere = rare.flat_map(|rare| {
