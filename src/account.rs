@@ -74,8 +74,8 @@ pub(crate) struct Account {
     attention: AtomicUsize,
     /// Its moments are those with nothing pending, while somebody waits for one.
     drained: Signal,
-    stopping: AtomicBool,
-    stop: Signal,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) stop: Signal,
     pub(crate) losses: Losses,
 }
 
@@ -445,45 +445,5 @@ impl Future for Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.signal.leave(&self.waiter);
-    }
-}
-
-/// Resolves when the shutdown of a Runner begins; made by [`stopping`](crate::stopping()).
-///
-/// Stays resolved from then on. Dropping it does nothing.
-pub struct Stopping {
-    runner: RunnerRef,
-    waiter: Waiter,
-}
-
-impl Stopping {
-    pub(crate) fn new(runner: RunnerRef) -> Self {
-        let waiter = runner.get().account.stop.waiter();
-        Stopping { runner, waiter }
-    }
-}
-
-impl Future for Stopping {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let account = &self.runner.get().account;
-        // The waiter was made before this look, so that a shutdown after it is not missed.
-        if account.stopping.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        account.stop.poll(&self.waiter, cx)
-    }
-}
-
-impl Drop for Stopping {
-    fn drop(&mut self) {
-        self.runner.get().account.stop.leave(&self.waiter);
-    }
-}
-
-impl std::fmt::Debug for Stopping {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stopping").finish_non_exhaustive()
     }
 }

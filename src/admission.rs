@@ -4,7 +4,7 @@
 //! observers, limits on how many run. Conditions are decided first; then those that go their own way are split off; then
 //! the rest stand in line for permits, if there is a limit.
 //!
-//! [`Active::special`]: crate::registry::Active
+//! [`Active::special`]: crate::active::Active
 
 use std::{
     sync::{
@@ -17,11 +17,12 @@ use std::{
 
 use crate::{
     account::Counts,
+    active::Active,
     batch::Batch,
     ending::Ended,
     node::{Link, Queue},
     outcome::{Order, Outcome},
-    registry::{Active, Registry},
+    registry::Registry,
     report,
     runner::Core,
     signal::{drop_waker, wake},

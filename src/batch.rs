@@ -12,15 +12,15 @@ use std::{
 
 use crate::{
     account::Counts,
+    active::Active,
     admission::{self, Group},
-    current,
+    closing, current,
     limit::Room,
     node::{Node, Work},
     outcome::{Order, Outcome},
-    registry::{Active, Registry},
+    registry::Registry,
     report,
-    runner::{Core, Runner},
-    spare,
+    runner::Runner,
     spawner::Found,
     stats::Unfinished,
     turn,
@@ -86,7 +86,7 @@ impl Batch {
         let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
         if active.queue.is_empty() {
             if apart == 0 {
-                settle(active);
+                closing::settle(active);
                 return Batch { active: None };
             }
             return Batch {
@@ -249,7 +249,7 @@ impl Batch {
 
     fn end(mut self) {
         if let Some(active) = self.active.take() {
-            settle(active);
+            closing::settle(active);
         }
     }
 
@@ -378,7 +378,7 @@ impl Future for Batch {
             return Poll::Pending;
         }
         if let Some(active) = self.active.take() {
-            settle(active);
+            closing::settle(active);
         }
         Poll::Ready(())
     }
@@ -396,70 +396,12 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
-#[inline]
-fn settle(mut active: Box<Active>) {
-    debug_assert!(active.is_empty(), "a task would leave the account silently");
-    let counts = mem::take(&mut active.unpublished);
-    let member_of = active.leave_group();
-    // Its values' destructors are the user's code; whoever has waited for the account finds them gone.
-    drop(mem::take(&mut active.context));
-    let account = &active.runner.get().account;
-    match active.seat {
-        Some(seat) => account.vacate(seat, counts),
-        None => account.publish(counts),
-    }
-    spare::keep(active);
-    if let Some(group) = member_of {
-        group.leave();
-    }
-}
-
 impl Drop for Batch {
     #[inline]
     fn drop(&mut self) {
         if let Some(active) = self.active.take() {
-            lose(active);
+            closing::lose(active);
         }
-    }
-}
-
-#[cold]
-fn lose(active: Box<Active>) {
-    let runner = active.runner.clone();
-    let core = runner.get();
-    let registry = Registry::active(active);
-    // What was split off and not handed out is lost by itself, when it is dropped.
-    drop(registry.peek(Active::take_apart));
-    current::enter(&registry, || {
-        give_up_permits(&registry, core);
-        loop {
-            let mut tasks = registry.take_tasks();
-            if let Some(inbox) = registry.inbox() {
-                // Over only when nothing is left whose destructor might defer: until then that is lost with the batch.
-                tasks.append(match tasks.is_empty() {
-                    true => inbox.batch_ends(),
-                    false => inbox.batch_runs(),
-                });
-            }
-            if tasks.is_empty() {
-                break;
-            }
-            admission::lose(&registry, core, tasks);
-        }
-    });
-    if let Some(active) = registry.close() {
-        settle(active);
-    }
-}
-
-/// Gives the permits that the batch has on to others, and takes what waits out of the line, back into the queue.
-fn give_up_permits(registry: &Registry, core: &Core) {
-    let permits = registry.peek(Active::take_permits).flatten();
-    if let (Some(limit), Some(permits)) = (&core.limit, permits) {
-        let wakers = limit.withdraw(&permits.entry, permits.waiting.len(), permits.running);
-        registry.peek(|active| active.queue.append(permits.waiting));
-        wakers.wake();
     }
 }
 

@@ -13,7 +13,8 @@
 //! - A **scope does not wait** for its tasks, unlike [`std::thread::scope`]. It resolves when the request does.
 //! - **`defer` means the end of the request**, not the end of the block.
 //! - **`after` means after the response**, not after a delay.
-//! - The tasks of one request run **concurrently, not in parallel**: on one thread at a time, as in `join!`.
+//! - The tasks of one request run **concurrently, not in parallel**, unless you ask for that: on one thread at a time,
+//!   as in `join!`.
 //!
 //! And one limit: work is **held in memory** and is lost in a crash. What must never be lost belongs in a durable
 //! queue, which a deferred task may well feed.
@@ -72,7 +73,10 @@
 //! | its scope is dropped first: client gone, timeout, `select!` | run; [`Cancelled`](Outcome::Cancelled) |
 //! | it panics | run; [`Panicked`](Outcome::Panicked); the panic goes on as it would have |
 //! | one of them returns an error or panics | it is reported and counted; the others run on |
-//! | one of them never ends | it stays pending, and holds itself and the scope's context alone |
+//! | one of them is past its time limit | it is dropped, reported and counted as timed out; the others run on |
+//! | one of them never ends, and has no limit | it stays pending, and holds itself and the scope's context alone |
+//! | their condition says no | are dropped unrun, and counted as discarded |
+//! | there are more of them than a limit lets in | wait, with the answer, or are lost: [`Overflow`] |
 //! | [`shutdown()`] is awaited | are waited for up to its limit; the report names those unfinished then |
 //! | the runtime is dropped, or a [`Spawner`] drops the batch | those unfinished are lost: counted, and reported |
 //! | the process crashes, is killed, calls `exit` | those unfinished are gone without a word |
@@ -160,15 +164,16 @@
 //! The tasks start in the order of deferral, and go on beside each other; a batch polls one at a time. After 32 polls
 //! it lets the runtime have its turn, and each round starts one task further on than the last, so that no task can
 //! starve its siblings of a runtime's budget. Its cost is linear in tasks and wake-ups. With [`Order::Sequential`]
-//! each task starts when the one before has ended.
+//! each task starts when the one before has ended; with [`Order::Parallel`], and for a task that is
+//! [`spawned`](TaskBuilder::spawned), a task is a batch of its own: see [below](#in-production).
 //!
 //! Inside a task the scope is current. What the task defers joins the batch and starts in a later turn, never inside
 //! the call, at any depth; the batch ends when all of it has. [`outcome()`] and [`context`] answer as they stood at
 //! the end of the request, and [`context::set`] panics ([`context::try_set`] gives the value back).
 //!
 //! A closure given to [`defer_blocking`] starts when its turn among the tasks comes and runs on the spawner's pool of
-//! blocking threads, in the same scope. It is the one kind of work that runs in parallel with its siblings. Once begun
-//! it can't be stopped: if its batch is dropped it counts as lost, and runs on.
+//! blocking threads, in the same scope and in parallel with its siblings. Once begun it can't be stopped: if its batch
+//! is dropped before it has returned it counts as lost, and runs on.
 //!
 //! # Handles
 //!
@@ -195,8 +200,8 @@
 //! # Account and shutdown
 //!
 //! [`Runner::stats`] gives a [`Stats`], in each of which `deferred` is the sum of `completed`, `failed`, `panicked`,
-//! `discarded`, `lost` and `pending`. A scope is pending from its first [`defer()`] on. [`Runner::drain`] waits for a
-//! moment with nothing pending, which under steady traffic may never come.
+//! `timed_out`, `discarded`, `lost` and `pending`. A scope is pending from its first [`defer()`] on. [`Runner::drain`]
+//! waits for a moment with nothing pending, which under steady traffic may never come.
 //!
 //! [`shutdown()`] is for the end of `main`, when the server has ended its last requests and while the runtime is still
 //! there. It resolves [`stopping()`] in all tasks, for loops that would go on otherwise, waits for at most the limit,
@@ -206,18 +211,147 @@
 //!
 //! # Reporting
 //!
-//! Errors and panics of tasks, and losses, are never silent. With the feature `tracing` *and* a subscriber set they
-//! are events of level `error` and target `after`; else each is a line on standard error:
+//! Errors, panics and timeouts of tasks, and losses, are never silent. With the feature `tracing` *and* a subscriber
+//! set they are events of level `error` and target `after`; else each is a line on standard error:
 //!
 //! ```text
 //! after: task `audit` deferred at src/handlers.rs:12:25 failed: connection refused
 //! after: task `mail` deferred at src/handlers.rs:15:24 panicked: index out of bounds: the len is 0 but the index is 0
+//! after: task `webhook` deferred at src/handlers.rs:18:27 timed out after 10s
 //! after: 100 tasks lost, dropped unfinished: `mail` (src/handlers.rs:15:24), `mail` (src/handlers.rs:15:24), ...
 //! ```
 //!
 //! A panic is caught, after Rust's panic hook has had its say. Losses are gathered and reported in one line, with the
 //! names of the first five: when nothing is pending any more, or a second after the first, or at the end of a
-//! [`shutdown()`]. What a subscriber that is set for one thread only does not see goes to standard error.
+//! [`shutdown()`]; and no more than once a second, however many a limit sheds. What a subscriber that is set for one
+//! thread only does not see goes to standard error.
+//!
+//! # In production
+//!
+//! None of what follows is on by default. It is set on a [`Runner`], once, before the first request.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use after::{Finished, Observer, Overflow, Runner};
+//!
+//! /// Told of every task: here, of those that kept a thread of the runtime busy.
+//! struct LongPolls;
+//!
+//! impl Observer for LongPolls {
+//!     fn finished(&self, event: &Finished<'_>) {
+//!         if event.longest_poll > Duration::from_millis(10) {
+//!             println!("`{}` was polled for {:?}", event.task.name, event.longest_poll);
+//!         }
+//!     }
+//! }
+//!
+//! # #[cfg(not(all(feature = "tracing", feature = "metrics")))] fn main() {}
+//! # #[cfg(all(feature = "tracing", feature = "metrics"))]
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     Runner::builder()
+//!         .task_timeout(Duration::from_secs(30))
+//!         .scope_timeout(Duration::from_secs(120))
+//!         .max_running(64)
+//!         .max_waiting(1_000)
+//!         .overflow(Overflow::Backpressure)
+//!         .observer(LongPolls)
+//!         .observer(after::metrics::Metrics::default())
+//!         .on_defer(after::tracing::following_current_span)
+//!         .build()
+//!         .install()?;
+//!
+//!     // .. the server, until it is told to stop and has ended its last requests ..
+//!     # after::scope(async { after::defer(async {}) }).await;
+//!
+//!     let report = after::shutdown(Duration::from_secs(10)).await;
+//!     println!("{report}");
+//!     if !report.is_clean() {
+//!         return Err("deferred work was left unfinished".into());
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! **Conditions.** [`on_success`](TaskBuilder::on_success), [`on_failure`](TaskBuilder::on_failure) and
+//! [`when`](TaskBuilder::when) decide at the hand-over, on the [`Outcome`], whether a task runs; those of nested and
+//! late tasks when they are deferred into the batch, on the same outcome. What does not run is dropped, with its scope
+//! current, and counted as discarded. An `Err` is a failure only where [`failed_if`](Scope::failed_if) says so.
+//!
+//! **Order.** [`Order::Concurrent`] is the default; [`Scope::order`] goes over [`RunnerBuilder::order`].
+//! [`Order::Sequential`] starts a task when the one before has ended, whether that went well or not.
+//! [`Order::Parallel`] makes each task a batch of one, with a call of the spawner and a task of the runtime of its own,
+//! so that a runtime with several threads spreads them; [`spawned`](TaskBuilder::spawned) does so for one task.
+//! Awaiting a held batch waits for what was split off. Parallel tasks start in the order of deferral only as far as the
+//! runtime keeps it.
+//!
+//! **Timeouts.** A task's limit, its [own](TaskBuilder::timeout) or the [Runner's](RunnerBuilder::task_timeout), counts
+//! from its first poll: waiting for its turn or for a permit does not count. The limit of
+//! [`scope_timeout`](RunnerBuilder::scope_timeout) counts from the hand-over, waiting included; work that comes after
+//! its batch is over is a hand-over of its own. What is past a limit is dropped, with its scope current, reported and
+//! counted as timed out; its siblings go on. A limit is looked at between polls: a task that computes without an await
+//! is not interrupted. A closure's limit counts from when it is given to the blocking pool. One that has begun can't be
+//! stopped: its limit reports it, it stays pending until it returns, and is then counted as timed out. Limits go by the
+//! spawner's timer, so a paused clock of tokio is obeyed; where tokio's runtime has no timer, that is said once and a
+//! timer without a runtime is used.
+//!
+//! **Limits.** With [`max_running`](RunnerBuilder::max_running) no more tasks than that run at once, over all scopes of
+//! the Runner, first come, first served: a permit goes to the task that was handed over first, never to a newcomer.
+//! Closures count until they return. With [`max_waiting`](RunnerBuilder::max_waiting) no more than that wait for one.
+//! Beyond, [`Overflow::Shed`] drops the newest tasks, which count as lost. [`Overflow::Backpressure`] makes the answer
+//! wait: a scope that has collected something resolves when there is room for it. What can't wait (a scope that was
+//! dropped, what tasks and destructors defer, late work, a held batch) is accepted up to twice `max_waiting` and lost
+//! beyond, so that memory is bounded. A scope that has collected nothing never waits. Two consequences:
+//!
+//! - A [`Scope`] has a place for its output, so it is `Send` only if the request *and its output* are, as in `join!`,
+//!   with limits or without.
+//! - A task that awaits what it has deferred itself keeps its permit, and its place, meanwhile. With `max_running(1)` or
+//!   [`Order::Sequential`] it hangs until its time limit, and for ever if it has none.
+//!
+//! **Observation.** An [`Observer`] is told of each task: deferred, started (how long it has waited), finished (how,
+//! how long it ran, its longest poll). Each deferred task has exactly one `finished`. Several may watch, and a panic of
+//! one hurts nobody. The feature `metrics` has one that counts through the `metrics` facade. A hook given to
+//! [`on_defer`](RunnerBuilder::on_defer) wraps each task where it is deferred, while the caller's span or baggage is
+//! current. The feature `tracing` has two: `in_current_span` runs the task in the request's span, which then stays open
+//! as long as the task; `following_current_span` gives it a span of its own, so that the request's ends with the
+//! request. A hook wraps what the batch polls. Of [`defer_blocking`] that is the wait for the closure: the closure
+//! itself, on its thread, is not in the span.
+//!
+//! **Shutdown.** First let the server end its requests, then await [`shutdown()`], then let `main` end: see
+//! [above](#account-and-shutdown). A limit of zero does not wait and reports how things stand: that is for a second
+//! signal. `examples/shutdown.rs` is such a server, with the exit codes. Whoever kills the process later should leave
+//! time for the server's limit and for this one.
+//!
+//! Retries are for a crate of their own: `examples/retries.rs` has one with `backon` that gives up at [`stopping()`].
+//!
+//! # Testing
+//!
+//! [`testing::capture`] runs a request and gives back its output and a [`Recorder`](testing::Recorder) of what it has
+//! deferred. Nothing has run until the test says so: [`run`](testing::Recorder::run) runs everything, nested work
+//! included, and panics if a task failed or panicked; [`run_within`](testing::Recorder::run_within) has a limit, and
+//! names the stuck tasks. Code that opens scopes of its own is recorded through
+//! [`Recorder::runner`](testing::Recorder::runner).
+//!
+//! ```
+//! use after::testing::capture;
+//!
+//! async fn purchase(item: &str) -> String {
+//!     after::task("receipt").defer(async { println!("sending the receipt") });
+//!     format!("you have bought {item}")
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")] // in a test: `#[tokio::test]`
+//! async fn main() {
+//!     let (answer, recorder) = capture(purchase("tea")).await;
+//!     assert_eq!(answer, "you have bought tea");
+//!     assert_eq!(recorder.names(), ["receipt"]);
+//!     recorder.run().await;
+//! }
+//! ```
+//!
+//! It works under any executor, and with tokio's clock paused. `docs/testing.md` goes through it step by step, on a
+//! handler.
 //!
 //! # Guarantees, and what is none
 //!
@@ -230,10 +364,13 @@
 //! | in every [`Stats`] the counts add up | an account that outlives the process |
 //! | two scopes polled in turn never see each other's tasks or values | that thread-locals and spans follow a task |
 //! | a sibling that is always ready starves nobody | progress while a sibling computes or blocks |
-//! | the memory of a task is freed when it ends | a bound on how many wait or run, or for how long |
+//! | the memory of a task is freed when it ends | a limit of number or time, unless you set one |
+//! | permits are given in the order of the hand-overs | that tasks end, or answers go out, in that order |
+//! | a task past its time limit is dropped | that a poll is interrupted; that a closure is stopped |
 //!
 //! `tokio::task_local!` values and the current `tracing` span are those of the request's polls: they are not there
-//! when a task runs. Use [`context`], move values into the task, or instrument it.
+//! when a task runs. Use [`context`], move values into the task, or wrap it with a hook:
+//! [`on_defer`](RunnerBuilder::on_defer).
 //!
 //! # Fine print
 //!
@@ -260,7 +397,8 @@
 //! | Feature | Default | |
 //! |---|---|---|
 //! | `tokio` | yes | `spawner::Tokio`, and its detection |
-//! | `tracing` | yes | reports become `tracing` events if a subscriber is set |
+//! | `tracing` | yes | reports become `tracing` events if a subscriber is set; hooks that carry the caller's span |
+//! | `metrics` | | `metrics::Metrics`, an observer that counts through the `metrics` facade |
 //! | `smol` | | `spawner::Smol` |
 //! | `async-std` | | `spawner::AsyncStd` |
 //!
@@ -277,16 +415,21 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod account;
+mod active;
 mod admission;
 mod batch;
 mod blocking;
+mod builder;
+mod closing;
 mod collected;
 pub mod context;
 mod current;
 mod ending;
 mod error;
+mod finished;
 mod handle;
 mod hook;
+mod inbox;
 mod limit;
 mod losses;
 #[cfg(feature = "metrics")]
@@ -299,11 +442,13 @@ mod ready;
 mod registry;
 mod report;
 mod runner;
+mod runner_builder;
 mod scope;
 mod signal;
 mod spare;
 pub mod spawner;
 mod stats;
+mod stopping;
 mod task;
 pub mod testing;
 mod timers;
@@ -316,8 +461,8 @@ mod watched;
 #[doc(inline)]
 pub use crate::spawner::Spawner;
 pub use crate::{
-    account::Stopping,
     batch::Batch,
+    builder::TaskBuilder,
     current::in_scope,
     error::{InstallError, TryDeferError},
     handle::{Attached, Handle, handle, try_handle},
@@ -325,13 +470,20 @@ pub use crate::{
     limit::Overflow,
     observer::{Deferred, Finished, Observer, Started, TaskEnd, TaskInfo},
     outcome::{Order, Outcome, outcome},
-    runner::{Runner, RunnerBuilder, shutdown, stopping},
+    runner::{Runner, shutdown},
+    runner_builder::RunnerBuilder,
     scope::{Held, Scope, scope},
     stats::{ShutdownReport, Stats, Unfinished},
-    task::{BoxError, Ok, TaskBuilder, TaskResult, defer, defer_blocking, forget, task, try_defer},
+    stopping::{Stopping, stopping},
+    task::{BoxError, Ok, TaskResult, defer, defer_blocking, forget, task, try_defer},
 };
 
 /// The README's programs, as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The programs of the page on testing, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;

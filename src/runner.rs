@@ -13,15 +13,16 @@ use std::{
 use futures_timer::Delay;
 
 use crate::{
-    account::{Account, Stopping},
+    account::Account,
     current,
     error::InstallError,
     hook::{TaskFuture, TaskOutput},
-    limit::{Limit, Overflow},
+    limit::Limit,
     node::{Link, Node, Times, Wrapped},
-    observer::{Deferred, Observer, Observers, TaskInfo},
+    observer::{Deferred, Observers, TaskInfo},
     outcome::{Order, Outcome},
     report,
+    runner_builder::RunnerBuilder,
     scope::Scope,
     spawner::{Found, Spawner},
     stats::{ShutdownReport, Stats},
@@ -45,7 +46,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Runner {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 pub(crate) struct Core {
@@ -58,15 +59,15 @@ pub(crate) struct Core {
     /// Whether anything below is set: scopes then leave the plain path.
     pub(crate) special: bool,
     pub(crate) observers: Observers,
-    on_defer: Vec<Hook>,
-    task_timeout: Option<Duration>,
+    pub(crate) on_defer: Vec<Hook>,
+    pub(crate) task_timeout: Option<Duration>,
     pub(crate) scope_timeout: Option<Duration>,
     /// The spawner's timer has panicked: there is none.
     pub(crate) without_timer: AtomicBool,
     pub(crate) limit: Option<Arc<Limit>>,
 }
 
-type Hook = Box<dyn Fn(TaskFuture) -> TaskFuture + Send + Sync>;
+pub(crate) type Hook = Box<dyn Fn(TaskFuture) -> TaskFuture + Send + Sync>;
 
 impl Core {
     /// A task that was given to `defer`, as this Runner wants it: wrapped by the hooks, with its time limit, watched.
@@ -132,17 +133,7 @@ impl Runner {
 
     /// A Runner to be configured.
     pub fn builder() -> RunnerBuilder {
-        RunnerBuilder {
-            spawner: None,
-            order: Order::default(),
-            observers: Observers::default(),
-            on_defer: Vec::new(),
-            task_timeout: None,
-            scope_timeout: None,
-            max_running: None,
-            max_waiting: None,
-            overflow: Overflow::Backpressure,
-        }
+        RunnerBuilder::new()
     }
 
     /// The global Runner, made with the defaults if none was [installed](Runner::install).
@@ -269,193 +260,6 @@ impl fmt::Debug for Runner {
     }
 }
 
-/// A Runner to be configured; made by [`Runner::builder`].
-///
-/// ```
-/// use after::{Order, Runner};
-///
-/// let runner = Runner::builder().order(Order::Sequential).build();
-/// # drop(runner);
-/// ```
-#[must_use = "a runner builder does nothing until `build` is called"]
-pub struct RunnerBuilder {
-    spawner: Option<Box<dyn Spawner>>,
-    order: Order,
-    observers: Observers,
-    on_defer: Vec<Hook>,
-    task_timeout: Option<Duration>,
-    scope_timeout: Option<Duration>,
-    max_running: Option<usize>,
-    max_waiting: Option<usize>,
-    overflow: Overflow,
-}
-
-impl RunnerBuilder {
-    /// What runs the batches. Default: [`spawner::detect`](crate::spawner::detect), asked when a scope defers its first
-    /// task, and once more at its hand-over if no runtime was current then.
-    pub fn spawner(mut self, spawner: impl Spawner) -> Self {
-        self.spawner = Some(Box::new(spawner));
-        self
-    }
-
-    /// How the tasks of a scope run beside each other, unless [`Scope::order`] says otherwise. Default:
-    /// [`Order::Concurrent`].
-    pub fn order(mut self, order: Order) -> Self {
-        self.order = order;
-        self
-    }
-
-    /// The time limit of every task that has [none of its own](crate::TaskBuilder::timeout), from its first poll.
-    /// Default: none. Zero is refused by [`build`](RunnerBuilder::build).
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// let runner = after::Runner::builder().task_timeout(Duration::from_secs(30)).build();
-    /// # drop(runner);
-    /// ```
-    pub fn task_timeout(mut self, limit: Duration) -> Self {
-        self.task_timeout = Some(limit);
-        self
-    }
-
-    /// The time limit of all tasks of one request together, from the hand-over. What is unfinished then is dropped,
-    /// waiting tasks too, reported and counted as timed out. Default: none. Zero is refused by
-    /// [`build`](RunnerBuilder::build).
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// let runner = after::Runner::builder().scope_timeout(Duration::from_secs(60)).build();
-    /// # drop(runner);
-    /// ```
-    pub fn scope_timeout(mut self, limit: Duration) -> Self {
-        self.scope_timeout = Some(limit);
-        self
-    }
-
-    /// No more tasks than this run at once, over all scopes of the Runner: those that were handed over first run first.
-    /// Default: no limit. Zero is refused by [`build`](RunnerBuilder::build).
-    ///
-    /// A task runs from its first poll to its end; blocking work until it returns. A task that waits for work which it
-    /// has deferred itself keeps its own permit meanwhile: with all permits held so, they wait until their time limits.
-    ///
-    /// ```
-    /// let runner = after::Runner::builder().max_running(64).build();
-    /// # drop(runner);
-    /// ```
-    pub fn max_running(mut self, tasks: usize) -> Self {
-        self.max_running = Some(tasks);
-        self
-    }
-
-    /// With [`max_running`](RunnerBuilder::max_running): no more tasks than this wait to run. What happens beyond is said
-    /// by [`overflow`](RunnerBuilder::overflow). Default: no limit. Zero is refused by [`build`](RunnerBuilder::build),
-    /// and so is a limit without `max_running`, because nothing would ever wait.
-    pub fn max_waiting(mut self, tasks: usize) -> Self {
-        self.max_waiting = Some(tasks);
-        self
-    }
-
-    /// What happens when [`max_waiting`](RunnerBuilder::max_waiting) tasks wait already. Default:
-    /// [`Overflow::Backpressure`].
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = overflow;
-        self
-    }
-
-    /// Adds an [`Observer`]. May be called several times.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observers.add(observer);
-        self
-    }
-
-    /// Adds a hook that wraps every task. It runs at the call of `defer`, where the caller's span, Sentry hub or baggage
-    /// is current. Of several hooks the one added first is innermost.
-    ///
-    /// If it panics, the caller of `defer` does not notice: the task counts as panicked.
-    ///
-    /// ```
-    /// use after::{Runner, TaskFuture};
-    ///
-    /// tokio::task_local! { static TENANT: u32; }
-    ///
-    /// let runner = Runner::builder()
-    ///     .on_defer(|task| match TENANT.try_get() {
-    ///         Ok(tenant) => TaskFuture::new(TENANT.scope(tenant, task)),
-    ///         Err(_) => task,
-    ///     })
-    ///     .build();
-    /// # drop(runner);
-    /// ```
-    pub fn on_defer(
-        mut self,
-        hook: impl Fn(TaskFuture) -> TaskFuture + Send + Sync + 'static,
-    ) -> Self {
-        self.on_defer.push(Box::new(hook));
-        self
-    }
-
-    /// The Runner.
-    ///
-    /// # Panics
-    ///
-    /// On a limit of zero, saying which, and on `max_waiting` without `max_running`.
-    #[track_caller]
-    pub fn build(self) -> Runner {
-        let zero = Some(Duration::ZERO);
-        for (name, is_zero) in [
-            ("task_timeout", self.task_timeout == zero),
-            ("scope_timeout", self.scope_timeout == zero),
-            ("max_running", self.max_running == Some(0)),
-            ("max_waiting", self.max_waiting == Some(0)),
-        ] {
-            assert!(
-                !is_zero,
-                "`{name}` is zero, so nothing could run: leave it out for no limit"
-            );
-        }
-        assert!(
-            self.max_waiting.is_none() || self.max_running.is_some(),
-            "`max_waiting` without `max_running`: nothing would ever wait"
-        );
-        let limit = self.max_running.map(|max_running| {
-            let max_waiting = self.max_waiting.unwrap_or(usize::MAX);
-            Arc::new(Limit::new(max_running, max_waiting, self.overflow))
-        });
-        Runner {
-            core: Arc::new(Core {
-                special: !self.observers.is_empty()
-                    || !self.on_defer.is_empty()
-                    || self.task_timeout.is_some()
-                    || self.scope_timeout.is_some()
-                    || limit.is_some(),
-                spawner: self.spawner,
-                first_seen: OnceLock::new(),
-                order: self.order,
-                account: Account::new(),
-                observers: self.observers,
-                on_defer: self.on_defer,
-                task_timeout: self.task_timeout,
-                scope_timeout: self.scope_timeout,
-                without_timer: AtomicBool::new(false),
-                limit,
-            }),
-        }
-    }
-}
-
-impl fmt::Debug for RunnerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunnerBuilder")
-            .field("order", &self.order)
-            .field("task_timeout", &self.task_timeout)
-            .field("scope_timeout", &self.scope_timeout)
-            .field("max_running", &self.max_running)
-            .field("max_waiting", &self.max_waiting)
-            .field("overflow", &self.overflow)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The Runner of a scope. The global one costs no reference count.
 #[derive(Clone)]
 pub(crate) struct RunnerRef {
@@ -501,29 +305,4 @@ impl RunnerRef {
 /// ```
 pub async fn shutdown(limit: Duration) -> ShutdownReport {
     global().shutdown(limit).await
-}
-
-/// Resolves when [`shutdown`] of this task's Runner begins: for retry loops and other long tasks.
-///
-/// Outside a scope it is the global Runner's. It stays resolved from then on.
-///
-/// ```
-/// # async fn send() -> bool { true }
-/// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// # after::scope(async {
-/// after::defer(async {
-///     let mut stopping = after::stopping();
-///     while !send().await {
-///         tokio::select! {
-///             _ = &mut stopping => break,
-///             _ = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
-///         }
-///     }
-/// });
-/// # }).await;
-/// # }
-/// ```
-pub fn stopping() -> Stopping {
-    let runner = current::with(|registry| registry.map(|registry| registry.runner()));
-    Stopping::new(runner.unwrap_or_else(RunnerRef::global))
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::{outcome::Order, registry::Active, runner::RunnerRef, spawner::Found};
+use crate::{active::Active, outcome::Order, runner::RunnerRef, spawner::Found};
 
 /// The most that a thread keeps: about 16 kB.
 const MOST: usize = 64;

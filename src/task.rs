@@ -1,17 +1,13 @@
 //! What may be deferred, and the builder that names it.
 
-use std::{
-    any::Any, borrow::Cow, error::Error, fmt, future::IntoFuture, panic::Location, sync::Arc,
-    time::Duration,
-};
+use std::{any::Any, error::Error, future::IntoFuture, panic::Location, sync::Arc, time::Duration};
 
 use crate::{
     blocking::{Blocking, Slot},
+    builder::TaskBuilder,
     current,
     error::TryDeferError,
-    handle::Handle,
-    node::{Link, Node, Rare},
-    outcome::{Condition, Outcome},
+    node::{Link, Node},
 };
 
 /// The error of a deferred task, its type forgotten.
@@ -250,12 +246,7 @@ where
 /// # }));
 /// ```
 pub fn task(name: &'static str) -> TaskBuilder {
-    TaskBuilder {
-        name,
-        key: None,
-        handle: None,
-        rare: Rare::default(),
-    }
+    TaskBuilder::new(name)
 }
 
 /// Takes back the task that was deferred with this key, if it has not been handed over: it will not run.
@@ -276,203 +267,7 @@ pub fn forget(key: &str) -> bool {
     current::with(|registry| registry.is_some_and(|registry| registry.forget(key)))
 }
 
-/// A task about to be deferred; made by [`task`] and [`Handle::task`].
-///
-/// Dropping it does nothing.
-#[must_use = "a task builder does nothing until one of its `defer` methods is called"]
-pub struct TaskBuilder {
-    name: &'static str,
-    key: Option<Cow<'static, str>>,
-    handle: Option<Handle>,
-    rare: Rare,
-}
-
-impl TaskBuilder {
-    pub(crate) fn on_handle(name: &'static str, handle: Handle) -> Self {
-        TaskBuilder {
-            handle: Some(handle),
-            ..task(name)
-        }
-    }
-
-    /// Gives the task a key: of the tasks of one scope with the same key, only the one deferred last runs.
-    ///
-    /// It takes the later place in the order. The one it replaces is dropped and counted as discarded. A key means
-    /// something only until the hand-over: work deferred later does not replace a task that may be running. The idea
-    /// is Laravel's, whose deferred functions have such names.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # futures::executor::block_on(after::scope(async {
-    /// for _ in 0..3 {
-    ///     after::task("purge").key("user:7").defer(async { println!("printed once") });
-    /// }
-    /// # }));
-    /// ```
-    pub fn key(mut self, key: impl Into<Cow<'static, str>>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// Drops the task when it has not ended this long after its first poll.
-    ///
-    /// It is dropped with its scope current, so that its destructors may defer; it is reported and counted as timed out,
-    /// and its siblings go on. Blocking work that has begun can't be stopped: its timeout reports it, and it stays
-    /// pending until it returns. Default: the Runner's [`task_timeout`](crate::RunnerBuilder::task_timeout). A limit of
-    /// zero ends it after its first poll, unless it has ended in that.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # futures::executor::block_on(after::scope(async {
-    /// after::task("webhook")
-    ///     .timeout(Duration::from_secs(10))
-    ///     .defer(async { println!("calling") });
-    /// # }));
-    /// ```
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.rare.timeout = Some(limit);
-        self
-    }
-
-    /// Runs the task only if the request has [finished](Outcome::Finished); otherwise it is discarded.
-    ///
-    /// Conditions are decided at the hand-over, or when the task joins later. The last one that is set counts.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// let request = async {
-    ///     after::task("receipt").on_success().defer(async { println!("sending the receipt") });
-    ///     after::task("alarm").on_failure().defer(async { println!("telling somebody") });
-    ///     Ok::<(), String>(())
-    /// };
-    /// let _ = after::scope(request).failed_if(Result::is_err).await;
-    /// # });
-    /// ```
-    pub fn on_success(self) -> Self {
-        self.when(Outcome::is_success)
-    }
-
-    /// Runs the task only if the request has not finished: it failed, was cancelled, or panicked. See
-    /// [`on_success`](TaskBuilder::on_success).
-    pub fn on_failure(self) -> Self {
-        self.when(|outcome| !outcome.is_success())
-    }
-
-    /// Runs the task only if `condition` says so of the request's outcome. See [`on_success`](TaskBuilder::on_success).
-    ///
-    /// It runs with the scope current. If it panics, the task does not run, and counts as panicked.
-    ///
-    /// ```
-    /// # use after::Outcome;
-    /// # futures::executor::block_on(after::scope(async {
-    /// after::task("abandoned cart")
-    ///     .when(|outcome| outcome == Outcome::Cancelled)
-    ///     .defer(async { println!("the client has gone") });
-    /// # }));
-    /// ```
-    pub fn when(mut self, condition: fn(Outcome) -> bool) -> Self {
-        self.rare.condition = Some(Condition { holds: condition });
-        self
-    }
-
-    /// Makes the task one of the runtime of its own: for work that computes between awaits, and would keep its siblings
-    /// from running meanwhile.
-    ///
-    /// It is a batch of one, with a call of the spawner of its own. It does not take part in the scope's order.
-    ///
-    /// ```
-    /// # futures::executor::block_on(after::scope(async {
-    /// after::task("report").spawned().defer(async { println!("{}", (0..1_000_u64).sum::<u64>()) });
-    /// # }));
-    /// ```
-    pub fn spawned(mut self) -> Self {
-        self.rare.apart = true;
-        self
-    }
-
-    /// As [`defer`](crate::defer()).
-    ///
-    /// # Panics
-    ///
-    /// Outside a scope, at the caller's line, unless the builder comes from a [`Handle`].
-    #[track_caller]
-    pub fn defer<F>(self, task: F)
-    where
-        F: IntoFuture,
-        F::IntoFuture: Send + 'static,
-        F::Output: TaskResult,
-    {
-        if self.try_defer(task).is_err() {
-            outside_scope("defer");
-        }
-    }
-
-    /// As [`try_defer`](crate::try_defer()).
-    ///
-    /// # Errors
-    ///
-    /// [`TryDeferError`], with the task in it, outside a scope; never when the builder comes from a [`Handle`].
-    #[track_caller]
-    pub fn try_defer<F>(self, task: F) -> Result<(), TryDeferError<F>>
-    where
-        F: IntoFuture,
-        F::IntoFuture: Send + 'static,
-        F::Output: TaskResult,
-    {
-        let location = Location::caller();
-        if self.handle.is_none() && !current::in_scope() {
-            return Err(TryDeferError::new(task));
-        }
-        let node = Node::boxed(task.into_future(), self.name, location);
-        self.place(node);
-        Result::Ok(())
-    }
-
-    /// As [`defer_blocking`](crate::defer_blocking()).
-    ///
-    /// # Panics
-    ///
-    /// Outside a scope, at the caller's line, unless the builder comes from a [`Handle`].
-    #[track_caller]
-    pub fn defer_blocking<F, R>(self, work: F)
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: TaskResult,
-    {
-        if self.handle.is_none() && !current::in_scope() {
-            outside_scope("defer_blocking");
-        }
-        let node = blocking_node(Some(self.name), work, Location::caller());
-        self.place(node);
-    }
-
-    /// Gives the node to the handle's scope, or to the current one, which the caller has seen to exist.
-    fn place(self, mut node: Link) {
-        let Rare {
-            condition,
-            timeout,
-            apart,
-            ..
-        } = self.rare;
-        if condition.is_some() || timeout.is_some() || apart {
-            let rare = node.as_mut().make_rare();
-            rare.condition = condition;
-            rare.timeout = timeout;
-            rare.apart = apart;
-        }
-        match self.handle {
-            Some(handle) => handle.place(self.key, node),
-            None => current::with(|registry| {
-                if let Some(registry) = registry {
-                    registry.place(self.key, node);
-                }
-            }),
-        }
-    }
-}
-
-fn blocking_node<F, R>(
+pub(crate) fn blocking_node<F, R>(
     name: Option<&'static str>,
     work: F,
     location: &'static Location<'static>,
@@ -489,22 +284,9 @@ where
     node
 }
 
-impl fmt::Debug for TaskBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key may hold a user's data: it is not shown.
-        f.debug_struct("TaskBuilder")
-            .field("name", &self.name)
-            .field("keyed", &self.key.is_some())
-            .field("timeout", &self.rare.timeout)
-            .field("conditional", &self.rare.condition.is_some())
-            .field("spawned", &self.rare.apart)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cold]
 #[track_caller]
-fn outside_scope(function: &str) -> ! {
+pub(crate) fn outside_scope(function: &str) -> ! {
     panic!(
         "`{function}` called outside a scope, so nothing would run the task: wrap the request in `after::scope`, or use \
          `try_defer` where there may be no request (in a spawned task, take an `after::handle()` along)"

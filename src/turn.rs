@@ -12,12 +12,14 @@
 use std::task::{Context, Poll};
 
 use crate::{
+    active::Active,
     admission,
     ending::Ended,
-    node::{Link, Node, Queue, Work},
+    finished::Finished,
+    node::{Link, Queue},
     outcome::Order,
     ready::Ready,
-    registry::{Active, Registry},
+    registry::Registry,
     report,
     runner::Core,
     task::End,
@@ -25,7 +27,7 @@ use crate::{
 };
 
 /// Polls in one turn.
-const MOST_POLLS: usize = 32;
+pub(crate) const MOST_POLLS: usize = 32;
 /// Polls for each task, on average, before tasks get wakers of their own.
 const POLLS_A_TASK: u64 = 8;
 /// With no more tasks than this, polling them all is cheaper than their wakers.
@@ -339,30 +341,6 @@ impl Registry {
 
 impl Active {
     #[inline]
-    pub(crate) fn unfinished(&self) -> usize {
-        let elsewhere = self.look_uncommon().map_or(0, |rare| {
-            let ready = rare.ready.as_ref().map_or(0, Ready::len);
-            let waiting = rare.permits.as_ref().map_or(0, |line| line.waiting.len());
-            ready + waiting
-        });
-        self.queue.len() + elsewhere
-    }
-
-    /// Whether there is nothing to run, and nothing was deferred that is to join.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.unfinished() == 0 && self.collected.len() == 0
-    }
-
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Node<dyn Work>> {
-        let rare = self.look_uncommon().into_iter();
-        let elsewhere = rare.flat_map(|rare| {
-            let ready = rare.ready.iter().flat_map(Ready::iter);
-            ready.chain(rare.permits.iter().flat_map(|line| line.waiting.iter()))
-        });
-        self.queue.iter().chain(elsewhere)
-    }
-
-    #[inline]
     fn next_of_round(&mut self, polls: usize) -> Option<Link> {
         if polls == 0 {
             return None;
@@ -431,54 +409,5 @@ impl Active {
             }
         }
         false
-    }
-
-    pub(crate) fn queue_up(&mut self, joined: Queue) {
-        match self.uncommon_if_any().and_then(|rare| rare.ready.as_mut()) {
-            Some(ready) => ready.extend(joined),
-            None => self.queue.append(joined),
-        }
-    }
-}
-
-/// The sequence numbers of the tasks that ended in this turn, while the batch has not.
-#[derive(Default)]
-pub(crate) struct Finished {
-    // Made by the first: a batch of one task never needs it.
-    sequences: Option<[u64; MOST_POLLS]>,
-    len: usize,
-    /// A time limit may end more than a turn polls.
-    more: Vec<u64>,
-}
-
-impl Finished {
-    #[inline]
-    fn push(&mut self, sequence: u64) {
-        match self
-            .sequences
-            .get_or_insert([0; MOST_POLLS])
-            .get_mut(self.len)
-        {
-            Some(place) => {
-                *place = sequence;
-                self.len += 1;
-            }
-            None => self.more.push(sequence),
-        }
-    }
-
-    pub(crate) fn push_ended(&mut self, sequence: u64) {
-        self.push(sequence);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn take(&mut self) -> impl Iterator<Item = u64> {
-        let len = std::mem::take(&mut self.len);
-        let sequences = self.sequences.take().unwrap_or([0; MOST_POLLS]);
-        let more = std::mem::take(&mut self.more);
-        sequences.into_iter().take(len).chain(more)
     }
 }

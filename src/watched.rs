@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     admission,
+    finished::Finished,
     node::{Link, Queue},
     observer::{Started, TaskInfo},
     outcome::Order,
@@ -15,8 +16,7 @@ use crate::{
     report,
     runner::Core,
     task::End,
-    timers,
-    turn::{self, Finished},
+    timers, turn,
 };
 
 /// Polls a task that is not plain.
@@ -212,7 +212,7 @@ fn end_waiting(registry: &Registry, core: &Core, limit: Duration, finished: &mut
     };
     line.withdraw(&entry, waiting.len(), 0).wake();
     for node in waiting {
-        finished.push_ended(node.sequence());
+        finished.push(node.sequence());
         admission::finish(registry, core, node, End::TimedOut(limit));
     }
 }

@@ -1,0 +1,265 @@
+//! A scope that has been used: one box, made by the first use, that becomes its batch.
+
+use std::{borrow::Cow, sync::Arc};
+
+use crate::{
+    account::{Counts, Seat},
+    admission::Group,
+    batch::Batch,
+    collected::Collected,
+    context::Context,
+    inbox::Inbox,
+    limit::Permits,
+    node::{Link, Node, Queue, Work},
+    outcome::{Order, Outcome},
+    ready::Ready,
+    runner::RunnerRef,
+    spare,
+    spawner::Found,
+    timers::Timers,
+};
+
+/// A scope that has been used, from the first defer to the end of its batch.
+pub(crate) struct Active {
+    pub(crate) runner: RunnerRef,
+    /// Where the batch will go, if that was known at the first defer.
+    pub(crate) found: Found,
+    /// Deferred, and not in `queue` yet. Unused once there is an inbox.
+    pub(crate) collected: Collected,
+    /// Handed over, and not finished, but for the one that is being polled.
+    pub(crate) queue: Queue,
+    /// Polls left before a new round over the queue begins.
+    pub(crate) round: usize,
+    /// Whether the round takes more than one turn: what was woken in one is not seen in the next.
+    pub(crate) split: bool,
+    /// Polls so far, and tasks so far: when the first outgrow the second, every task gets a waker of its own.
+    pub(crate) polls: u64,
+    pub(crate) joined: u64,
+    /// All tasks with a lower number have been polled.
+    pub(crate) fresh: u64,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) order: Order,
+    pub(crate) started: bool,
+    /// Awaited where it was held, instead of handed to the spawner: it waits for what is split off it.
+    pub(crate) awaited: bool,
+    /// Whether anything but the plain path is needed: the Runner has limits, observers or a hook, a task has a condition,
+    /// a time limit or a closure, the order is Parallel, or there is an inbox.
+    pub(crate) special: bool,
+    /// What the account does not know yet.
+    pub(crate) unpublished: Counts,
+    pub(crate) seat: Option<Seat>,
+    pub(crate) context: Context,
+    /// Made by the first `handle()`; from then on it holds what is collected, and the context.
+    pub(crate) inbox: Option<Arc<Inbox>>,
+    pub(crate) uncommon: Option<Box<Uncommon>>,
+    pub(crate) on_account: bool,
+    /// While this is not in use: see `spare`.
+    pub(crate) next_spare: Option<Box<Active>>,
+}
+
+/// What few batches have.
+#[derive(Default)]
+pub(crate) struct Uncommon {
+    /// The tasks, once each has a waker of its own.
+    pub(crate) ready: Option<Ready>,
+    /// Split off at the hand-over, and not handed to the spawner yet.
+    pub(crate) apart: Vec<Batch>,
+    /// Split off and waited for.
+    pub(crate) group: Option<Arc<Group>>,
+    /// This one was split off, and somebody waits for it.
+    pub(crate) member_of: Option<Arc<Group>>,
+    pub(crate) permits: Option<Permits>,
+    pub(crate) timers: Timers,
+}
+
+impl Active {
+    pub(crate) fn new(runner: RunnerRef) -> Active {
+        Active {
+            special: runner.get().special,
+            runner,
+            found: Found::Nothing,
+            collected: Collected::default(),
+            queue: Queue::default(),
+            round: 0,
+            split: false,
+            polls: 0,
+            joined: 0,
+            fresh: 0,
+            outcome: None,
+            order: Order::default(),
+            started: false,
+            awaited: false,
+            unpublished: Counts::default(),
+            seat: None,
+            context: Context::default(),
+            inbox: None,
+            uncommon: None,
+            on_account: false,
+            next_spare: None,
+        }
+    }
+
+    /// What `Handle::scope` enters: everything it is asked goes to the inbox.
+    pub(crate) fn attached(runner: RunnerRef, inbox: Arc<Inbox>) -> Box<Active> {
+        let mut active = spare::active(runner);
+        active.inbox = Some(inbox);
+        active.special = true;
+        active.on_account = true;
+        active
+    }
+
+    /// A batch of one that is on the account already.
+    pub(crate) fn of_one(runner: RunnerRef, found: Found, node: Link) -> Box<Active> {
+        let mut active = spare::active(runner);
+        active.found = found;
+        active.special = true;
+        active.on_account = true;
+        active.joined = 1;
+        active.queue.push_back(node);
+        active
+    }
+
+    /// What a late `Handle::defer` hands over: a batch of one, with the scope's outcome, order and context.
+    pub(crate) fn late(
+        runner: RunnerRef,
+        found: Found,
+        order: Order,
+        context: Context,
+        node: Link,
+    ) -> Box<Active> {
+        let mut active = spare::active(runner);
+        active.found = found;
+        active.order = order;
+        active.context = context;
+        active.special = true;
+        active.collect(node);
+        active
+    }
+
+    #[inline]
+    pub(crate) fn uncommon(&mut self) -> &mut Uncommon {
+        self.uncommon.get_or_insert_default()
+    }
+
+    #[inline]
+    pub(crate) fn look_uncommon(&self) -> Option<&Uncommon> {
+        self.uncommon.as_deref()
+    }
+
+    pub(crate) fn uncommon_if_any(&mut self) -> Option<&mut Uncommon> {
+        self.uncommon.as_deref_mut()
+    }
+
+    pub(crate) fn take_apart(&mut self) -> Vec<Batch> {
+        let uncommon = self.uncommon.as_mut();
+        uncommon.map_or_else(Vec::new, |uncommon| std::mem::take(&mut uncommon.apart))
+    }
+
+    pub(crate) fn take_permits(&mut self) -> Option<Permits> {
+        self.uncommon.as_mut()?.permits.take()
+    }
+
+    pub(crate) fn is_in_line(&self) -> bool {
+        let permits = self.look_uncommon().and_then(|rare| rare.permits.as_ref());
+        permits.is_some_and(|permits| permits.entered)
+    }
+
+    /// Room for so many tasks was promised.
+    pub(crate) fn promise(&mut self, tasks: usize) {
+        let permits = &mut self.uncommon().permits;
+        permits.get_or_insert_default().promised = tasks;
+    }
+
+    #[inline]
+    pub(crate) fn leave_group(&mut self) -> Option<Arc<Group>> {
+        self.uncommon.as_mut()?.member_of.take()
+    }
+
+    #[inline]
+    pub(crate) fn collect(&mut self, node: Link) {
+        self.collected.push(node);
+        self.unpublished.deferred += 1;
+        if !self.on_account {
+            self.open_account();
+        }
+    }
+
+    pub(crate) fn collect_keyed(&mut self, key: Cow<'static, str>, node: Link) -> Option<Link> {
+        let replaced = self.collected.push_keyed(key, node);
+        self.unpublished.deferred += 1;
+        self.unpublished.discarded += u64::from(replaced.is_some());
+        if !self.on_account {
+            self.open_account();
+        }
+        replaced
+    }
+
+    /// The first defer: from here on the scope is pending, and the spawner is looked for while a runtime is current.
+    fn open_account(&mut self) {
+        self.on_account = true;
+        if self.found.is_nothing() {
+            self.found = Found::current(self.runner.get());
+        }
+        // Its first task is published by this; the others follow in a group.
+        self.unpublished.deferred -= 1;
+        self.runner.get().account.open();
+    }
+
+    /// Makes the inbox. The account must know of everything that goes into it, because the inbox counts for itself.
+    pub(crate) fn make_inbox(&mut self) -> Arc<Inbox> {
+        if self.found.is_nothing() {
+            // From now on other threads may defer, also where no runtime is current: look while this one can.
+            self.found = Found::current(self.runner.get());
+        }
+        self.on_account = true;
+        self.special = true;
+        let inbox = Arc::new(Inbox::new(
+            self.runner.clone(),
+            self.found.clone(),
+            std::mem::take(&mut self.collected),
+            std::mem::take(&mut self.context),
+            self.outcome,
+            self.order,
+        ));
+        self.inbox = Some(inbox.clone());
+        inbox
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        match &self.inbox {
+            Some(inbox) => inbox.context(),
+            None => self.context.clone(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn unfinished(&self) -> usize {
+        let elsewhere = self.look_uncommon().map_or(0, |rare| {
+            let ready = rare.ready.as_ref().map_or(0, Ready::len);
+            let waiting = rare.permits.as_ref().map_or(0, |line| line.waiting.len());
+            ready + waiting
+        });
+        self.queue.len() + elsewhere
+    }
+
+    /// Whether there is nothing to run, and nothing was deferred that is to join.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unfinished() == 0 && self.collected.len() == 0
+    }
+
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+        let rare = self.look_uncommon().into_iter();
+        let elsewhere = rare.flat_map(|rare| {
+            let ready = rare.ready.iter().flat_map(Ready::iter);
+            ready.chain(rare.permits.iter().flat_map(|line| line.waiting.iter()))
+        });
+        self.queue.iter().chain(elsewhere)
+    }
+
+    pub(crate) fn queue_up(&mut self, joined: Queue) {
+        match self.uncommon_if_any().and_then(|rare| rare.ready.as_mut()) {
+            Some(ready) => ready.extend(joined),
+            None => self.queue.append(joined),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The end of a batch: off the roster when nothing is left of it, lost when it is dropped before.
+
+use std::mem;
+
+use crate::{active::Active, admission, current, registry::Registry, runner::Core, spare};
+
+/// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
+#[inline]
+pub(crate) fn settle(mut active: Box<Active>) {
+    debug_assert!(active.is_empty(), "a task would leave the account silently");
+    let counts = mem::take(&mut active.unpublished);
+    let member_of = active.leave_group();
+    // Its values' destructors are the user's code; whoever has waited for the account finds them gone.
+    drop(mem::take(&mut active.context));
+    let account = &active.runner.get().account;
+    match active.seat {
+        Some(seat) => account.vacate(seat, counts),
+        None => account.publish(counts),
+    }
+    spare::keep(active);
+    if let Some(group) = member_of {
+        group.leave();
+    }
+}
+
+#[cold]
+pub(crate) fn lose(active: Box<Active>) {
+    let runner = active.runner.clone();
+    let core = runner.get();
+    let registry = Registry::active(active);
+    // What was split off and not handed out is lost by itself, when it is dropped.
+    drop(registry.peek(Active::take_apart));
+    current::enter(&registry, || {
+        give_up_permits(&registry, core);
+        loop {
+            let mut tasks = registry.take_tasks();
+            if let Some(inbox) = registry.inbox() {
+                // Over only when nothing is left whose destructor might defer: until then that is lost with the batch.
+                tasks.append(match tasks.is_empty() {
+                    true => inbox.batch_ends(),
+                    false => inbox.batch_runs(),
+                });
+            }
+            if tasks.is_empty() {
+                break;
+            }
+            admission::lose(&registry, core, tasks);
+        }
+    });
+    if let Some(active) = registry.close() {
+        settle(active);
+    }
+}
+
+/// Gives the permits that the batch has on to others, and takes what waits out of the line, back into the queue.
+fn give_up_permits(registry: &Registry, core: &Core) {
+    let permits = registry.peek(Active::take_permits).flatten();
+    if let (Some(limit), Some(permits)) = (&core.limit, permits) {
+        let wakers = limit.withdraw(&permits.entry, permits.waiting.len(), permits.running);
+        registry.peek(|active| active.queue.append(permits.waiting));
+        wakers.wake();
+    }
+}

@@ -1,0 +1,218 @@
+//! A Runner to be configured.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    time::Duration,
+};
+
+use crate::{
+    account::Account,
+    hook::TaskFuture,
+    limit::{Limit, Overflow},
+    observer::{Observer, Observers},
+    outcome::Order,
+    runner::{Core, Hook, Runner},
+    spawner::Spawner,
+};
+
+/// A Runner to be configured; made by [`Runner::builder`].
+///
+/// ```
+/// use after::{Order, Runner};
+///
+/// let runner = Runner::builder().order(Order::Sequential).build();
+/// # drop(runner);
+/// ```
+#[must_use = "a runner builder does nothing until `build` is called"]
+pub struct RunnerBuilder {
+    spawner: Option<Box<dyn Spawner>>,
+    order: Order,
+    observers: Observers,
+    on_defer: Vec<Hook>,
+    task_timeout: Option<Duration>,
+    scope_timeout: Option<Duration>,
+    max_running: Option<usize>,
+    max_waiting: Option<usize>,
+    overflow: Overflow,
+}
+
+impl RunnerBuilder {
+    pub(crate) fn new() -> Self {
+        RunnerBuilder {
+            spawner: None,
+            order: Order::default(),
+            observers: Observers::default(),
+            on_defer: Vec::new(),
+            task_timeout: None,
+            scope_timeout: None,
+            max_running: None,
+            max_waiting: None,
+            overflow: Overflow::Backpressure,
+        }
+    }
+
+    /// What runs the batches. Default: [`spawner::detect`](crate::spawner::detect), asked when a scope defers its first
+    /// task, and once more at its hand-over if no runtime was current then.
+    pub fn spawner(mut self, spawner: impl Spawner) -> Self {
+        self.spawner = Some(Box::new(spawner));
+        self
+    }
+
+    /// How the tasks of a scope run beside each other, unless [`Scope::order`] says otherwise. Default:
+    /// [`Order::Concurrent`].
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// The time limit of every task that has [none of its own](crate::TaskBuilder::timeout), from its first poll.
+    /// Default: none. Zero is refused by [`build`](RunnerBuilder::build).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let runner = after::Runner::builder().task_timeout(Duration::from_secs(30)).build();
+    /// # drop(runner);
+    /// ```
+    pub fn task_timeout(mut self, limit: Duration) -> Self {
+        self.task_timeout = Some(limit);
+        self
+    }
+
+    /// The time limit of all tasks of one request together, from the hand-over. What is unfinished then is dropped,
+    /// waiting tasks too, reported and counted as timed out. Default: none. Zero is refused by
+    /// [`build`](RunnerBuilder::build).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let runner = after::Runner::builder().scope_timeout(Duration::from_secs(60)).build();
+    /// # drop(runner);
+    /// ```
+    pub fn scope_timeout(mut self, limit: Duration) -> Self {
+        self.scope_timeout = Some(limit);
+        self
+    }
+
+    /// No more tasks than this run at once, over all scopes of the Runner: those that were handed over first run first.
+    /// Default: no limit. Zero is refused by [`build`](RunnerBuilder::build).
+    ///
+    /// A task runs from its first poll to its end; blocking work until it returns. A task that waits for work which it
+    /// has deferred itself keeps its own permit meanwhile: with all permits held so, they wait until their time limits.
+    ///
+    /// ```
+    /// let runner = after::Runner::builder().max_running(64).build();
+    /// # drop(runner);
+    /// ```
+    pub fn max_running(mut self, tasks: usize) -> Self {
+        self.max_running = Some(tasks);
+        self
+    }
+
+    /// With [`max_running`](RunnerBuilder::max_running): no more tasks than this wait to run. What happens beyond is said
+    /// by [`overflow`](RunnerBuilder::overflow). Default: no limit. Zero is refused by [`build`](RunnerBuilder::build),
+    /// and so is a limit without `max_running`, because nothing would ever wait.
+    pub fn max_waiting(mut self, tasks: usize) -> Self {
+        self.max_waiting = Some(tasks);
+        self
+    }
+
+    /// What happens when [`max_waiting`](RunnerBuilder::max_waiting) tasks wait already. Default:
+    /// [`Overflow::Backpressure`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Adds an [`Observer`]. May be called several times.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.add(observer);
+        self
+    }
+
+    /// Adds a hook that wraps every task. It runs at the call of `defer`, where the caller's span, Sentry hub or baggage
+    /// is current. Of several hooks the one added first is innermost.
+    ///
+    /// If it panics, the caller of `defer` does not notice: the task counts as panicked.
+    ///
+    /// ```
+    /// use after::{Runner, TaskFuture};
+    ///
+    /// tokio::task_local! { static TENANT: u32; }
+    ///
+    /// let runner = Runner::builder()
+    ///     .on_defer(|task| match TENANT.try_get() {
+    ///         Ok(tenant) => TaskFuture::new(TENANT.scope(tenant, task)),
+    ///         Err(_) => task,
+    ///     })
+    ///     .build();
+    /// # drop(runner);
+    /// ```
+    pub fn on_defer(
+        mut self,
+        hook: impl Fn(TaskFuture) -> TaskFuture + Send + Sync + 'static,
+    ) -> Self {
+        self.on_defer.push(Box::new(hook));
+        self
+    }
+
+    /// The Runner.
+    ///
+    /// # Panics
+    ///
+    /// On a limit of zero, saying which, and on `max_waiting` without `max_running`.
+    #[track_caller]
+    pub fn build(self) -> Runner {
+        let zero = Some(Duration::ZERO);
+        for (name, is_zero) in [
+            ("task_timeout", self.task_timeout == zero),
+            ("scope_timeout", self.scope_timeout == zero),
+            ("max_running", self.max_running == Some(0)),
+            ("max_waiting", self.max_waiting == Some(0)),
+        ] {
+            assert!(
+                !is_zero,
+                "`{name}` is zero, so nothing could run: leave it out for no limit"
+            );
+        }
+        assert!(
+            self.max_waiting.is_none() || self.max_running.is_some(),
+            "`max_waiting` without `max_running`: nothing would ever wait"
+        );
+        let limit = self.max_running.map(|max_running| {
+            let max_waiting = self.max_waiting.unwrap_or(usize::MAX);
+            Arc::new(Limit::new(max_running, max_waiting, self.overflow))
+        });
+        Runner {
+            core: Arc::new(Core {
+                special: !self.observers.is_empty()
+                    || !self.on_defer.is_empty()
+                    || self.task_timeout.is_some()
+                    || self.scope_timeout.is_some()
+                    || limit.is_some(),
+                spawner: self.spawner,
+                first_seen: OnceLock::new(),
+                order: self.order,
+                account: Account::new(),
+                observers: self.observers,
+                on_defer: self.on_defer,
+                task_timeout: self.task_timeout,
+                scope_timeout: self.scope_timeout,
+                without_timer: AtomicBool::new(false),
+                limit,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for RunnerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunnerBuilder")
+            .field("order", &self.order)
+            .field("task_timeout", &self.task_timeout)
+            .field("scope_timeout", &self.scope_timeout)
+            .field("max_running", &self.max_running)
+            .field("max_waiting", &self.max_waiting)
+            .field("overflow", &self.overflow)
+            .finish_non_exhaustive()
+    }
+}
