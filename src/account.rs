@@ -63,7 +63,16 @@ impl Counts {
     }
 
     fn pending(&self) -> u64 {
-        self.deferred - (self.completed + self.failed + self.panicked + self.discarded + self.lost)
+        let Counts {
+            deferred,
+            completed,
+            failed,
+            panicked,
+            timed_out,
+            discarded,
+            lost,
+        } = self;
+        deferred - (completed + failed + panicked + timed_out + discarded + lost)
     }
 }
 

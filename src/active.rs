@@ -40,8 +40,8 @@ pub(crate) struct Active {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) order: Order,
     pub(crate) started: bool,
-    /// Awaited where it was held, instead of handed to the spawner: it waits for what is split off it.
-    pub(crate) awaited: bool,
+    /// Handed to the spawner. One that was held, and is awaited instead, waits for what is split off it.
+    pub(crate) released: bool,
     /// Whether anything but the plain path is needed: the Runner has limits, observers or a hook, a task has a condition,
     /// a time limit or a closure, the order is Parallel, or there is an inbox.
     pub(crate) special: bool,
@@ -88,7 +88,7 @@ impl Active {
             outcome: None,
             order: Order::default(),
             started: false,
-            awaited: false,
+            released: false,
             unpublished: Counts::default(),
             seat: None,
             context: Context::default(),
@@ -115,6 +115,8 @@ impl Active {
         active.special = true;
         active.on_account = true;
         active.joined = 1;
+        // It keeps its number, and what it defers must not get the same.
+        active.collected.continue_after(node.sequence());
         active.queue.push_back(node);
         active
     }

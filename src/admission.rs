@@ -191,7 +191,7 @@ fn single(registry: &Registry, node: Link, since: Instant) -> Option<Batch> {
 pub(crate) fn send_apart(registry: &Registry, batches: Vec<Batch>) {
     let group = registry
         .peek(|active| {
-            let awaited = active.awaited;
+            let awaited = !active.released;
             let uncommon = active.uncommon();
             if awaited && uncommon.group.is_none() {
                 uncommon.group = Some(Arc::default());

@@ -184,6 +184,7 @@ impl Batch {
         let Some(active) = &mut self.active else {
             return;
         };
+        active.released = true;
         if active.special {
             for batch in active.take_apart() {
                 batch.release();
@@ -193,7 +194,8 @@ impl Batch {
         let Some(active) = &mut self.active else {
             return;
         };
-        if active.is_empty() && active.inbox.is_none() {
+        let inbox = active.inbox.as_ref();
+        if active.is_empty() && inbox.is_none_or(|inbox| inbox.ends_if_empty()) {
             // All of it was split off, or shed; and no handle can bring more.
             return self.end();
         }
@@ -237,7 +239,6 @@ impl Batch {
         };
         let apart = active.take_apart();
         if !apart.is_empty() {
-            active.awaited = true;
             let registry = Registry::active(active);
             admission::send_apart(&registry, apart);
             self.active = registry.close();

@@ -22,6 +22,11 @@ impl Collected {
         self.len
     }
 
+    /// Numbers on from a task that was numbered elsewhere.
+    pub(crate) fn continue_after(&mut self, sequence: u64) {
+        self.next_sequence = sequence + 1;
+    }
+
     /// Numbers from the beginning again. For what is empty.
     pub(crate) fn restart(&mut self) {
         self.next_sequence = 0;

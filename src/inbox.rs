@@ -187,6 +187,15 @@ impl Inbox {
         state.collected.take()
     }
 
+    /// As `batch_ends`, for a batch of which all was split off or shed. Returns whether it is over.
+    pub(crate) fn ends_if_empty(&self) -> bool {
+        let mut state = self.lock();
+        if state.collected.len() == 0 {
+            state.phase = Phase::Over;
+        }
+        state.phase == Phase::Over
+    }
+
     /// The spawner that was current when the handle was made, or at the hand-over.
     pub(crate) fn found(&self) -> Found {
         self.lock().found.clone()

@@ -145,8 +145,10 @@ impl Limit {
         wanted: usize,
     ) -> (usize, Wakers) {
         let mut state = lock(&self.state);
-        // What was promised is in `waiting` already.
-        let promised = promised.min(tasks);
+        // What was promised is in `waiting` already; what was promised in excess goes back.
+        let excess = promised.saturating_sub(tasks);
+        state.waiting -= excess;
+        let promised = promised - excess;
         let accepted = promised + self.accepts(&state, tasks - promised);
         state.waiting += accepted - promised;
         let wanted = wanted.min(accepted);

@@ -119,7 +119,8 @@ impl Registry {
     /// As `defer`, for tasks with a key or with rare things, and for scopes that need more than the plain path.
     #[cold]
     pub(crate) fn place(&self, key: Option<Cow<'static, str>>, node: Link) {
-        let (runner, outcome) = self.with_active(|active| (active.runner.clone(), active.outcome));
+        let runner = self.with_active(|active| active.runner.clone());
+        let outcome = self.outcome();
         let node = runner.get().prepare(node, outcome);
         if let Some(inbox) = self.inbox() {
             return inbox.store(key, node);
@@ -159,9 +160,15 @@ impl Registry {
 
     /// Everything that has not ended, for a batch that is dropped.
     pub(crate) fn take_tasks(&self) -> Queue {
+        let mut tasks = self.take_running();
+        tasks.append(self.take_collected());
+        tasks
+    }
+
+    /// What is in the batch and does not wait for a permit.
+    pub(crate) fn take_running(&self) -> Queue {
         let taken = self.peek(|active| {
-            let mut tasks = std::mem::take(&mut active.queue);
-            tasks.append(active.collected.take());
+            let tasks = std::mem::take(&mut active.queue);
             let ready = active.uncommon.as_mut().and_then(|rare| rare.ready.take());
             (tasks, ready)
         });

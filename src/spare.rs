@@ -51,7 +51,7 @@ pub(crate) fn keep(mut active: Box<Active>) {
     active.round = 0;
     active.split = false;
     active.fresh = 0;
-    active.awaited = false;
+    active.released = false;
     active.polls = 0;
     active.joined = 0;
     active.outcome = None;

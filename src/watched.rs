@@ -154,18 +154,19 @@ pub(crate) fn expire(
     if let Some(limit) = expired.scope {
         // All of it: what waits for a permit too, without one, and what destructors defer until nothing is left.
         end_waiting(registry, core, limit, finished);
+        let stays = end_expired(registry, registry.take_running(), limit, finished);
+        registry.peek(|active| active.queue.append(stays));
+        // What destructors have deferred has no permit to give on, and is not on the roster.
         loop {
-            let mut tasks = registry.take_tasks();
+            let mut tasks = registry.take_collected();
             if let Some(inbox) = registry.inbox() {
                 tasks.append(inbox.batch_runs());
             }
-            let stays = end_expired(registry, tasks, limit, finished);
-            let more = registry.peek(|active| {
-                active.queue.append(stays);
-                active.collected.len() > 0
-            });
-            if more != Some(true) {
+            if tasks.is_empty() {
                 break;
+            }
+            for node in tasks {
+                admission::finish(registry, core, node, End::TimedOut(limit));
             }
         }
     } else {
@@ -256,7 +257,7 @@ pub(crate) fn arm(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> boo
 pub(crate) fn group_is_done(registry: &Registry, waker: &Waker) -> bool {
     let group = registry
         .peek(|active| {
-            let awaited = active.awaited;
+            let awaited = !active.released;
             let group = active.uncommon_if_any()?.group.clone();
             group.filter(|_| awaited)
         })

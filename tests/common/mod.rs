@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use after::{Batch, Runner, spawner};
+use after::{Batch, Runner, RunnerBuilder, spawner};
 
 /// Every runtime on which behaviour is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,72 @@ impl Runtime {
             Runtime::BlockOn => futures::executor::block_on(test(Runner::builder().build())),
         }
     }
+}
+
+impl Runtime {
+    /// For a Runner that runs here and is configured by the test.
+    pub fn builder(self) -> RunnerBuilder {
+        match self {
+            #[cfg(feature = "smol")]
+            Runtime::Smol => Runner::builder().spawner(spawner::Smol),
+            #[cfg(feature = "async-std")]
+            Runtime::AsyncStd => Runner::builder().spawner(spawner::AsyncStd),
+            Runtime::Threads => Runner::builder().spawner(spawner::Threads::default()),
+            _ => Runner::builder(),
+        }
+    }
+}
+
+/// As `every_runtime!`, for tests that configure their Runner: they get a builder.
+#[macro_export]
+macro_rules! every_builder {
+    ($( $(#[$meta:meta])* async fn $name:ident($builder:ident) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            fn on(runtime: $crate::common::Runtime) {
+                runtime.run(|_| async move {
+                    let $builder = runtime.builder();
+                    $body
+                });
+            }
+
+            #[cfg(feature = "tokio")]
+            #[test]
+            fn on_tokio_current_thread() {
+                on($crate::common::Runtime::TokioCurrentThread);
+            }
+
+            #[cfg(feature = "tokio")]
+            #[test]
+            fn on_tokio_multi_thread() {
+                on($crate::common::Runtime::TokioMultiThread);
+            }
+
+            #[cfg(feature = "smol")]
+            #[test]
+            fn on_smol() {
+                on($crate::common::Runtime::Smol);
+            }
+
+            #[cfg(feature = "async-std")]
+            #[test]
+            fn on_async_std() {
+                on($crate::common::Runtime::AsyncStd);
+            }
+
+            #[test]
+            fn on_threads() {
+                on($crate::common::Runtime::Threads);
+            }
+
+            #[test]
+            fn on_a_bare_block_on() {
+                on($crate::common::Runtime::BlockOn);
+            }
+        }
+    )*};
 }
 
 /// Writes each test once and runs it on every runtime of the table.
@@ -171,6 +237,30 @@ pub fn keeping() -> (Runner, Batches) {
     (runner, batches)
 }
 
+/// As `keeping`, on a Runner that is configured.
+pub fn keeping_with(configure: impl FnOnce(RunnerBuilder) -> RunnerBuilder) -> (Runner, Batches) {
+    let batches = Batches::default();
+    let keep = batches.clone();
+    let builder = Runner::builder().spawner(spawner::from_fn(move |batch| keep.push(batch)));
+    (configure(builder).build(), batches)
+}
+
+/// Runs one test of this program in a process of its own, in which `is_child` holds; gives its standard error.
+pub fn standard_error_of(test: &str) -> String {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env("AFTER_TEST_CHILD", test)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Whether this is the process that `standard_error_of` has started for `test`.
+pub fn is_child(test: &str) -> bool {
+    std::env::var_os("AFTER_TEST_CHILD").is_some_and(|child| child == test)
+}
+
 /// Batches that were handed over and wait for the test to poll them.
 #[derive(Clone, Default)]
 pub struct Batches {
@@ -191,6 +281,21 @@ impl Batches {
         let mut batches = self.batches.lock().unwrap();
         assert_eq!(batches.len(), 1, "one call of `Spawner::spawn`");
         batches.pop().unwrap()
+    }
+
+    /// Polls what was handed over, in turn and again, until nothing has ended and nothing has come in `most` rounds.
+    pub fn drive(&self, most: usize) {
+        let mut idle = 0;
+        while idle < most && self.len() > 0 {
+            let before = self.take_all();
+            let count = before.len();
+            for mut batch in before {
+                if poll_once(Pin::new(&mut batch)).is_pending() {
+                    self.push(batch);
+                }
+            }
+            idle = if self.len() == count { idle + 1 } else { 0 };
+        }
     }
 
     pub fn take_all(&self) -> Vec<Batch> {
