@@ -157,6 +157,20 @@ impl Active {
         uncommon.map_or_else(Vec::new, |uncommon| std::mem::take(&mut uncommon.apart))
     }
 
+    /// The hand-over: from here on the time of the scope runs. The spawner's sleep is the user's code; nobody else sees this
+    /// part meanwhile.
+    pub(crate) fn begin_time(&self) {
+        let core = self.runner.get();
+        let time = self.look_uncommon().and_then(|rare| rare.timers.scope());
+        if let (Some(time), Some(limit)) = (time, core.scope_timeout) {
+            let found = match &self.inbox {
+                Some(inbox) => inbox.found(),
+                None => self.found.clone(),
+            };
+            time.begin(core, &found, limit);
+        }
+    }
+
     pub(crate) fn take_permits(&mut self) -> Option<Permits> {
         self.uncommon.as_mut()?.permits.take()
     }

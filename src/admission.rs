@@ -25,6 +25,7 @@ use crate::{
     registry::Registry,
     report,
     runner::Core,
+    scope_time::Member,
     signal::{drop_waker, wake},
     task::End,
 };
@@ -94,18 +95,18 @@ pub(crate) fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
         }
     }
     let apart = split(&mut kept, order);
+    if core.scope_timeout.is_some() {
+        registry.peek(|active| active.uncommon().timers.limit_scope(Member::new()));
+    }
     // Before any of them can end.
     registry.publish();
     let apart: Vec<Batch> = apart
         .into_iter()
-        .filter_map(|node| single(registry, node, since))
+        .filter_map(|node| single(registry, node))
         .collect();
     registry.peek(|active| {
         active.joined = kept.len() as u64;
         active.queue = kept;
-        if core.scope_timeout.is_some() {
-            active.uncommon().timers.begin(since);
-        }
         if !apart.is_empty() {
             active.uncommon().apart = apart;
         }
@@ -133,7 +134,7 @@ pub(crate) fn at_join(registry: &Registry, core: &Core, tasks: Queue) -> Queue {
         registry.publish();
         let batches = apart
             .into_iter()
-            .filter_map(|node| single(registry, node, Instant::now()))
+            .filter_map(|node| single(registry, node))
             .collect();
         send_apart(registry, batches);
     }
@@ -173,15 +174,15 @@ fn split(tasks: &mut Queue, order: Order) -> Queue {
 }
 
 /// A batch of one, with the scope's outcome and context. Its task is on the account already.
-fn single(registry: &Registry, node: Link, since: Instant) -> Option<Batch> {
+fn single(registry: &Registry, node: Link) -> Option<Batch> {
     let context = registry.context();
     registry.peek(|active| {
         let mut single = Active::of_one(active.runner.clone(), active.found.clone(), node);
         single.outcome = active.outcome;
         single.order = active.order;
         single.context = context;
-        if single.runner.get().scope_timeout.is_some() {
-            single.uncommon().timers.begin(since);
+        if let Some(time) = active.look_uncommon().and_then(|rare| rare.timers.scope()) {
+            single.uncommon().timers.limit_scope(time.share());
         }
         Batch::seated(single, Counts::default())
     })

@@ -186,6 +186,7 @@ impl Batch {
         };
         active.released = true;
         if active.special {
+            active.begin_time();
             for batch in active.take_apart() {
                 batch.release();
             }
@@ -237,6 +238,7 @@ impl Batch {
         let Some(mut active) = self.active.take() else {
             return;
         };
+        active.begin_time();
         let apart = active.take_apart();
         if !apart.is_empty() {
             let registry = Registry::active(active);

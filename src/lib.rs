@@ -444,6 +444,7 @@ mod report;
 mod runner;
 mod runner_builder;
 mod scope;
+mod scope_time;
 mod signal;
 mod spare;
 pub mod spawner;

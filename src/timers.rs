@@ -8,13 +8,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::Ordering,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     registry::Registry,
     report,
     runner::Core,
+    scope_time::Member,
     spawner::{self, Found, Sleep},
 };
 
@@ -23,17 +24,10 @@ pub(crate) struct Timers {
     /// Tasks whose time began in this turn.
     fresh: BTreeMap<Duration, BTreeSet<u64>>,
     armed: Vec<Armed>,
-    /// The time of the whole batch: when it was handed over, until its sleep is made.
-    scope: Option<Scope>,
+    /// The time of all tasks of the request, if its Runner limits it.
+    scope: Option<Member>,
     /// Blocking work past its limit, which can't be stopped.
     overdue: BTreeSet<u64>,
-}
-
-enum Scope {
-    Since(Instant),
-    Armed(Sleep),
-    /// What joins now is past its time already.
-    Over,
 }
 
 struct Armed {
@@ -57,13 +51,17 @@ impl Expired {
 }
 
 impl Timers {
-    /// The batch was handed over, and its time begins.
-    pub(crate) fn begin(&mut self, since: Instant) {
-        self.scope = Some(Scope::Since(since));
+    /// The tasks of this batch have a limit together, and so have those that are split off.
+    pub(crate) fn limit_scope(&mut self, time: Member) {
+        self.scope = Some(time);
+    }
+
+    pub(crate) fn scope(&self) -> Option<&Member> {
+        self.scope.as_ref()
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.scope, Some(Scope::Over))
+        self.scope.as_ref().is_some_and(Member::is_over)
     }
 
     /// A task was polled for the first time, and is pending.
@@ -71,17 +69,23 @@ impl Timers {
         self.fresh.entry(limit).or_default().insert(task);
     }
 
-    /// A task has ended. Returns whether it was overdue.
-    pub(crate) fn end(&mut self, task: u64) -> bool {
+    /// A task has ended. Returns whether it was overdue, and the sleeps that nobody waits for any more: dropping them is
+    /// the user's code.
+    pub(crate) fn end(&mut self, task: u64) -> (bool, Vec<Sleep>) {
         for tasks in self.fresh.values_mut() {
             tasks.remove(&task);
         }
-        for armed in &mut self.armed {
+        let mut idle = Vec::new();
+        let mut index = 0;
+        while let Some(armed) = self.armed.get_mut(index) {
             armed.tasks.remove(&task);
+            if armed.tasks.is_empty() {
+                idle.push(self.armed.swap_remove(index).sleep);
+            } else {
+                index += 1;
+            }
         }
-        // The sleep of a limit that nobody is under any more is given back.
-        self.armed.retain(|armed| !armed.tasks.is_empty());
-        self.overdue.remove(&task)
+        (self.overdue.remove(&task), idle)
     }
 
     pub(crate) fn overdue(&mut self, task: u64) {
@@ -94,7 +98,7 @@ impl Timers {
 }
 
 /// A sleep on the spawner's timer, or, where that panics, on one that needs no runtime.
-fn sleep(core: &Core, found: &Found, limit: Duration) -> Sleep {
+pub(crate) fn sleep(core: &Core, found: &Found, limit: Duration) -> Sleep {
     if !core.without_timer.load(Ordering::Relaxed) {
         let sleep = report::catch(|| found.clone().with(core, |spawner| spawner.sleep(limit)));
         match sleep {
@@ -116,7 +120,7 @@ fn without_timer(core: &Core, payload: Box<dyn std::any::Any + Send>) {
 }
 
 /// Polls a sleep, and replaces one that panics.
-fn poll(core: &Core, sleep: &mut Sleep, limit: Duration, cx: &mut Context<'_>) -> bool {
+pub(crate) fn poll(core: &Core, sleep: &mut Sleep, limit: Duration, cx: &mut Context<'_>) -> bool {
     let polled = report::catch(|| sleep.poll(cx));
     polled.unwrap_or_else(|payload| {
         without_timer(core, payload);
@@ -130,11 +134,7 @@ pub(crate) fn fire(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> Ex
     let mut expired = Expired::default();
     let taken = registry.peek(|active| {
         let timers = &mut active.uncommon_if_any()?.timers;
-        let scope = match &timers.scope {
-            Some(Scope::Armed(_)) => timers.scope.take(),
-            _ => None,
-        };
-        Some((std::mem::take(&mut timers.armed), scope))
+        Some((std::mem::take(&mut timers.armed), timers.scope.take()))
     });
     let Some(Some((mut armed, scope))) = taken else {
         return expired;
@@ -147,21 +147,13 @@ pub(crate) fn fire(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> Ex
         }
         !fired
     });
-    let scope = scope.map(|mut scope| {
-        if let (Scope::Armed(sleep), Some(limit)) = (&mut scope, core.scope_timeout) {
-            if poll(core, sleep, limit, cx) {
-                expired.scope = Some(limit);
-                return Scope::Over;
-            }
-        }
-        scope
-    });
+    if let (Some(scope), Some(limit)) = (&scope, core.scope_timeout) {
+        expired.scope = scope.poll(core, limit, cx).then_some(limit);
+    }
     registry.peek(|active| {
         let timers = &mut active.uncommon().timers;
         timers.armed.append(&mut armed);
-        if scope.is_some() {
-            timers.scope = scope;
-        }
+        timers.scope = scope;
     });
     expired
 }
@@ -169,22 +161,16 @@ pub(crate) fn fire(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> Ex
 /// Makes the sleeps of what began in this turn and is still pending. Returns whether one has fired at once.
 pub(crate) fn arm(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> bool {
     let taken = registry.peek(|active| {
-        let timers = &active.look_uncommon()?.timers;
-        if timers.fresh.is_empty() && !matches!(timers.scope, Some(Scope::Since(_))) {
+        if active.look_uncommon()?.timers.fresh.is_empty() {
             return None;
         }
         let found = match &active.inbox {
             Some(inbox) => inbox.found(),
             None => active.found.clone(),
         };
-        let timers = &mut active.uncommon().timers;
-        let since = match &timers.scope {
-            Some(Scope::Since(since)) => Some(*since),
-            _ => None,
-        };
-        Some((std::mem::take(&mut timers.fresh), since, found))
+        Some((std::mem::take(&mut active.uncommon().timers.fresh), found))
     });
-    let Some(Some((fresh, since, found))) = taken else {
+    let Some(Some((fresh, found))) = taken else {
         return false;
     };
     let mut fired = false;
@@ -205,20 +191,6 @@ pub(crate) fn arm(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> boo
             tasks,
         });
     }
-    let scope = since.zip(core.scope_timeout).map(|(since, limit)| {
-        let mut sleep = sleep(core, &found, limit.saturating_sub(since.elapsed()));
-        if poll(core, &mut sleep, limit, cx) {
-            sleep = Sleep::new(std::future::ready(()));
-            fired = true;
-        }
-        Scope::Armed(sleep)
-    });
-    registry.peek(|active| {
-        let timers = &mut active.uncommon().timers;
-        timers.armed.append(&mut armed);
-        if scope.is_some() {
-            timers.scope = scope;
-        }
-    });
+    registry.peek(|active| active.uncommon().timers.armed.append(&mut armed));
     fired
 }

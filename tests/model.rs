@@ -16,9 +16,13 @@ use std::{
     rc::Rc,
     sync::{Arc, Mutex},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use after::{Handle, Order, Outcome, Overflow, Runner, Spawner, spawner::BlockingWork};
+use after::{
+    Handle, Order, Outcome, Overflow, Runner, Spawner,
+    spawner::{BlockingWork, Sleep},
+};
 use common::{Batches, balanced, poll_once, yields};
 use proptest::prelude::*;
 
@@ -93,6 +97,9 @@ enum Step {
     },
     RunBlocking,
     DropBlocking,
+    FireTimer {
+        timer: usize,
+    },
     Drain,
 }
 
@@ -136,6 +143,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => some.prop_map(|batch| Step::ReleaseHeld { batch }),
         2 => Just(Step::RunBlocking),
         1 => Just(Step::DropBlocking),
+        2 => (0..8_usize).prop_map(|timer| Step::FireTimer { timer }),
         1 => Just(Step::Drain),
     ]
 }
@@ -148,6 +156,8 @@ struct Notes {
     completed: u64,
     failed: u64,
     panicked: u64,
+    /// Closures that have returned; those past their limit count as timed out.
+    returned: u64,
     /// Of each task, how often it started.
     starts: Vec<u32>,
     /// The request and place of each plain task, in the order of starting.
@@ -271,6 +281,7 @@ struct Open {
 struct Keeps {
     batches: Batches,
     blocking: Arc<Mutex<Vec<BlockingWork>>>,
+    timers: Arc<Mutex<Vec<futures::channel::oneshot::Sender<()>>>>,
 }
 
 impl Spawner for Keeps {
@@ -281,6 +292,17 @@ impl Spawner for Keeps {
     fn spawn_blocking(&self, work: BlockingWork) {
         self.blocking.lock().unwrap().push(work);
     }
+
+    /// Fires when a step says so.
+    fn sleep(&self, _: Duration) -> Sleep {
+        let (fire, fired) = futures::channel::oneshot::channel();
+        self.timers.lock().unwrap().push(fire);
+        Sleep::new(async move {
+            if fired.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -289,6 +311,9 @@ enum Limits {
     Running,
     Shed,
     Backpressure,
+    TaskTimeout,
+    ScopeTimeout,
+    AllTogether,
 }
 
 struct Machine {
@@ -315,6 +340,14 @@ impl Machine {
                 .max_waiting(3)
                 .overflow(Overflow::Shed),
             Limits::Backpressure => builder.max_running(2).max_waiting(3),
+            Limits::TaskTimeout => builder.task_timeout(Duration::from_secs(1)),
+            Limits::ScopeTimeout => builder.scope_timeout(Duration::from_secs(1)),
+            Limits::AllTogether => builder
+                .max_running(2)
+                .max_waiting(3)
+                .overflow(Overflow::Shed)
+                .task_timeout(Duration::from_secs(1))
+                .scope_timeout(Duration::from_secs(2)),
         };
         Machine {
             runner: builder.build(),
@@ -372,6 +405,15 @@ impl Machine {
             Step::RunBlocking => {
                 let work = self.spawner.blocking.lock().unwrap().pop();
                 work.into_iter().for_each(BlockingWork::run);
+            }
+            Step::FireTimer { timer } => {
+                let mut timers = self.spawner.timers.lock().unwrap();
+                if timer < timers.len() {
+                    let fire = timers.swap_remove(timer);
+                    drop(timers);
+                    // An error: its sleep was given up.
+                    let _ = fire.send(());
+                }
             }
             Step::DropBlocking => drop(self.spawner.blocking.lock().unwrap().pop()),
             Step::Drain => {
@@ -464,7 +506,7 @@ impl Machine {
                 Manner::Blocking => task.defer_blocking(move || {
                     life.starts(None);
                     assert!(after::in_scope());
-                    life.notes.lock().unwrap().completed += 1;
+                    life.notes.lock().unwrap().returned += 1;
                 }),
             }
             None
@@ -531,10 +573,18 @@ impl Machine {
         assert_eq!(stats.pending, 0, "{stats:?}");
         assert_eq!(stats.deferred, notes.made);
         assert_eq!(
-            (stats.completed, stats.failed, stats.panicked),
-            (notes.completed, notes.failed, notes.panicked),
+            (stats.failed, stats.panicked),
+            (notes.failed, notes.panicked),
             "{stats:?}"
         );
+        let completed = stats.completed - notes.completed;
+        assert!(completed <= notes.returned, "{stats:?}");
+        if !matches!(
+            self.limits,
+            Limits::TaskTimeout | Limits::ScopeTimeout | Limits::AllTogether
+        ) {
+            assert_eq!((completed, stats.timed_out), (notes.returned, 0));
+        }
         assert_eq!(
             notes.dropped, notes.made,
             "every task is dropped exactly once"
@@ -595,6 +645,9 @@ proptest! {
             Just(Limits::Running),
             Just(Limits::Shed),
             Just(Limits::Backpressure),
+            Just(Limits::TaskTimeout),
+            Just(Limits::ScopeTimeout),
+            Just(Limits::AllTogether),
         ],
         program in prop::collection::vec(steps(), 1..60),
     ) {

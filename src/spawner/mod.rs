@@ -45,7 +45,7 @@ pub use self::threads::Threads;
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use self::tokio::Tokio;
 
-use crate::{batch::Batch, runner::Core};
+use crate::{batch::Batch, report, runner::Core};
 
 /// Runs batches.
 ///
@@ -117,19 +117,33 @@ pub(crate) fn sleep_without_runtime(duration: Duration) -> Sleep {
 /// }
 /// ```
 pub struct Sleep {
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// `None` once it is dropped.
+    future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Sleep {
     /// From any future that resolves when the time is over.
     pub fn new(future: impl Future<Output = ()> + Send + 'static) -> Self {
         Sleep {
-            future: Box::pin(future),
+            future: Some(Box::pin(future)),
         }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.future.as_mut().poll(cx)
+        match &mut self.future {
+            Some(future) => future.as_mut().poll(cx),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        // Its destructor is the user's code, and runs wherever a time limit is given up.
+        let future = self.future.take();
+        if let Err(payload) = report::catch(|| drop(future)) {
+            report::unnamed_panicked("a sleep", payload);
+        }
     }
 }
 
