@@ -11,7 +11,7 @@ use crate::{
     task::{TaskResult, blocking_node, outside_scope},
 };
 
-/// A task about to be deferred; made by [`task`] and [`Handle::task`].
+/// A task about to be deferred; made by [`task`](crate::task()) and [`Handle::task`].
 ///
 /// Dropping it does nothing.
 #[must_use = "a task builder does nothing until one of its `defer` methods is called"]

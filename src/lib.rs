@@ -306,8 +306,8 @@
 //!
 //! - A [`Scope`] has a place for its output, so it is `Send` only if the request *and its output* are, as in `join!`,
 //!   with limits or without.
-//! - A task that awaits what it has deferred itself keeps its permit, and its place, meanwhile. With `max_running(1)` or
-//!   [`Order::Sequential`] it hangs until its time limit, and for ever if it has none.
+//! - A task that awaits what it has deferred itself keeps its permit, and its place, meanwhile. With `max_running(1)`
+//!   or [`Order::Sequential`] it hangs until its time limit, and for ever if it has none.
 //!
 //! **Observation.** An [`Observer`] is told of each task: deferred, started (how long it has waited), finished (how,
 //! how long it ran, its longest poll). Each deferred task has exactly one `finished`. Several may watch, and a panic of

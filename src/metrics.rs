@@ -76,7 +76,8 @@ impl Observer for Metrics {
         let task = event.task.name.to_owned();
         counter!("after_tasks_finished_total", "task" => task.clone(), "end" => end).increment(1);
         gauge!("after_tasks_pending").decrement(1.0);
-        if !matches!(event.end, TaskEnd::Discarded | TaskEnd::Lost) {
+        // What was never polled has not run.
+        if !event.ran.is_zero() {
             histogram!("after_task_running_seconds", "task" => task).record(event.ran);
         }
     }

@@ -122,8 +122,8 @@ pub(crate) fn lost(losses: &Gathered) {
     }
     let tasks = if count == 1 { "task" } else { "tasks" };
     line(format_args!(
-        "after: {count} {tasks} lost, dropped unfinished: {names}; if their runtime has gone, await `after::shutdown` \
-         before it goes"
+        "after: {count} {tasks} lost, dropped unfinished: {names}; a limit shed them, or their runtime has gone: await \
+         `after::shutdown` before it goes"
     ));
 }
 

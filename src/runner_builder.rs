@@ -59,7 +59,7 @@ impl RunnerBuilder {
         self
     }
 
-    /// How the tasks of a scope run beside each other, unless [`Scope::order`] says otherwise. Default:
+    /// How the tasks of a scope run beside each other, unless [`Scope::order`](crate::Scope::order) says otherwise. Default:
     /// [`Order::Concurrent`].
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
@@ -130,7 +130,7 @@ impl RunnerBuilder {
         self
     }
 
-    /// Adds a hook that wraps every task. It runs at the call of `defer`, where the caller's span, Sentry hub or baggage
+    /// Adds a hook that wraps every task; of a closure for the blocking pool it wraps the half that waits for it. It runs at the call of `defer`, where the caller's span, Sentry hub or baggage
     /// is current. Of several hooks the one added first is innermost.
     ///
     /// If it panics, the caller of `defer` does not notice: the task counts as panicked.

@@ -53,8 +53,8 @@ pin_project_lite::pin_project! {
     /// inner future is dropped as soon as it resolves, before the hand-over. Scopes nest: the innermost collects.
     ///
     /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a scope that has
-    /// collected something resolves when there is room for its tasks. It keeps the output meanwhile, so it is `Send` only
-    /// if the output is, as in `join!`.
+    /// collected something resolves when there is room for its tasks. It keeps the output meanwhile, so a scope is `Send`
+    /// only if its output is, on every Runner, as in `join!`.
     ///
     /// Dropping it before the end drops the inner future and hands over, with [`Outcome::Cancelled`]. This never panics:
     /// a panic of the inner future's destructor is caught there and reported.

@@ -38,13 +38,14 @@ use crate::{
     batch::Batch,
     observer::{Finished, Observer, TaskEnd},
     runner::Runner,
-    spawner::{self, Spawner},
+    spawner::{self, BlockingWork, Sleep, Spawner},
     stats::{Stats, Unfinished},
 };
 
 /// A [`Spawner`] that keeps what it is given, until [`run`](Recorder::run).
 ///
-/// Clones share what they keep. Blocking work runs on the default pool, when its task is run. What is never run is lost
+/// Clones share what they keep. Blocking work and time limits are those of the runtime that runs the test, as
+/// [`detect`](spawner::detect) finds it: tokio's paused clock is obeyed. What is never run is lost
 /// when the last clone is dropped; a Runner of the user's that has a clone for its spawner is kept by what that keeps.
 #[derive(Clone, Default)]
 pub struct Recorder {
@@ -64,6 +65,14 @@ impl Spawner for Keeper {
         if let Some(kept) = self.kept.upgrade() {
             keep(&kept, batch);
         }
+    }
+
+    fn spawn_blocking(&self, work: BlockingWork) {
+        spawner::detect().spawn_blocking(work);
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        spawner::detect().sleep(duration)
     }
 }
 
@@ -127,7 +136,8 @@ impl Recorder {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The names of all tasks that were recorded so far, run or not, in the order of deferral within each request.
+    /// The names of all tasks that were recorded so far, run or not, in the order of deferral within each batch: what is
+    /// [`spawned`](crate::TaskBuilder::spawned) is a batch of its own, and comes before the others of its request.
     ///
     /// An unnamed task has its type's name. What a task defers while it runs is part of its batch, and not among them.
     pub fn names(&self) -> Vec<&'static str> {
@@ -155,7 +165,8 @@ impl Recorder {
     ///
     /// # Panics
     ///
-    /// If a task failed or panicked, when all have ended, naming them. Of a Runner that is not this recorder's
+    /// If a task failed or panicked, when all have ended, naming them. Tasks that timed out or were lost are in the
+    /// [`Stats`] alone. Of a Runner that is not this recorder's
     /// [own](Recorder::runner) it knows that some failed, not which.
     pub async fn run(&self) {
         let (before, after) = self.run_all().await;
@@ -282,6 +293,14 @@ impl Drop for Running<'_> {
 impl Spawner for Recorder {
     fn spawn(&self, batch: Batch) {
         keep(&self.kept, batch);
+    }
+
+    fn spawn_blocking(&self, work: BlockingWork) {
+        spawner::detect().spawn_blocking(work);
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        spawner::detect().sleep(duration)
     }
 }
 

@@ -391,8 +391,9 @@ impl Machine {
                 self.handles[handle].defer(run(life, body, 0, None));
             }
             Step::Finish { request, end } => self.finish(request, end),
-            Step::PollBatch { batch } if batch < self.batches.len() => {
-                if poll_once(Pin::new(&mut self.batches[batch])).is_ready() {
+            Step::PollBatch { batch } => {
+                let polled = self.batches.get_mut(batch);
+                if polled.is_some_and(|batch| poll_once(Pin::new(batch)).is_ready()) {
                     drop(self.batches.swap_remove(batch));
                 }
             }
@@ -624,7 +625,7 @@ fn keep_quiet() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if info.payload_as_str() != Some("told to") {
+            if info.payload().downcast_ref() != Some(&"told to") {
                 before(info);
             }
         }));

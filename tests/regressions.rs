@@ -114,8 +114,9 @@ fn a_waker_that_panics_costs_other_waiters_nothing() {
     let (counter, counts) = CountingWaker::new();
     let mut first = Box::pin(runner.drain());
     let mut second = Box::pin(runner.drain());
-    let mut stopping = now_or_never(runner.scope(async { after::stopping() }));
-    let mut also = now_or_never(runner.scope(async { after::stopping() }));
+    let of_this_runner = || now_or_never(runner.scope(async { Some(after::stopping()) }));
+    let mut stopping = of_this_runner().unwrap();
+    let mut also = of_this_runner().unwrap();
     assert!(poll_with(&mut first, &panics).is_pending());
     assert!(poll_with(&mut second, &counts).is_pending());
     assert!(poll_with(&mut stopping, &panics).is_pending());

@@ -469,7 +469,8 @@ fn defer_outside_a_scope_panics_at_the_callers_line() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let location = info.location().unwrap();
-        let message = info.payload_as_str().unwrap_or_default().to_string();
+        let message = info.payload().downcast_ref::<String>();
+        let message = message.cloned().unwrap_or_default();
         SEEN.set(Some((location.file().into(), location.line(), message)));
         before(info);
     }));

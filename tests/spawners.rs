@@ -8,7 +8,9 @@ use std::sync::{
 };
 
 use after::{Batch, Runner, Spawner, spawner};
-use common::{Log, balanced};
+#[cfg(feature = "tokio")]
+use common::Log;
+use common::balanced;
 
 /// The name of the thread that runs a task of a Runner with this spawner.
 fn thread_of_a_task(runner: Runner) -> String {

@@ -147,7 +147,8 @@ fn every_public_name_is_there() {
         let handle: Handle = after::handle();
         handle.defer(async {});
         let _: u8 = handle.sync_scope(|| 1);
-        let _: Attached<_> = handle.scope(async {});
+        let attached: Attached<_> = handle.scope(async {});
+        attached.await;
         let builder: TaskBuilder = handle.task("name").key(String::from("key"));
         builder.defer_blocking(|| ());
         after::task("name").key("key").defer(async {});

@@ -175,6 +175,24 @@ fn what_is_never_run_is_lost_with_the_recorder() {
     });
 }
 
+/// Time limits of recorded tasks go by the paused clock too.
+#[cfg(feature = "tokio")]
+#[tokio::test(start_paused = true)]
+async fn time_limits_obey_a_paused_clock() {
+    let (_, recorder) = capture(async {
+        let slow = tokio::time::sleep(Duration::from_secs(60));
+        after::task("slow")
+            .timeout(Duration::from_secs(10))
+            .defer(slow);
+        after::defer_blocking(|| ());
+    })
+    .await;
+    let started = tokio::time::Instant::now();
+    let stats = recorder.run_within(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((stats.timed_out, stats.completed), (1, 1));
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+}
+
 /// With tokio's clock paused hours pass at once, and `run_within` measures real time.
 #[cfg(feature = "tokio")]
 #[tokio::test(start_paused = true)]
