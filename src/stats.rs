@@ -60,8 +60,9 @@ impl Stats {
 /// # use std::time::Duration;
 /// # futures::executor::block_on(async {
 /// let runner = after::Runner::builder().build();
+/// let (_answer, question) = futures::channel::oneshot::channel::<()>();
 /// runner
-///     .scope(async { after::task("stuck").defer(std::future::pending::<()>()) })
+///     .scope(async { after::task("stuck").defer(question) })
 ///     .await;
 /// let report = runner.shutdown(Duration::from_millis(20)).await;
 /// assert_eq!(report.unfinished()[0].name, "stuck");
