@@ -27,10 +27,11 @@ use coarsetime::Instant;
 
 use crate::{
     losses::Losses,
-    node::{Node, Queue, Work},
+    node::Queue,
+    roster::Entry,
     runner::RunnerRef,
     signal::{Signal, Waiter},
-    stats::{ShutdownReport, Stats, Unfinished},
+    stats::{ShutdownReport, Stats},
 };
 
 /// Changes of an account, gathered before they are published.
@@ -52,7 +53,7 @@ impl Counts {
     }
 
     #[inline]
-    fn add(&mut self, other: Counts) {
+    pub(crate) fn add(&mut self, other: Counts) {
         self.deferred += other.deferred;
         self.completed += other.completed;
         self.failed += other.failed;
@@ -104,35 +105,6 @@ struct Books {
     entries: Vec<Entry>,
     vacant: Vec<u32>,
 }
-
-/// One unfinished batch on the roster. A vacant one keeps its memory for the next.
-struct Entry {
-    since: Option<Instant>,
-    /// In ascending order of `sequence`; what has finished is marked, and removed when it is more than half.
-    tasks: Vec<Named>,
-    finished: usize,
-}
-
-struct Named {
-    sequence: u64,
-    name: &'static str,
-    location: &'static Location<'static>,
-    finished: bool,
-}
-
-impl Named {
-    fn new(node: &Node<dyn Work>) -> Self {
-        Named {
-            sequence: node.sequence(),
-            name: node.name(),
-            location: node.location(),
-            finished: false,
-        }
-    }
-}
-
-/// A vacant entry with room for more tasks than this gives its memory back.
-const KEPT_CAPACITY: usize = 64;
 
 /// A batch's place on the roster: which shard, which entry.
 #[derive(Clone, Copy)]
@@ -254,17 +226,11 @@ impl Account {
             let index = match books.vacant.pop() {
                 Some(index) => index,
                 None => {
-                    books.entries.push(Entry {
-                        since: None,
-                        tasks: Vec::new(),
-                        finished: 0,
-                    });
+                    books.entries.push(Entry::default());
                     (books.entries.len() - 1) as u32
                 }
             };
-            let entry = &mut books.entries[index as usize];
-            entry.since = Some(since);
-            tasks.for_each(|node| entry.tasks.push(Named::new(node)));
+            books.entries[index as usize].occupy(since, tasks);
             index
         });
         Seat {
@@ -285,7 +251,7 @@ impl Account {
             books.counts.add(counts);
             let entry = &mut books.entries[seat.entry as usize];
             entry.finish(finished);
-            joined.for_each(|node| entry.tasks.push(Named::new(node)));
+            entry.join(joined);
         });
     }
 
@@ -294,26 +260,19 @@ impl Account {
     pub(crate) fn vacate(&self, seat: Seat, counts: Counts) {
         self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
-            let entry = &mut books.entries[seat.entry as usize];
-            entry.since = None;
-            entry.finished = 0;
-            entry.tasks.clear();
-            if entry.tasks.capacity() > KEPT_CAPACITY {
-                entry.tasks = Vec::new();
-            }
+            books.entries[seat.entry as usize].vacate();
             books.vacant.push(seat.entry);
         });
     }
 
     /// How long ago a batch was handed over.
     pub(crate) fn age(&self, seat: Seat) -> Duration {
-        let since = self.lock(seat.shard as usize).entries[seat.entry as usize].since;
         let now = Instant::now_without_cache_update();
-        since.map_or(Duration::ZERO, |since| now.duration_since(since).into())
+        self.lock(seat.shard as usize).entries[seat.entry as usize].age(now)
     }
 
-    pub(crate) fn stats(&self) -> Stats {
-        self.total(&self.lock_all()).into()
+    pub(crate) fn counts(&self) -> Counts {
+        self.total(&self.lock_all())
     }
 
     /// Resolves at the first moment, from the call on, with nothing pending.
@@ -361,22 +320,8 @@ impl Account {
     pub(crate) fn report(&self, limit: Duration) -> ShutdownReport {
         let all = self.lock_all();
         let now = Instant::now_without_cache_update();
-        let mut unfinished = Vec::new();
-        for entry in all.iter().flat_map(|books| &books.entries) {
-            let Some(since) = entry.since else { continue };
-            let age = now.duration_since(since).into();
-            unfinished.extend(
-                entry
-                    .tasks
-                    .iter()
-                    .filter(|task| !task.finished)
-                    .map(|task| Unfinished {
-                        name: task.name,
-                        location: task.location,
-                        age,
-                    }),
-            );
-        }
+        let entries = all.iter().flat_map(|books| &books.entries);
+        let mut unfinished: Vec<_> = entries.flat_map(|entry| entry.unfinished(now)).collect();
         let stats = self.total(&all).into();
         drop(all);
         // The oldest first: it is the likeliest to be stuck.
@@ -396,25 +341,6 @@ impl From<Counts> for Stats {
             discarded: counts.discarded,
             lost: counts.lost,
             pending: counts.pending(),
-        }
-    }
-}
-
-impl Entry {
-    fn finish(&mut self, finished: impl Iterator<Item = u64>) {
-        for sequence in finished {
-            if let Ok(index) = self
-                .tasks
-                .binary_search_by_key(&sequence, |task| task.sequence)
-            {
-                self.tasks[index].finished = true;
-                self.finished += 1;
-            }
-        }
-        if self.finished > KEPT_CAPACITY && self.finished > self.tasks.len() / 2 {
-            self.tasks.retain(|task| !task.finished);
-            self.tasks.shrink_to(KEPT_CAPACITY);
-            self.finished = 0;
         }
     }
 }

@@ -5,8 +5,11 @@ use crate::turn::MOST_POLLS;
 /// The sequence numbers of the tasks that ended in this turn, while the batch has not.
 #[derive(Default)]
 pub(crate) struct Finished {
-    // Made by the first: a batch of one task never needs it.
-    sequences: Option<[u64; MOST_POLLS]>,
+    /// A run of numbers, `first..first + run`: nearly always this is all.
+    first: u64,
+    run: u64,
+    // Those outside the run. Made by the first of them: most batches never need it.
+    others: Option<[u64; MOST_POLLS]>,
     len: usize,
     /// A time limit may end more than a turn polls.
     more: Vec<u64>,
@@ -15,11 +18,19 @@ pub(crate) struct Finished {
 impl Finished {
     #[inline]
     pub(crate) fn push(&mut self, sequence: u64) {
-        match self
-            .sequences
-            .get_or_insert([0; MOST_POLLS])
-            .get_mut(self.len)
-        {
+        if self.run == 0 {
+            self.first = sequence;
+        }
+        if sequence == self.first + self.run {
+            self.run += 1;
+        } else {
+            self.push_other(sequence);
+        }
+    }
+
+    fn push_other(&mut self, sequence: u64) {
+        let others = self.others.get_or_insert([0; MOST_POLLS]);
+        match others.get_mut(self.len) {
             Some(place) => {
                 *place = sequence;
                 self.len += 1;
@@ -29,13 +40,14 @@ impl Finished {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.run == 0
     }
 
     pub(crate) fn take(&mut self) -> impl Iterator<Item = u64> {
-        let len = std::mem::take(&mut self.len);
-        let sequences = self.sequences.take().unwrap_or([0; MOST_POLLS]);
-        let more = std::mem::take(&mut self.more);
-        sequences.into_iter().take(len).chain(more)
+        let finished = std::mem::take(self);
+        let run = finished.first..finished.first + finished.run;
+        let others = finished.others.unwrap_or([0; MOST_POLLS]);
+        run.chain(others.into_iter().take(finished.len))
+            .chain(finished.more)
     }
 }

@@ -441,6 +441,7 @@ mod outcome;
 mod ready;
 mod registry;
 mod report;
+mod roster;
 mod runner;
 mod runner_builder;
 mod scope;

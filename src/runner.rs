@@ -13,7 +13,7 @@ use std::{
 use futures_timer::Delay;
 
 use crate::{
-    account::Account,
+    account::{Account, Counts},
     current,
     error::InstallError,
     hook::{TaskFuture, TaskOutput},
@@ -166,12 +166,16 @@ impl Runner {
     ///
     /// What the scope or batch that is current on this thread has done so far is in it.
     pub fn stats(&self) -> Stats {
+        self.counts().into()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
         current::with(|registry| {
             if let Some(registry) = registry {
                 registry.publish();
             }
         });
-        self.core.account.stats()
+        self.core.account.counts()
     }
 
     /// Waits for the first moment with nothing pending.

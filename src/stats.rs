@@ -18,7 +18,7 @@ use std::{fmt, panic::Location, time::Duration};
 /// # });
 /// ```
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Tasks given to `defer`.
     pub deferred: u64,
@@ -38,20 +38,6 @@ pub struct Stats {
     pub lost: u64,
     /// All others: collected, waiting, or running.
     pub pending: u64,
-}
-
-impl Stats {
-    /// The account of several Runners.
-    pub(crate) fn add(&mut self, other: &Stats) {
-        self.deferred += other.deferred;
-        self.completed += other.completed;
-        self.failed += other.failed;
-        self.panicked += other.panicked;
-        self.timed_out += other.timed_out;
-        self.discarded += other.discarded;
-        self.lost += other.lost;
-        self.pending += other.pending;
-    }
 }
 
 /// A task that had not ended when a [`shutdown`](crate::shutdown()) reached its limit.

@@ -35,6 +35,7 @@ use std::{
 };
 
 use crate::{
+    account::Counts,
     batch::Batch,
     observer::{Finished, Observer, TaskEnd},
     runner::Runner,
@@ -171,7 +172,7 @@ impl Recorder {
     pub async fn run(&self) {
         let (before, after) = self.run_all().await;
         let failures = mem::take(&mut self.lock().failures);
-        let bad = |stats: &Stats| stats.failed + stats.panicked;
+        let bad = |counts: &Counts| counts.failed + counts.panicked;
         let unnamed = bad(&after)
             .saturating_sub(bad(&before))
             .saturating_sub(failures.len() as u64);
@@ -206,8 +207,8 @@ impl Recorder {
         let mut run = Box::pin(self.run_all());
         let mut timer = spawner::sleep_without_runtime(limit);
         let ended = poll_fn(|cx| {
-            if let Poll::Ready((_, stats)) = run.as_mut().poll(cx) {
-                return Poll::Ready(Some(stats));
+            if let Poll::Ready((_, counts)) = run.as_mut().poll(cx) {
+                return Poll::Ready(Some(Stats::from(counts)));
             }
             timer.poll(cx).map(|()| None)
         })
@@ -226,15 +227,15 @@ impl Recorder {
         })
     }
 
-    /// Runs everything; gives the stats of all Runners concerned, before and after.
-    async fn run_all(&self) -> (Stats, Stats) {
+    /// Runs everything; gives the counts of all Runners concerned, added up, before and after.
+    async fn run_all(&self) -> (Counts, Counts) {
         let mut running = Running {
             recorder: self,
             batches: Vec::new(),
         };
-        let mut runners: Vec<(Runner, Stats)> = Vec::new();
+        let mut runners: Vec<(Runner, Counts)> = Vec::new();
         if let Some(runner) = self.runner.get() {
-            runners.push((runner.clone(), runner.stats()));
+            runners.push((runner.clone(), runner.counts()));
         }
         poll_fn(|cx| {
             loop {
@@ -243,8 +244,8 @@ impl Recorder {
                     let runner = batch.runner();
                     if let Some(runner) = runner {
                         if !runners.iter().any(|(known, _)| known.is(&runner)) {
-                            let stats = runner.stats();
-                            runners.push((runner, stats));
+                            let counts = runner.counts();
+                            runners.push((runner, counts));
                         }
                     }
                 }
@@ -266,11 +267,11 @@ impl Recorder {
         })
         .await;
         drop(running);
-        let mut before = Stats::default();
-        let mut after = Stats::default();
-        for (runner, stats) in runners {
-            before.add(&stats);
-            after.add(&runner.stats());
+        let mut before = Counts::default();
+        let mut after = Counts::default();
+        for (runner, counts) in runners {
+            before.add(counts);
+            after.add(runner.counts());
         }
         (before, after)
     }

@@ -9,9 +9,11 @@ use std::{
 };
 
 use after::{
-    Attached, Batch, BoxError, Handle, Held, InstallError, Order, Outcome, Runner, RunnerBuilder,
-    Scope, ShutdownReport, Spawner, Stats, Stopping, TaskBuilder, TaskResult, TryDeferError,
+    Attached, Batch, BoxError, Deferred, Finished, Handle, Held, InstallError, Observer, Order,
+    Outcome, Overflow, Runner, RunnerBuilder, Scope, ShutdownReport, Spawner, Started, Stats,
+    Stopping, TaskBuilder, TaskEnd, TaskFuture, TaskInfo, TaskOutput, TaskResult, TryDeferError,
     Unfinished, context, spawner,
+    testing::{Recorder, Stuck},
 };
 
 fn send<T: Send>() {}
@@ -200,4 +202,89 @@ fn every_public_name_is_there() {
     };
     fn resolves_to<T>(_: &impl Future<Output = T>) {}
     resolves_to::<u8>(&program);
+}
+
+/// The names that production brings: conditions, limits, watching, the test kit.
+#[test]
+fn every_name_for_production_is_there() {
+    struct Watches;
+    impl Observer for Watches {
+        fn deferred(&self, event: &Deferred<'_>) {
+            let _: &TaskInfo<'_> = &event.task;
+        }
+        fn started(&self, event: &Started<'_>) {
+            let _: (&str, Duration) = (event.task.name, event.waited);
+        }
+        fn finished(&self, event: &Finished<'_>) {
+            let _: (&'static Location<'static>, Option<Outcome>, bool) =
+                (event.task.location, event.task.outcome, event.task.blocking);
+            let _: (Duration, Duration) = (event.ran, event.longest_poll);
+            match event.end {
+                TaskEnd::Failed(error) => drop(error.to_string()),
+                TaskEnd::Panicked(payload) => drop(payload.is::<&str>()),
+                TaskEnd::Completed | TaskEnd::TimedOut | TaskEnd::Discarded | TaskEnd::Lost => {}
+                _ => {}
+            }
+        }
+    }
+    let second = Duration::from_secs(1);
+    let builder = Runner::builder()
+        .task_timeout(second)
+        .scope_timeout(second)
+        .max_running(1)
+        .max_waiting(1)
+        .overflow(Overflow::Shed)
+        .observer(Watches)
+        .on_defer(|task: TaskFuture| {
+            TaskFuture::new(async move {
+                let output: TaskOutput = task.await;
+                output
+            })
+        });
+    #[cfg(feature = "tracing")]
+    let builder = builder
+        .on_defer(after::tracing::in_current_span)
+        .on_defer(after::tracing::following_current_span);
+    #[cfg(feature = "metrics")]
+    let builder = builder.observer(after::metrics::Metrics::default());
+    let runner = builder.build();
+    debug::<TaskFuture>();
+    debug::<TaskOutput>();
+    debug::<spawner::Sleep>();
+    send::<TaskFuture>();
+    let _: spawner::Sleep = spawner::Sleep::new(async {});
+    let _: [Order; 3] = [Order::Concurrent, Order::Sequential, Order::Parallel];
+    let _: [Overflow; 2] = [Overflow::Backpressure, Overflow::Shed];
+    let request = runner.scope(async {
+        let never: fn(Outcome) -> bool = |_| false;
+        for builder in [
+            after::task("a").on_success(),
+            after::task("b").on_failure(),
+            after::task("c").when(never),
+            after::task("d").timeout(second),
+            after::task("e").spawned(),
+        ] {
+            builder.defer(async {});
+        }
+    });
+    drop(request);
+    let kit = async {
+        let (_, recorder): ((), Recorder) = after::testing::capture(async {}).await;
+        let _: (Vec<&'static str>, usize, bool, bool) = (
+            recorder.names(),
+            recorder.len(),
+            recorder.is_empty(),
+            recorder.contains("a"),
+        );
+        recorder.run().await;
+        let ran: Result<Stats, Stuck> = recorder.run_within(second).await;
+        drop(ran.map_err(|stuck| stuck.unfinished().len()));
+        let _: Runner = Recorder::new().runner();
+    };
+    drop(kit);
+    spawner::<Recorder>();
+    clone::<Recorder>();
+    debug::<Recorder>();
+    error::<Stuck>();
+    clone::<Stuck>();
 }

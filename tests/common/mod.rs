@@ -44,35 +44,30 @@ pub const TABLE: &[Runtime] = &[
 ];
 
 impl Runtime {
-    /// A Runner of its own, and `test` run to its end on the runtime.
-    pub fn run<F: Future>(self, test: impl FnOnce(Runner) -> F) -> F::Output {
+    /// Runs `test` to its end on the runtime.
+    pub fn run<F: Future>(self, test: F) -> F::Output {
         match self {
             #[cfg(feature = "tokio")]
             Runtime::TokioCurrentThread => tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap()
-                .block_on(test(Runner::builder().build())),
+                .block_on(test),
             #[cfg(feature = "tokio")]
             Runtime::TokioMultiThread => tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()
                 .build()
                 .unwrap()
-                .block_on(test(Runner::builder().build())),
+                .block_on(test),
             #[cfg(feature = "smol")]
-            Runtime::Smol => smol::block_on(test(Runner::new(spawner::Smol))),
+            Runtime::Smol => smol::block_on(test),
             #[cfg(feature = "async-std")]
-            Runtime::AsyncStd => async_std::task::block_on(test(Runner::new(spawner::AsyncStd))),
-            Runtime::Threads => {
-                futures::executor::block_on(test(Runner::new(spawner::Threads::default())))
-            }
-            Runtime::BlockOn => futures::executor::block_on(test(Runner::builder().build())),
+            Runtime::AsyncStd => async_std::task::block_on(test),
+            Runtime::Threads | Runtime::BlockOn => futures::executor::block_on(test),
         }
     }
-}
 
-impl Runtime {
     /// For a Runner that runs here and is configured by the test.
     pub fn builder(self) -> RunnerBuilder {
         match self {
@@ -95,7 +90,7 @@ macro_rules! every_builder {
             use super::*;
 
             fn on(runtime: $crate::common::Runtime) {
-                runtime.run(|_| async move {
+                runtime.run(async move {
                     let $builder = runtime.builder();
                     $body
                 });
@@ -138,53 +133,18 @@ macro_rules! every_builder {
     )*};
 }
 
-/// Writes each test once and runs it on every runtime of the table.
+/// Writes each test once and runs it on every runtime of the table, with a Runner there.
 #[macro_export]
 macro_rules! every_runtime {
-    ($( $(#[$meta:meta])* async fn $name:ident($runner:ident) $body:block )*) => {$(
-        $(#[$meta])*
-        mod $name {
-            use super::*;
-
-            fn on(runtime: $crate::common::Runtime) {
-                runtime.run(|$runner: after::Runner| async move { $body });
+    ($( $(#[$meta:meta])* async fn $name:ident($runner:ident) $body:block )*) => {
+        $crate::every_builder! {$(
+            $(#[$meta])*
+            async fn $name(builder) {
+                let $runner = builder.build();
+                $body
             }
-
-            #[cfg(feature = "tokio")]
-            #[test]
-            fn on_tokio_current_thread() {
-                on($crate::common::Runtime::TokioCurrentThread);
-            }
-
-            #[cfg(feature = "tokio")]
-            #[test]
-            fn on_tokio_multi_thread() {
-                on($crate::common::Runtime::TokioMultiThread);
-            }
-
-            #[cfg(feature = "smol")]
-            #[test]
-            fn on_smol() {
-                on($crate::common::Runtime::Smol);
-            }
-
-            #[cfg(feature = "async-std")]
-            #[test]
-            fn on_async_std() {
-                on($crate::common::Runtime::AsyncStd);
-            }
-
-            #[test]
-            fn on_threads() {
-                on($crate::common::Runtime::Threads);
-            }
-
-            #[test]
-            fn on_a_bare_block_on() {
-                on($crate::common::Runtime::BlockOn);
-            }
-        }
-    )*};
+        )*}
+    };
 }
 
 /// Polls once with a waker that does nothing.
