@@ -99,6 +99,10 @@ pub trait Spawner: Send + Sync + 'static {
 }
 
 pub(crate) fn sleep_without_runtime(duration: Duration) -> Sleep {
+    // No time is now, and not when the timer's thread comes by.
+    if duration.is_zero() {
+        return Sleep::new(std::future::ready(()));
+    }
     // Further away than the clock reaches is never.
     match Instant::now().checked_add(duration) {
         Some(_) => Sleep::new(Delay::new(duration)),
