@@ -99,6 +99,12 @@ impl TaskBuilder {
 
     /// Runs the task only if the request has not finished: it failed, was cancelled, or panicked. See
     /// [`on_success`](TaskBuilder::on_success).
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("alarm").on_failure().defer(async { println!("telling somebody") });
+    /// # }));
+    /// ```
     pub fn on_failure(self) -> Self {
         self.when(|outcome| !outcome.is_success())
     }

@@ -127,11 +127,21 @@ static GLOBAL: OnceLock<Runner> = OnceLock::new();
 
 impl Runner {
     /// A Runner on this spawner, all else by default.
+    ///
+    /// ```
+    /// let runner = after::Runner::new(after::spawner::Threads::default());
+    /// assert_eq!(runner.stats().deferred, 0);
+    /// ```
     pub fn new(spawner: impl Spawner) -> Runner {
         Runner::builder().spawner(spawner).build()
     }
 
     /// A Runner to be configured.
+    ///
+    /// ```
+    /// let runner = after::Runner::builder().order(after::Order::Sequential).build();
+    /// # drop(runner);
+    /// ```
     pub fn builder() -> RunnerBuilder {
         RunnerBuilder::new()
     }

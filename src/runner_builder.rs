@@ -119,6 +119,13 @@ impl RunnerBuilder {
 
     /// What happens when [`max_waiting`](RunnerBuilder::max_waiting) tasks wait already. Default:
     /// [`Overflow::Backpressure`].
+    ///
+    /// ```
+    /// use after::{Overflow, Runner};
+    ///
+    /// let runner = Runner::builder().max_running(8).max_waiting(100).overflow(Overflow::Shed).build();
+    /// # drop(runner);
+    /// ```
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
