@@ -135,15 +135,7 @@ impl Batch {
         if !active.special {
             return None;
         }
-        self.room_of(active)
-    }
-
-    #[cold]
-    fn room_of(&self, active: &Active) -> Option<Room> {
-        let limit = active.runner.get().limit.as_ref()?;
-        // In a deferred task a scope would wait for what its own parent holds.
-        let in_a_task = crate::outcome::outcome().is_some();
-        (limit.pushes_back() && !in_a_task).then(|| limit.room(self.len()))
+        active.runner.get().room(self.len())
     }
 
     /// As `release`, with room that was promised.

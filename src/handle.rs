@@ -156,7 +156,8 @@ impl Handle {
         self.inbox.found()
     }
 
-    fn registry(&self) -> Registry {
+    /// A registry that brings what it collects to this handle's scope.
+    pub(crate) fn registry(&self) -> Registry {
         Registry::active(Active::attached(
             self.inbox.runner.clone(),
             self.inbox.clone(),

@@ -8,6 +8,8 @@
 
 use std::{borrow::Cow, cell::Cell, sync::Arc};
 
+#[cfg(feature = "tower")]
+use crate::limit::Room;
 use crate::{
     active::Active,
     context::Context,
@@ -228,6 +230,34 @@ impl Registry {
             None if active.outcome.is_some() => Err(change),
             None => Ok(apply(&mut active.context, change)),
         })
+    }
+
+    /// Whether anything was deferred or set here, or a handle taken.
+    #[cfg(feature = "tower")]
+    pub(crate) fn is_used(&self) -> bool {
+        self.peek(|_| ()).is_some()
+    }
+
+    /// Room for what was collected so far, if the Runner makes its scopes wait for it before their answer.
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(crate) fn room(&self) -> Option<Room> {
+        let (tasks, runner) = self
+            .peek(|active| {
+                if !active.special {
+                    return None;
+                }
+                let tasks = match &active.inbox {
+                    Some(inbox) => inbox.len(),
+                    None => active.collected.len(),
+                };
+                Some((tasks, active.runner.clone()))
+            })
+            .flatten()?;
+        match tasks {
+            0 => None,
+            _ => runner.get().room(tasks),
+        }
     }
 
     /// The Runner of this scope.

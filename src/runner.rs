@@ -17,10 +17,10 @@ use crate::{
     current,
     error::InstallError,
     hook::{TaskFuture, TaskOutput},
-    limit::Limit,
+    limit::{Limit, Room},
     node::{Link, Node, Times, Wrapped},
     observer::{Deferred, Observers, TaskInfo},
-    outcome::{Order, Outcome},
+    outcome::{Order, Outcome, outcome},
     report,
     runner_builder::RunnerBuilder,
     scope::Scope,
@@ -110,6 +110,15 @@ impl Core {
             });
         }
         node
+    }
+
+    /// Room for the tasks of a scope that is about to give its answer, if this Runner makes it wait for that.
+    #[cold]
+    pub(crate) fn room(&self, tasks: usize) -> Option<Room> {
+        let limit = self.limit.as_ref()?;
+        // In a deferred task a scope would wait for what its own parent holds.
+        let in_a_task = outcome().is_some();
+        (limit.pushes_back() && !in_a_task).then(|| limit.room(tasks))
     }
 }
 

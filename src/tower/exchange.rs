@@ -1,0 +1,170 @@
+//! One request and its response: the scope that service, future and body have in common.
+//!
+//! It moves with what is in progress: from `call` into the future, from there into the body. Whoever has it runs the
+//! user's code through [`run`], and gives it up through [`Exchange::close`] or [`Exchange::abandon`], once.
+
+use std::{panic::resume_unwind, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http_body::Frame;
+
+use crate::{
+    batch::Batch,
+    current,
+    limit::Room,
+    outcome::Outcome,
+    registry::Registry,
+    report,
+    runner::Runner,
+    tower::{
+        layer::{HandOver, Terms},
+        progress::{Asks, Progress, Said},
+        written::{self, Unwritten},
+    },
+};
+
+pub(super) struct Exchange {
+    registry: Registry,
+    pub(super) terms: Terms,
+    pub(super) asks: Asks,
+    pub(super) progress: Progress,
+    /// What was promised to its tasks before the head was given out, on a Runner that pushes back.
+    pub(super) room: Option<Room>,
+    /// With [`HandOver::Written`]: what the data frames share.
+    unwritten: Option<Arc<Unwritten>>,
+    /// With [`HandOver::Head`], once the head was given out: how the request has ended.
+    decided: Option<Outcome>,
+    /// With [`HandOver::Head`]: its tasks were handed over, and `registry` is one that lets others join them.
+    attached: bool,
+}
+
+impl Exchange {
+    #[inline]
+    pub(super) fn begin(runner: Option<Runner>, terms: Terms, asks: Asks) -> Exchange {
+        Exchange {
+            registry: runner.map_or_else(Registry::global, Registry::given),
+            terms,
+            asks,
+            progress: Progress::new(terms.grpc),
+            room: None,
+            unwritten: None,
+            decided: None,
+            attached: false,
+        }
+    }
+
+    /// Runs `f` in the scope. A panic passes through, so this is for code that is caught elsewhere, and for our own.
+    #[inline]
+    pub(super) fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        current::enter(&self.registry, f)
+    }
+
+    /// Room for what was collected so far, if the Runner makes its scopes wait for it.
+    #[inline]
+    pub(super) fn wants_room(&self) -> Option<Room> {
+        self.registry.room()
+    }
+
+    /// The head is about to be given out.
+    #[inline]
+    pub(super) fn answers(&mut self, head: &Parts, failed: bool, said: Said) {
+        self.progress.answers(self.asks, head, failed);
+        self.progress.hears(said);
+        match self.terms.hand_over {
+            HandOver::Body => {}
+            HandOver::Written => self.unwritten = Some(Arc::default()),
+            HandOver::Head => {
+                self.decided = Some(self.progress.outcome_of_head());
+                self.keep_up();
+            }
+        }
+    }
+
+    /// With [`HandOver::Head`]: hands over what was collected before the head, or since by the body. What comes when
+    /// something was handed over joins that, or is a batch of its own.
+    #[inline]
+    pub(super) fn keep_up(&mut self) {
+        if let (Some(outcome), false) = (self.decided, self.attached) {
+            self.hand_over_at_head(outcome);
+        }
+    }
+
+    #[cold]
+    fn hand_over_at_head(&mut self, outcome: Outcome) {
+        if !self.registry.is_used() {
+            return;
+        }
+        let handle = self.registry.handle();
+        let batch = self.collect(outcome);
+        self.registry = handle.registry();
+        self.attached = true;
+        written::release(batch, self.room.take());
+    }
+
+    /// A frame is about to be given out.
+    #[inline]
+    pub(super) fn gives_out(&mut self, frame: Frame<Bytes>, said: Said) -> Frame<Bytes> {
+        self.progress.delivers(&frame);
+        self.progress.hears(said);
+        self.keep_up();
+        match &self.unwritten {
+            Some(unwritten) => frame.map_data(|data| written::guarded(data, unwritten)),
+            None => frame,
+        }
+    }
+
+    fn collect(&self, outcome: Outcome) -> Batch {
+        Batch::collect(&self.registry, outcome, self.terms.order)
+    }
+
+    /// The request is over: its tasks are handed over, or with [`HandOver::Written`] wait for the last byte.
+    pub(super) fn close(mut self, outcome: Outcome) {
+        if self.attached {
+            return;
+        }
+        let outcome = self.decided.unwrap_or(outcome);
+        let batch = self.collect(outcome);
+        let room = self.room.take();
+        match self.unwritten.take() {
+            Some(unwritten) => unwritten.keep(batch, room),
+            None => written::release(batch, room),
+        }
+    }
+
+    /// As `close`, when something is left of the user's, which `rest` drops: in the scope, because destructors may defer.
+    ///
+    /// Never panics: this may run while a panic unwinds.
+    #[cold]
+    pub(super) fn abandon(self, outcome: Outcome, of_what: &str, rest: impl FnOnce()) {
+        if let Err(payload) = report::catch(|| self.enter(rest)) {
+            report::unnamed_panicked(of_what, payload);
+        }
+        self.close(outcome);
+    }
+}
+
+/// Runs the user's code on `part`, in the scope. If it panics, the request is over: what is left is dropped, the tasks are
+/// handed over, and the panic goes on.
+#[inline]
+pub(super) fn run<T, R>(
+    slot: &mut Option<Exchange>,
+    mut part: Pin<&mut Option<T>>,
+    f: impl FnOnce(Pin<&mut Option<T>>) -> R,
+) -> R {
+    let caught = {
+        let part = part.as_mut();
+        match slot {
+            Some(exchange) => report::catch(|| exchange.enter(|| f(part))),
+            None => return f(part),
+        }
+    };
+    caught.unwrap_or_else(|payload| {
+        if let Some(exchange) = slot.take() {
+            exchange.abandon(Outcome::Panicked, "what a panic left of a request", || {
+                part.set(None);
+            });
+        }
+        resume_unwind(payload)
+    })
+}

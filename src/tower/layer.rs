@@ -1,0 +1,211 @@
+//! What the user sets: the layer, and the terms that each exchange goes by.
+
+use http::response::Parts;
+use tower_layer::Layer;
+
+use crate::{
+    outcome::Order,
+    runner::Runner,
+    tower::{progress, service::AfterService},
+};
+
+/// A [`Layer`] that makes each request a scope, which ends when its response is out: see the [module](super).
+///
+/// Cheap to clone.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use after::tower::AfterLayer;
+/// use axum::{Router, routing::get};
+///
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { after::defer(async { println!("the response is out") }) }))
+///     .layer(AfterLayer::new());
+/// # drop(app);
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct AfterLayer {
+    runner: Option<Runner>,
+    capture_request: bool,
+    terms: Terms,
+}
+
+/// When the tasks of a request are handed over.
+///
+/// With each of them an error of the service, a panic, or a connection that goes before the response is made hand over
+/// at once.
+///
+/// ```
+/// use after::tower::{AfterLayer, HandOver};
+///
+/// // For a route that streams events without an end.
+/// let layer = AfterLayer::new().hand_over(HandOver::Head);
+/// # drop(layer);
+/// ```
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HandOver {
+    /// When the response's head is given to the server: for streams without an end, whose tasks would else run when the
+    /// client goes. The outcome is what the head says. What the body defers later runs at once, with the same outcome.
+    Head,
+    /// When the body has ended or is dropped (default): the server has taken the last byte.
+    #[default]
+    Body,
+    /// As `Body`, and the server has let go of the last byte: it was written to the socket, or is given up.
+    ///
+    /// For large bodies and slow readers, where the server takes the last byte long before it is written. Costs an
+    /// allocation a response and one a data frame, also where nothing is deferred. See the [module](super#written) for
+    /// what it can't see.
+    Written,
+}
+
+/// What an exchange goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) hand_over: HandOver,
+    pub(super) order: Option<Order>,
+    pub(super) failed: fn(&Parts) -> bool,
+    /// Whether `grpc-status` is looked for in the trailers.
+    pub(super) grpc: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms {
+            hand_over: HandOver::default(),
+            order: None,
+            failed: progress::status_failed,
+            grpc: false,
+        }
+    }
+}
+
+impl AfterLayer {
+    /// On the global Runner, looked up at the first request that needs it: so [`install`](crate::Runner::install) may
+    /// come later than this.
+    ///
+    /// ```
+    /// let layer = after::tower::AfterLayer::new();
+    /// # drop(layer);
+    /// ```
+    pub fn new() -> Self {
+        AfterLayer::default()
+    }
+
+    /// On this Runner. Costs one reference count a request.
+    ///
+    /// ```
+    /// use after::{testing::Recorder, tower::AfterLayer};
+    ///
+    /// let recorder = Recorder::new();
+    /// let layer = AfterLayer::with_runner(recorder.runner());
+    /// # drop(layer);
+    /// ```
+    pub fn with_runner(runner: Runner) -> Self {
+        AfterLayer {
+            runner: Some(runner),
+            ..AfterLayer::default()
+        }
+    }
+
+    /// Keeps a [`RequestHead`](super::RequestHead) of each request in its [`context`](crate::context), from before the
+    /// handler. Off by default: it clones the request's headers.
+    ///
+    /// ```
+    /// use after::{context, tower::{AfterLayer, RequestHead}};
+    ///
+    /// let layer = AfterLayer::new().capture_request();
+    ///
+    /// async fn handler() {
+    ///     after::defer(async {
+    ///         let request: RequestHead = context::get().expect("captured by the layer");
+    ///         println!("{} {}", request.method(), request.uri());
+    ///     });
+    /// }
+    /// # drop(layer); drop(handler());
+    /// ```
+    pub fn capture_request(mut self) -> Self {
+        self.capture_request = true;
+        self
+    }
+
+    /// When the tasks are handed over. Default: [`HandOver::Body`].
+    ///
+    /// ```
+    /// use after::tower::{AfterLayer, HandOver};
+    ///
+    /// let layer = AfterLayer::new().hand_over(HandOver::Written);
+    /// # drop(layer);
+    /// ```
+    pub fn hand_over(mut self, moment: HandOver) -> Self {
+        self.terms.hand_over = moment;
+        self
+    }
+
+    /// How the tasks of a request run beside each other. Default: what the Runner says.
+    ///
+    /// ```
+    /// let layer = after::tower::AfterLayer::new().order(after::Order::Sequential);
+    /// # drop(layer);
+    /// ```
+    pub fn order(mut self, order: Order) -> Self {
+        self.terms.order = Some(order);
+        self
+    }
+
+    /// Which responses count as [`Outcome::Failed`](crate::Outcome::Failed), by their heads. Default: a status of 400 or
+    /// above. Takes the place of [`grpc`](AfterLayer::grpc).
+    ///
+    /// `failed` runs with the scope current, before the head is given out. If it panics, the outcome is
+    /// [`Outcome::Panicked`](crate::Outcome::Panicked) and the panic goes on.
+    ///
+    /// ```
+    /// use after::tower::AfterLayer;
+    ///
+    /// // "Not found" is an answer like any other here.
+    /// let layer = AfterLayer::new().failed_if(|head| head.status.is_server_error());
+    /// # drop(layer);
+    /// ```
+    pub fn failed_if(mut self, failed: fn(&Parts) -> bool) -> Self {
+        self.terms.failed = failed;
+        self.terms.grpc = false;
+        self
+    }
+
+    /// For gRPC, which answers with HTTP 200 whatever happens: success is `grpc-status: 0`, in the head or in the
+    /// trailers. Takes the place of [`failed_if`](AfterLayer::failed_if).
+    ///
+    /// A body that ends without that header has failed; one that is dropped before its trailers was cancelled. With
+    /// [`HandOver::Head`] only the head is looked at, and one without a `grpc-status` is none of a failure.
+    ///
+    /// ```
+    /// let layer = after::tower::AfterLayer::new().grpc();
+    /// # drop(layer);
+    /// ```
+    pub fn grpc(mut self) -> Self {
+        self.terms.failed = progress::grpc_failed;
+        self.terms.grpc = true;
+        self
+    }
+
+    pub(super) fn runner(&self) -> Option<Runner> {
+        self.runner.clone()
+    }
+
+    pub(super) fn captures(&self) -> bool {
+        self.capture_request
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        self.terms
+    }
+}
+
+impl<S> Layer<S> for AfterLayer {
+    type Service = AfterService<S>;
+
+    fn layer(&self, inner: S) -> AfterService<S> {
+        AfterService::new(inner, self.clone())
+    }
+}

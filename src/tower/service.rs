@@ -1,0 +1,92 @@
+//! The service: where a request begins.
+
+use std::{
+    pin::pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::{
+    context,
+    tower::{
+        AfterBody, AfterFuture, AfterLayer, RequestHead,
+        exchange::{self, Exchange},
+        progress::Asks,
+    },
+};
+
+/// The service of an [`AfterLayer`]: each of its requests is a scope.
+///
+/// The scope is current while the inner service is called, while its future and its body are polled, and while they are
+/// dropped; not in `poll_ready`. A panic of `call` hands over and goes on.
+///
+/// ```
+/// use after::tower::AfterLayer;
+/// use tower::ServiceBuilder;
+///
+/// let service = ServiceBuilder::new()
+///     .layer(AfterLayer::new())
+///     .service_fn(|_: http::Request<()>| async {
+///         after::defer(async { println!("the response is out") });
+///         Ok::<_, std::convert::Infallible>(http::Response::new(String::from("hello")))
+///     });
+/// # let _: &after::tower::AfterService<_> = &service;
+/// ```
+#[derive(Clone, Debug)]
+pub struct AfterService<S> {
+    inner: S,
+    layer: AfterLayer,
+}
+
+impl<S> AfterService<S> {
+    pub(super) fn new(inner: S, layer: AfterLayer) -> Self {
+        AfterService { inner, layer }
+    }
+
+    /// The service below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service below.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service below, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, Req, B> Service<Request<Req>> for AfterService<S>
+where
+    S: Service<Request<Req>, Response = Response<B>>,
+    B: Body<Data = Bytes>,
+{
+    type Response = Response<AfterBody<B>>;
+    type Error = S::Error;
+    type Future = AfterFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Req>) -> Self::Future {
+        let layer = &self.layer;
+        let exchange = Exchange::begin(layer.runner(), layer.terms(), Asks::of(request.method()));
+        if layer.captures() {
+            let head = RequestHead::of(&request);
+            // In a scope that has just begun nothing refuses it.
+            let _ = exchange.enter(|| context::try_set(head));
+        }
+        let mut exchange = Some(exchange);
+        let inner = &mut self.inner;
+        let future = exchange::run(&mut exchange, pin!(None::<()>), |_| inner.call(request));
+        AfterFuture::new(future, exchange)
+    }
+}
