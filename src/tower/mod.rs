@@ -1,6 +1,111 @@
-//! A layer for HTTP services of the [tower] kind: axum, hyper, tonic. Feature `tower`.
+//! HTTP: a layer whose requests end with their response bodies. For axum, hyper, tonic, whatever is a [tower] service.
+//! Feature `tower`.
+//!
+//! A scope around a handler ends when the handler has made its response. For a streamed answer or a large one that is
+//! long before the client has it. Under [`AfterLayer`] a request ends when the server has taken the last byte of the
+//! body, or when nobody will:
+//!
+//! ```text
+//!          call         the response's head      last frame   the body returns `None` or is dropped
+//!           |                 |                       |         |
+//! request   |====*============|.....*.......*.........|.........| hand-over
+//!                defer(a)           chunks may defer, too       |
+//!                                                               |  . a ..
+//! ```
+//!
+//! ```
+//! use after::tower::AfterLayer;
+//! use axum::{Router, routing::get};
+//!
+//! async fn handler() -> &'static str {
+//!     after::defer(async { println!("the client has its answer") });
+//!     "hello"
+//! }
+//!
+//! let app: Router = Router::new().route("/", get(handler)).layer(AfterLayer::new());
+//! # drop(app);
+//! ```
+//!
+//! The scope is current in `Service::call` of what is below the layer, in its future and in its body, polled and dropped:
+//! middleware below and streams may defer, and so may their destructors.
+//!
+//! # Where it belongs
+//!
+//! Outermost, or nearly: with `Router::layer` and `ServiceBuilder` alike, so that the body that it sees is the one that
+//! the server sees. In axum the layer that is added *last* is outermost; in a `ServiceBuilder`, the first.
+//!
+//! | A layer that | inside this one | outside this one |
+//! |---|---|---|
+//! | compresses, encrypts, encodes (gRPC-Web) the body | the last byte out is the last byte | the hand-over comes when *our* last byte was taken, before theirs is |
+//! | buffers the body | the same | the hand-over comes when it is in the buffer |
+//! | opens a span (`TraceLayer`) | is current where tasks are deferred; see [`on_defer`](crate::RunnerBuilder::on_defer) | the same |
+//! | times out | its answer, a 408 or an error, is a failure | drops our future: cancelled |
+//! | catches panics | its answer, a 500, is a failure | a panic, as it was |
+//! | limits, sheds, authenticates | may defer (an audit of who was refused) | what it refuses is no request of ours |
+//! | retries | all attempts are one request | each attempt is a request of its own |
+//!
+//! **Two of these layers** make two scopes, each with its own context, one inside the other. What a handler defers is
+//! collected by the inner one. The outer one gets what is deferred by middleware between them, and hands it over after
+//! the inner one has.
+//!
+//! # The outcome
+//!
+//! Decided once, at the hand-over:
+//!
+//! | When | [`outcome`](crate::outcome()) |
+//! |---|---|
+//! | the service returns an error | `Failed` |
+//! | its future is dropped before it has resolved: hyper does so when the client goes | `Cancelled` |
+//! | `call`, the future, the body or `failed_if` panics | `Panicked`; the panic goes on |
+//! | the body returns an error | `Failed` |
+//! | the body is complete, the status is below 400 (or as [`failed_if`](AfterLayer::failed_if) says) | `Finished` |
+//! | the body is complete, the status is 400 or above (or as `failed_if` says) | `Failed` |
+//! | the body is dropped before it is complete | `Cancelled`, whatever the status |
+//!
+//! A body is complete when it has returned `None`, has said [`is_end_stream`], has delivered trailers, or has delivered as
+//! many bytes as the `content-length` header, or else the first exact [`size_hint`], has announced. The answers to HEAD and
+//! to an accepted CONNECT, and those with a status of 204, 304 or 1xx are complete whatever was delivered. So a server may
+//! stop to poll where it likes: hyper never polls a body of known length to its `None`.
+//!
+//! It ends earlier for nobody: while a data frame is being returned nothing is handed over, not even for the last one.
+//!
+//! An **endless stream** (server-sent events) is dropped by the server when the client goes, so it always ends as
+//! cancelled, and its tasks wait for that: [`HandOver::Head`] is for those. An **upgraded connection** (WebSocket) is no
+//! part of the request, which ends with the 101.
+//!
+//! **gRPC** is HTTP 200 whatever happens: [`AfterLayer::grpc`] reads its own status. With gRPC-Web put the layer inside
+//! the one that translates, where trailers are trailers.
+//!
+//! # Written
+//!
+//! That the server has taken the last byte does not mean that it has written it: one large frame is taken at once, and
+//! sent as fast as the client reads. [`HandOver::Written`] hands over when, besides, the server has let go of every data
+//! frame: each is given out as [`Bytes::from_owner`](bytes::Bytes::from_owner) of a guard. It can't see
+//!
+//! - what a server copies: hyper does when its I/O has no vectored writes, and h2 does with frames below 256 bytes;
+//! - what a layer outside ours copies (compression does);
+//! - what the kernel has taken, and the network not yet.
+//!
+//! A frame that is kept for ever, in a cache say, keeps its request open for ever.
+//!
+//! # What nobody can promise
+//!
+//! That the client has *read* its answer. "Out" means that the server took the last byte, or wrote it.
+//!
+//! # Limits
+//!
+//! On a Runner that [pushes back](crate::Overflow::Backpressure) a request that has deferred something waits for room
+//! before its head is given out, and the room is kept for its tasks until they run. So a client that reads slowly holds
+//! that room for as long: give the server a limit for that, or set `max_waiting` above the number of connections.
+//!
+//! # Cost
+//!
+//! A request that defers nothing pays no allocation, no atomic and no lock; on a Runner that was given, one reference
+//! count. The body grows by 112 bytes, and the future by 120.
 //!
 //! [tower]: https://docs.rs/tower
+//! [`is_end_stream`]: http_body::Body::is_end_stream
+//! [`size_hint`]: http_body::Body::size_hint
 
 mod body;
 mod exchange;

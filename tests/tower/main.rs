@@ -1,0 +1,15 @@
+//! The layer, polled by hand: what its scope spans, when and how its requests end, what is handed over and when.
+//!
+//! On real servers and sockets: the files `http*`.
+#![cfg(feature = "tower")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod ends;
+mod failures;
+mod moments;
+mod request;
+mod room;
+mod scope;
+mod script;

@@ -1,0 +1,289 @@
+//! `HandOver`: at the head, at the end of the body, when the last byte is written. Sentences 22 and 22b.
+
+use std::{convert::Infallible, task::Poll};
+
+use after::{
+    Outcome,
+    tower::{AfterBody, AfterLayer, HandOver},
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use tower::{Service, ServiceBuilder};
+
+use crate::{
+    common::{Log, balanced, keeping, now_or_never, polls_to_end},
+    script::{Script, answered, body_of, next_data, next_frame, notes, run_one},
+};
+
+fn head(layer: AfterLayer) -> AfterLayer {
+    layer.hand_over(HandOver::Head)
+}
+
+fn written(layer: AfterLayer) -> AfterLayer {
+    layer.hand_over(HandOver::Written)
+}
+
+/// A response of a handler that defers nothing itself.
+fn idle(layer: AfterLayer, body: Script) -> AfterBody<Script> {
+    let mut body = Some(body);
+    let mut service = ServiceBuilder::new()
+        .layer(layer)
+        .service_fn(|_: Request<()>| {
+            let body = body.take().unwrap();
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        });
+    now_or_never(service.call(Request::new(())))
+        .unwrap()
+        .into_body()
+}
+
+/// Sentence 22: for endless streams: the head is out, and says how the request ended.
+#[test]
+fn at_the_head_the_tasks_of_the_handler_are_handed_over() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let layer = head(AfterLayer::with_runner(runner.clone()));
+    let body = body_of(layer.clone(), Script::new().data("tick"), &log);
+    assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+    drop(body);
+    assert_eq!(batches.len(), 0);
+    let mut response = Response::new(Script::new());
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    drop(now_or_never(answered(
+        layer,
+        Request::new(()),
+        response,
+        &log,
+    )));
+    assert_eq!(run_one(&batches, &log), ["handler Failed"]);
+    assert_eq!(balanced(&runner).completed, 2);
+}
+
+/// Sentence 15: what the body defers afterwards joins the batch while it runs, and is one of its own later.
+#[test]
+fn at_the_head_what_the_body_defers_later_runs_at_once() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let script = Script::new()
+        .defers(&log, "first")
+        .defers(&log, "second")
+        .defers(&log, "third");
+    let mut body = body_of(head(AfterLayer::with_runner(runner.clone())), script, &log);
+    let mut batch = batches.take_one();
+    next_data(&mut body);
+    polls_to_end(&mut batch, 100);
+    log.assert(&["handler Finished", "first Finished"]);
+    next_data(&mut body);
+    assert_eq!(run_one(&batches, &log), ["second Finished"]);
+    next_data(&mut body);
+    drop(body);
+    // The outcome is the head's, though the stream was cut off.
+    assert_eq!(run_one(&batches, &log), ["third Finished"]);
+    assert_eq!(balanced(&runner).completed, 4);
+}
+
+/// Sentence 22: also when the handler itself has deferred nothing: frame by frame, and from the body's destructor.
+#[test]
+fn at_the_head_a_stream_alone_may_defer() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let noting = log.clone();
+    let script = Script::new()
+        .data("nothing yet")
+        .does({
+            let log = log.clone();
+            move |_| {
+                notes(&log, "while pending");
+                Poll::Pending
+            }
+        })
+        .defers(&log, "frame")
+        .on_drop(move || notes(&noting, "destructor"));
+    let mut body = idle(head(AfterLayer::with_runner(runner.clone())), script);
+    next_data(&mut body);
+    assert_eq!(batches.len(), 0);
+    assert!(next_frame(&mut body).is_pending());
+    assert_eq!(run_one(&batches, &log), ["while pending Finished"]);
+    next_data(&mut body);
+    assert_eq!(run_one(&batches, &log), ["frame Finished"]);
+    drop(body);
+    assert_eq!(run_one(&batches, &log), ["destructor Finished"]);
+
+    let noting = log.clone();
+    let script = Script::new().on_drop(move || notes(&noting, "nothing but a destructor"));
+    drop(idle(head(AfterLayer::with_runner(runner.clone())), script));
+    assert_eq!(
+        run_one(&batches, &log),
+        ["nothing but a destructor Finished"]
+    );
+    assert_eq!(balanced(&runner).pending, 0);
+}
+
+/// Sentence 16: the context is frozen at the head, and what comes later reads it.
+#[test]
+fn at_the_head_the_context_is_frozen() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let noting = log.clone();
+    let mut service = ServiceBuilder::new()
+        .layer(head(AfterLayer::with_runner(runner)))
+        .service_fn(move |_: Request<()>| {
+            after::context::set("set by the handler");
+            let log = noting.clone();
+            let body = Script::new().does(move |_| {
+                assert_eq!(after::context::try_set("too late"), Err("too late"));
+                let log = log.clone();
+                after::defer(async move { log.add(after::context::get::<&str>().unwrap()) });
+                Poll::Ready(None)
+            });
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        });
+    let mut body = now_or_never(service.call(Request::new(())))
+        .unwrap()
+        .into_body();
+    assert_eq!(batches.len(), 0);
+    assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+    assert_eq!(run_one(&batches, &log), ["set by the handler"]);
+}
+
+/// Sentence 22: a handler that fails before there is a head hands over as ever.
+#[test]
+fn at_the_head_an_error_and_a_cancelled_future_hand_over_too() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let noting = log.clone();
+    let mut service = ServiceBuilder::new()
+        .layer(head(AfterLayer::with_runner(runner)))
+        .service_fn(move |_: Request<()>| {
+            notes(&noting, "handler");
+            async { Err::<Response<Script>, _>("no") }
+        });
+    assert!(now_or_never(service.call(Request::new(()))).is_err());
+    assert_eq!(run_one(&batches, &log), ["handler Failed"]);
+    drop(service.call(Request::new(())));
+    assert_eq!(run_one(&batches, &log), ["handler Cancelled"]);
+}
+
+/// Sentence 22b: the last frame that the server lets go of hands over, in whatever order it does.
+#[test]
+fn written_waits_until_the_server_has_let_go_of_every_frame() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let script = Script::new().data("first").data("second");
+    let mut body = body_of(
+        written(AfterLayer::with_runner(runner.clone())),
+        script,
+        &log,
+    );
+    let first = next_data(&mut body);
+    let second = next_data(&mut body);
+    assert_eq!((&first[..], &second[..]), (&b"first"[..], &b"second"[..]));
+    assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+    drop(body);
+    assert_eq!(runner.stats().pending, 1);
+    drop(second);
+    assert_eq!(batches.len(), 0);
+    // A part of it is not written yet.
+    let rest = first.slice(3..);
+    drop(first);
+    assert_eq!(batches.len(), 0);
+    drop(rest);
+    assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+    assert_eq!(balanced(&runner).completed, 1);
+}
+
+/// Sentence 22b: frames that are written in time keep nobody waiting, and the end of the body alone does not hand over.
+#[test]
+fn written_is_the_end_of_the_body_when_nothing_is_left_to_write() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let layer = written(AfterLayer::with_runner(runner));
+    let mut body = body_of(layer.clone(), Script::new().data("a").data("b"), &log);
+    drop(next_data(&mut body));
+    drop(next_data(&mut body));
+    assert_eq!(batches.len(), 0, "the body goes on");
+    assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+    assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+    // Nothing was ever to be written.
+    drop(body_of(layer, Script::new().says_end(), &log));
+    assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+}
+
+/// Sentence 22b: the outcome is decided by the body; a frame that is given up later does not change it.
+#[test]
+fn written_decides_the_outcome_at_the_end_of_the_body() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let layer = written(AfterLayer::with_runner(runner));
+    let mut body = body_of(
+        layer.clone(),
+        Script::new().data("a").data("b").exactly(2),
+        &log,
+    );
+    let frame = next_data(&mut body);
+    drop(body);
+    assert_eq!(batches.len(), 0);
+    drop(frame);
+    assert_eq!(run_one(&batches, &log), ["handler Cancelled"]);
+    let mut body = body_of(layer, Script::new().data("a").error(), &log);
+    let frame = next_data(&mut body);
+    assert!(matches!(next_frame(&mut body), Poll::Ready(Some(Err(_)))));
+    assert_eq!(batches.len(), 0);
+    drop(frame);
+    assert_eq!(run_one(&batches, &log), ["handler Failed"]);
+}
+
+/// Sentence 22b: also what the body's destructor defers, when the last frame is out already.
+#[test]
+fn written_holds_what_the_bodys_destructor_defers() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let noting = log.clone();
+    let script = Script::new()
+        .data("a")
+        .exactly(1)
+        .on_drop(move || notes(&noting, "destructor"));
+    let mut body = idle(written(AfterLayer::with_runner(runner)), script);
+    let frame = next_data(&mut body);
+    drop(body);
+    assert_eq!(batches.len(), 0);
+    drop(frame);
+    assert_eq!(run_one(&batches, &log), ["destructor Finished"]);
+}
+
+/// Sentence 22b: trailers and empty frames are nothing to wait for, and pass through.
+#[test]
+fn written_passes_on_what_is_not_data() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let script = Script::new().data("").trailers("checksum", "7");
+    let mut body = body_of(written(AfterLayer::with_runner(runner)), script, &log);
+    let empty = next_data(&mut body);
+    let Poll::Ready(Some(Ok(trailers))) = next_frame(&mut body) else {
+        panic!("trailers");
+    };
+    drop(body);
+    assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+    assert_eq!(trailers.trailers_ref().unwrap()["checksum"], "7");
+    assert_eq!(empty, Bytes::new());
+}
+
+/// Sentence 22b: the last frame may go on any thread, after the body.
+#[test]
+fn written_hands_over_from_the_thread_that_lets_go() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let mut body = body_of(
+        written(AfterLayer::with_runner(runner)),
+        Script::new().data("a"),
+        &log,
+    );
+    let frame = next_data(&mut body);
+    drop(body);
+    let outcome = std::thread::spawn(move || drop(frame)).join();
+    outcome.unwrap();
+    assert_eq!(
+        run_one(&batches, &log),
+        [format!("handler {:?}", Outcome::Cancelled)]
+    );
+}

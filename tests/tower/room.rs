@@ -1,0 +1,206 @@
+//! Limits under the layer: sentence 21. A request waits for room before its head is given out.
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    task::Poll,
+};
+
+use after::{
+    Overflow, Runner,
+    tower::{AfterBody, AfterFuture, AfterLayer, HandOver},
+};
+use http::{Request, Response};
+use tower::{Layer, Service};
+
+use crate::{
+    common::{Batches, CountingWaker, Log, balanced, keeping_with, poll_once, polls_to_end},
+    script::{Script, next_frame, notes},
+};
+
+type Answer = Result<Response<Script>, Infallible>;
+
+/// One task may run and `waiting` may wait.
+fn limited(waiting: usize) -> (Runner, Batches) {
+    keeping_with(|builder| {
+        builder
+            .max_running(1)
+            .max_waiting(waiting)
+            .overflow(Overflow::Backpressure)
+    })
+}
+
+/// The future of a request that defers so many tasks and answers with this body.
+fn request(
+    layer: &AfterLayer,
+    tasks: usize,
+    log: &Log,
+    body: Script,
+) -> Pin<Box<AfterFuture<std::future::Ready<Answer>>>> {
+    let mut body = Some(body);
+    let mut service = layer.layer(tower::service_fn(|_: Request<()>| {
+        for _ in 0..tasks {
+            notes(log, "task");
+        }
+        std::future::ready(Ok(Response::new(body.take().unwrap())))
+    }));
+    Box::pin(service.call(Request::new(())))
+}
+
+fn answer(
+    polled: Poll<Result<Response<AfterBody<Script>>, Infallible>>,
+) -> Option<AfterBody<Script>> {
+    match polled {
+        Poll::Ready(Ok(response)) => Some(response.into_body()),
+        Poll::Pending => None,
+    }
+}
+
+/// Sentence 21: the head is held back until there is room, which is kept while the body goes on.
+#[test]
+fn the_head_waits_for_room() {
+    let (runner, batches) = limited(2);
+    let layer = AfterLayer::with_runner(runner.clone());
+    let log = Log::new();
+    // Three have room: one to run, and two that wait.
+    let first = answer(poll_once(request(&layer, 3, &log, Script::new()).as_mut()));
+    assert!(first.is_some());
+    let mut second = request(&layer, 2, &log, Script::new());
+    let (counter, waker) = CountingWaker::new();
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    // A request that has deferred nothing never waits.
+    let idle = answer(poll_once(request(&layer, 0, &log, Script::new()).as_mut()));
+    assert!(idle.is_some());
+    drop(first);
+    assert!(
+        second.as_mut().poll(&mut cx).is_pending(),
+        "handed over, and not run"
+    );
+    polls_to_end(&mut batches.take_one(), 100);
+    assert_eq!(counter.wakes(), 1);
+    let second = answer(second.as_mut().poll(&mut cx));
+    drop(second.expect("there is room"));
+    polls_to_end(&mut batches.take_one(), 100);
+    assert_eq!(balanced(&runner).completed, 5);
+    assert_eq!(batches.len(), 0);
+}
+
+/// Sentence 21: at the head, too, when that is where the tasks are handed over.
+#[test]
+fn the_head_waits_for_room_also_when_it_hands_over() {
+    let (runner, batches) = limited(1);
+    let layer = AfterLayer::with_runner(runner.clone()).hand_over(HandOver::Head);
+    let log = Log::new();
+    let first = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+    assert!(first.is_some());
+    let mut running = batches.take_one();
+    let mut second = request(&layer, 1, &log, Script::new());
+    assert!(poll_once(second.as_mut()).is_pending());
+    assert_eq!(batches.len(), 0);
+    polls_to_end(&mut running, 100);
+    assert!(answer(poll_once(second.as_mut())).is_some());
+    polls_to_end(&mut batches.take_one(), 100);
+    assert_eq!(balanced(&runner).completed, 3);
+}
+
+/// Sentence 21: dropped while it waits, it can't wait any more: its tasks run, and its answer is dropped in the scope.
+#[test]
+fn a_future_that_is_dropped_while_it_waits_hands_over() {
+    let (runner, batches) = limited(2);
+    let layer = AfterLayer::with_runner(runner.clone());
+    let log = Log::new();
+    let first = answer(poll_once(request(&layer, 3, &log, Script::new()).as_mut()));
+    let noting = log.clone();
+    let body = Script::new().on_drop(move || notes(&noting, "answer's destructor"));
+    let mut second = request(&layer, 1, &log, body);
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(second);
+    let mut batch = batches.take_one();
+    // It stands in line behind nobody: the first one's tasks are not handed over yet.
+    polls_to_end(&mut batch, 100);
+    log.assert(&["task Cancelled", "answer's destructor Cancelled"]);
+    drop(first);
+    polls_to_end(&mut batches.take_one(), 100);
+    assert_eq!(balanced(&runner).completed, 5);
+}
+
+/// Sentence 21: room that was promised and is not needed is given back.
+#[test]
+fn room_that_is_not_needed_is_given_back() {
+    let (runner, batches) = limited(1);
+    let layer = AfterLayer::with_runner(runner.clone());
+    let log = Log::new();
+    for _ in 0..3 {
+        // The body takes one of the two back, and the other is not to run.
+        let mut body = Some(Script::new().does(|_| {
+            assert!(after::forget("a"));
+            Poll::Ready(None)
+        }));
+        let mut service = layer.layer(tower::service_fn(|_: Request<()>| {
+            after::task("a").key("a").defer(async {});
+            after::task("b").on_failure().defer(async {});
+            std::future::ready(Ok::<_, Infallible>(Response::new(body.take().unwrap())))
+        }));
+        let answered = poll_once(pin!(service.call(Request::new(()))));
+        let mut body = answer(answered).expect("nobody waits");
+        assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+        assert_eq!(batches.len(), 0);
+    }
+    let full = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+    assert!(full.is_some(), "all of the room is there again");
+    drop(full);
+    polls_to_end(&mut batches.take_one(), 100);
+    let stats = balanced(&runner);
+    assert_eq!((stats.completed, stats.discarded, stats.pending), (2, 6, 0));
+}
+
+/// Sentence 21: what a body defers can't wait: accepted up to twice `max_waiting`, shed beyond.
+#[test]
+fn what_a_body_defers_is_accepted_up_to_twice_the_limit() {
+    let (runner, batches) = limited(2);
+    let layer = AfterLayer::with_runner(runner.clone());
+    let log = Log::new();
+    let noting = log.clone();
+    let many = Script::new().does(move |_| {
+        for _ in 0..10 {
+            notes(&noting, "body");
+        }
+        Poll::Ready(None)
+    });
+    let mut body = answer(poll_once(request(&layer, 1, &log, many).as_mut())).unwrap();
+    assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+    polls_to_end(&mut batches.take_one(), 100);
+    let stats = balanced(&runner);
+    // One that runs and four that wait, twice two; six are shed.
+    assert_eq!((stats.completed, stats.lost), (5, 6));
+}
+
+/// Sentence 21: a request made inside a deferred task never waits for what its own parent holds.
+#[test]
+fn a_request_inside_a_task_never_waits() {
+    let (runner, batches) = limited(1);
+    let layer = AfterLayer::with_runner(runner.clone());
+    let log = Log::new();
+    let full = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+    let inside = (layer.clone(), log.clone());
+    let (outer, outer_batches) = keeping_with(|builder| builder);
+    crate::common::now_or_never(outer.scope(async move {
+        after::defer(async move {
+            let (layer, log) = inside;
+            let mut service = layer.layer(tower::service_fn(|_: Request<()>| {
+                notes(&log, "inside");
+                std::future::ready(Ok::<_, Infallible>(Response::new(http_body_util::Empty::<
+                    bytes::Bytes,
+                >::new())))
+            }));
+            assert!(service.call(Request::new(())).await.is_ok());
+        });
+    }));
+    polls_to_end(&mut outer_batches.take_one(), 100);
+    assert_eq!(outer.stats().completed, 1);
+    polls_to_end(&mut batches.take_one(), 100);
+    drop(full);
+    polls_to_end(&mut batches.take_one(), 100);
+    assert_eq!(balanced(&runner).completed, 3);
+}
