@@ -3,7 +3,7 @@
 use std::{convert::Infallible, task::Poll};
 
 use after::{
-    Outcome,
+    Outcome, Runner, spawner,
     tower::{AfterBody, AfterLayer, HandOver},
 };
 use bytes::Bytes;
@@ -117,6 +117,33 @@ fn at_the_head_a_stream_alone_may_defer() {
         ["nothing but a destructor Finished"]
     );
     assert_eq!(balanced(&runner).pending, 0);
+}
+
+/// Sentence 15: a frame that defers before anything was handed over hands over when it is given out.
+#[test]
+fn at_the_head_the_first_frame_may_be_the_first_to_defer() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let script = Script::new().defers(&log, "first").pending();
+    let mut body = idle(head(AfterLayer::with_runner(runner)), script);
+    assert_eq!(batches.len(), 0);
+    next_data(&mut body);
+    assert_eq!(run_one(&batches, &log), ["first Finished"]);
+}
+
+/// Sentence 8: once: the end of the body hands over nothing more, and takes nothing out of the batch that runs.
+#[test]
+fn at_the_head_the_end_of_the_body_hands_over_nothing_more() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let script = Script::new().defers(&log, "body");
+    let mut body = body_of(head(AfterLayer::with_runner(runner)), script, &log);
+    let mut batch = batches.take_one();
+    next_data(&mut body);
+    drop(body);
+    assert_eq!(batches.len(), 0);
+    polls_to_end(&mut batch, 100);
+    log.assert(&["handler Finished", "body Finished"]);
 }
 
 /// Sentence 16: the context is frozen at the head, and what comes later reads it.
@@ -266,6 +293,41 @@ fn written_passes_on_what_is_not_data() {
     assert_eq!(run_one(&batches, &log), ["handler Finished"]);
     assert_eq!(trailers.trailers_ref().unwrap()["checksum"], "7");
     assert_eq!(empty, Bytes::new());
+}
+
+/// Sentence 22b: a frame's memory is given back before the tasks are handed over.
+#[test]
+fn written_gives_the_memory_back_first() {
+    struct Memory(Log);
+
+    impl AsRef<[u8]> for Memory {
+        fn as_ref(&self) -> &[u8] {
+            b"data"
+        }
+    }
+
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            self.0.add("memory");
+        }
+    }
+
+    let log = Log::new();
+    let noting = log.clone();
+    let runner = Runner::new(spawner::from_fn(move |batch| {
+        noting.add("handed over");
+        drop(batch);
+    }));
+    let mut memory = Some(Memory(log.clone()));
+    let script = Script::new().does(move |_| {
+        let data = Bytes::from_owner(memory.take().unwrap());
+        Poll::Ready(Some(Ok(http_body::Frame::data(data))))
+    });
+    let mut body = body_of(written(AfterLayer::with_runner(runner)), script, &log);
+    let frame = next_data(&mut body);
+    drop(body);
+    drop(frame);
+    log.assert(&["memory", "handed over"]);
 }
 
 /// Sentence 22b: the last frame may go on any thread, after the body.

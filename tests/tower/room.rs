@@ -104,6 +104,23 @@ fn the_head_waits_for_room_also_when_it_hands_over() {
     assert_eq!(balanced(&runner).completed, 3);
 }
 
+/// Sentence 21: a scope that collected nothing never waits, also if it has a context, and others stand in line.
+#[test]
+fn a_captured_request_that_defers_nothing_never_waits() {
+    let (runner, batches) = limited(1);
+    let layer = AfterLayer::with_runner(runner).capture_request();
+    let log = Log::new();
+    let full = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+    let mut waits = request(&layer, 1, &log, Script::new());
+    assert!(poll_once(waits.as_mut()).is_pending());
+    let idle = answer(poll_once(request(&layer, 0, &log, Script::new()).as_mut()));
+    assert!(idle.is_some());
+    drop((full, waits));
+    for mut batch in batches.take_all() {
+        let _ = poll_once(Pin::new(&mut batch));
+    }
+}
+
 /// Sentence 21: dropped while it waits, it can't wait any more: its tasks run, and its answer is dropped in the scope.
 #[test]
 fn a_future_that_is_dropped_while_it_waits_hands_over() {

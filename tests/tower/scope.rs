@@ -116,6 +116,39 @@ fn a_future_that_is_dropped_hands_over_what_was_deferred() {
     }
 }
 
+/// Sentence 2: the future is dropped as soon as it has resolved, in the scope, before its answer is given out.
+#[test]
+fn a_future_that_has_resolved_is_dropped_in_the_scope() {
+    struct Guarded(#[allow(dead_code)] DefersOnDrop);
+
+    impl Future for Guarded {
+        type Output = Result<Response<Script>, Infallible>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Ready(Ok(Response::new(Script::new())))
+        }
+    }
+
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let entry = "future's destructor";
+    let mut service = ServiceBuilder::new()
+        .layer(AfterLayer::with_runner(runner.clone()))
+        .service_fn(|_: Request<()>| {
+            let log = log.clone();
+            Guarded(DefersOnDrop { log, entry })
+        });
+    let mut future = Box::pin(service.call(Request::new(())));
+    let Poll::Ready(Ok(response)) = poll_once(future.as_mut()) else {
+        panic!("ready");
+    };
+    assert_eq!(runner.stats().deferred, 1);
+    drop(response);
+    assert_eq!(run_one(&batches, &log), [entry]);
+    drop(future);
+    log.assert(&[entry]);
+}
+
 /// Sentence 2: the body's destructor runs before the hand-over when the body ends, too.
 #[test]
 fn a_body_that_ends_is_dropped_in_the_scope() {
