@@ -484,7 +484,7 @@ pub use crate::{
 };
 
 /// The README's programs, as doctests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "tower"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
@@ -492,3 +492,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/testing.md")]
 struct Testing;
+
+/// The programs of the guide from `tokio::spawn`, as doctests.
+#[cfg(all(doctest, feature = "tower"))]
+#[doc = include_str!("../docs/from-spawn.md")]
+struct FromSpawn;
