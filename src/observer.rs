@@ -138,6 +138,11 @@ impl Observers {
         self.list.push(Box::new(observer));
     }
 
+    /// All of them: dropping one is the user's code.
+    pub(crate) fn take(&mut self) -> Vec<Box<dyn Observer>> {
+        std::mem::take(&mut self.list)
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()

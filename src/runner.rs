@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     panic::{RefUnwindSafe, UnwindSafe},
     pin::{Pin, pin},
     sync::{Arc, OnceLock, atomic::AtomicBool},
@@ -124,11 +125,21 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // A batch may hold the last reference: a spawner whose destructor panics must not hurt it.
-        let spawner = self.spawner.take();
-        if let Err(payload) = report::catch(|| drop(spawner)) {
-            report::unnamed_panicked("a spawner", payload);
+        // A scope or a batch may hold the last reference: destructors of the user's that panic must not hurt it. Each by
+        // itself, because two that panic in one list would abort.
+        drop_quietly("a spawner", self.spawner.take());
+        for hook in mem::take(&mut self.on_defer) {
+            drop_quietly("a hook", hook);
         }
+        for observer in self.observers.take() {
+            drop_quietly("an observer", observer);
+        }
+    }
+}
+
+fn drop_quietly(whose: &str, part: impl Sized) {
+    if let Err(payload) = report::catch(|| drop(part)) {
+        report::unnamed_panicked(whose, payload);
     }
 }
 

@@ -57,7 +57,12 @@ pin_project_lite::pin_project! {
     /// only if its output is, on every Runner, as in `join!`.
     ///
     /// Dropping it before the end drops the inner future and hands over, with [`Outcome::Cancelled`]. This never panics:
-    /// a panic of the inner future's destructor is caught there and reported.
+    /// a panic of the inner future's destructor, or of the destructor of an answer that waits for room, is caught there
+    /// and reported.
+    ///
+    /// One that is leaked ([`std::mem::forget`], a cycle of `Arc`s) is never over: its tasks are never handed over, run or
+    /// dropped. They stay pending, so [`Runner::drain`] never returns, and a shutdown waits up to its limit and says how
+    /// many tasks are "of requests that have not ended": at least one of each such request.
     ///
     /// # Panics
     ///
@@ -207,7 +212,11 @@ impl<F: Future> Scope<F> {
         if self.future.is_some() {
             self.as_mut().abandon(Outcome::Cancelled);
         }
-        drop(self.project().waiting.take());
+        // With it goes the answer, whose destructor may panic.
+        let waiting = self.project().waiting.take();
+        if let Err(payload) = report::catch(|| drop(waiting)) {
+            report::unnamed_panicked("the answer of a request", payload);
+        }
     }
 
     /// The request will not resolve: its future is dropped, and what it has deferred is handed over.
