@@ -26,7 +26,7 @@ use crate::{
     report,
     runner::Core,
     scope_time::Member,
-    signal::{drop_waker, wake},
+    signal::{Kept, drop_waker, wake},
     task::End,
 };
 
@@ -34,7 +34,7 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Group {
     left: AtomicUsize,
-    waker: Mutex<Option<Waker>>,
+    waker: Mutex<Kept>,
 }
 
 impl Group {
@@ -65,7 +65,7 @@ impl Group {
         self.left.load(Ordering::Acquire) == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     handle::Handle,
     node::Work,
     report,
-    signal::{drop_waker, wake},
+    signal::{Kept, drop_waker, wake},
     spawner::BlockingWork,
     task::End,
 };
@@ -35,7 +35,7 @@ struct State {
     /// Nobody waits for it any more: if it has not begun, it does not.
     abandoned: bool,
     end: Option<End>,
-    waker: Option<Waker>,
+    waker: Kept,
 }
 
 impl Slot {

@@ -16,7 +16,7 @@ use crate::{
     node::{Link, Queue},
     outcome::{Order, Outcome},
     runner::RunnerRef,
-    signal::{drop_waker, wake},
+    signal::{Kept, drop_waker, wake},
     spawner::Found,
 };
 
@@ -34,7 +34,7 @@ struct State {
     order: Order,
     found: Found,
     /// The batch's, while it waits for its tasks.
-    waker: Option<Waker>,
+    waker: Kept,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Inbox {
                 outcome,
                 order,
                 found,
-                waker: None,
+                waker: Kept::default(),
             }),
         }
     }

@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     node::Queue,
-    signal::{Wakers, drop_waker},
+    signal::{Kept, Wakers, drop_waker},
 };
 
 /// What happens to tasks for which there is no room: `max_waiting` tasks wait already.
@@ -65,7 +65,7 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Entry {
     granted: AtomicUsize,
-    waker: Mutex<Option<Waker>>,
+    waker: Mutex<Kept>,
 }
 
 struct RoomEntry {
@@ -76,7 +76,7 @@ struct RoomEntry {
 #[derive(Default)]
 struct RoomState {
     granted: bool,
-    waker: Option<Waker>,
+    waker: Kept,
 }
 
 /// The tasks of a batch that wait for permits, and how many of it have one.

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     node::{Link, Node, Queue, Work},
-    signal::{drop_waker, wake},
+    signal::{Kept, drop_waker, wake},
 };
 
 /// The tasks of a batch, of which those are polled whose wakers were woken.
@@ -41,7 +41,7 @@ struct State {
     /// In the order of waking.
     woken: VecDeque<u64>,
     /// Wakes the batch.
-    batch: Option<Waker>,
+    batch: Kept,
 }
 
 struct TaskWaker {

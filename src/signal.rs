@@ -67,6 +67,31 @@ pub(crate) fn drop_waker(waker: Option<Waker>) {
     }
 }
 
+/// A waker that is kept for later. It goes without a panic when what keeps it is dropped: that may be the last of a batch,
+/// whose own drop never panics.
+#[derive(Default)]
+pub(crate) struct Kept {
+    waker: Option<Waker>,
+}
+
+impl Kept {
+    /// Gives back the one before, to be dropped when nothing is locked.
+    #[must_use]
+    pub(crate) fn replace(&mut self, waker: Waker) -> Option<Waker> {
+        self.waker.replace(waker)
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop_waker(self.waker.take());
+    }
+}
+
 impl Signal {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

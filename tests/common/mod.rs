@@ -221,6 +221,22 @@ pub fn is_child(test: &str) -> bool {
     std::env::var_os("AFTER_TEST_CHILD").is_some_and(|child| child == test)
 }
 
+/// For tests that panic and lose tasks by the thousand: panics that say "told to" are not shown, and reports are not
+/// written where there is a subscriber to take them.
+pub fn keep_quiet() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        #[cfg(feature = "tracing")]
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if info.payload().downcast_ref() != Some(&"told to") {
+                before(info);
+            }
+        }));
+    });
+}
+
 /// Batches that were handed over and wait for the test to poll them.
 #[derive(Clone, Default)]
 pub struct Batches {
