@@ -210,7 +210,10 @@ pub(crate) fn send_apart(registry: &Registry, batches: Vec<Batch>) {
 
 /// Puts tasks that are on the roster in the line for permits, behind all others of the Runner; sheds those for which there
 /// is no room.
-pub(crate) fn line_up(registry: &Registry, core: &Core, waker: &Waker, mut tasks: Queue) {
+///
+/// Leaves it to the next turn to watch for the permits, which the caller sees to: a waker is the user's code, and must not
+/// run while the tasks are taken out.
+pub(crate) fn line_up(registry: &Registry, core: &Core, mut tasks: Queue) {
     let Some(limit) = &core.limit else {
         registry.peek(|active| active.queue_up(tasks));
         return;
@@ -229,7 +232,6 @@ pub(crate) fn line_up(registry: &Registry, core: &Core, waker: &Waker, mut tasks
     let Some((entry, promised, wanted)) = state else {
         return;
     };
-    entry.watch(waker);
     let (accepted, wakers) = limit.enter(&entry, tasks.len(), promised, wanted);
     let mut position = 0;
     let shed = tasks.extract(|_| {

@@ -6,7 +6,7 @@ use std::{
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -182,7 +182,7 @@ impl Batch {
             for batch in active.take_apart() {
                 batch.release();
             }
-            self.line_up(Waker::noop());
+            self.line_up();
         }
         let Some(active) = &mut self.active else {
             return;
@@ -203,7 +203,7 @@ impl Batch {
 
     /// Puts the tasks in the line for permits, if there is a limit and they are not in it.
     #[cold]
-    fn line_up(&mut self, waker: &Waker) {
+    fn line_up(&mut self) {
         let Some(active) = self.active.take() else {
             return;
         };
@@ -220,13 +220,13 @@ impl Batch {
         let registry = &turn.registry;
         current::enter(registry, || {
             let tasks = registry.peek(|active| mem::take(&mut active.queue));
-            admission::line_up(registry, core, waker, tasks.unwrap_or_default());
+            admission::line_up(registry, core, tasks.unwrap_or_default());
         });
     }
 
     /// The first turn of a batch that was held and is awaited: what is split off goes to the spawner, and is waited for.
     #[cold]
-    fn begin_specially(&mut self, waker: &Waker) {
+    fn begin_specially(&mut self) {
         let Some(mut active) = self.active.take() else {
             return;
         };
@@ -239,7 +239,7 @@ impl Batch {
         } else {
             self.active = Some(active);
         }
-        self.line_up(waker);
+        self.line_up();
     }
 
     fn end(mut self) {
@@ -356,7 +356,7 @@ impl Future for Batch {
             let special = active.special;
             self.active = Some(active);
             if special {
-                self.begin_specially(cx.waker());
+                self.begin_specially();
             }
             cx.waker().wake_by_ref();
             return Poll::Pending;

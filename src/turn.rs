@@ -89,7 +89,7 @@ fn begin_special(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finis
     if let Some(inbox) = registry.inbox() {
         let joined = inbox.batch_runs();
         if !joined.is_empty() {
-            join_specially(registry, core, cx, joined, finished);
+            join_specially(registry, core, joined, finished);
         }
     }
     watched::take_permits(registry, cx.waker());
@@ -283,7 +283,7 @@ fn end(
             return true;
         }
         again |= !joined.is_empty();
-        join_specially(registry, core, cx, joined, finished);
+        join_specially(registry, core, joined, finished);
         again |= watched::arm(registry, core, cx);
     }
     if again {
@@ -293,13 +293,7 @@ fn end(
 }
 
 /// Takes in what was deferred meanwhile, by a batch that is not plain.
-fn join_specially(
-    registry: &Registry,
-    core: &Core,
-    cx: &mut Context<'_>,
-    joined: Queue,
-    finished: &mut Finished,
-) {
+fn join_specially(registry: &Registry, core: &Core, joined: Queue, finished: &mut Finished) {
     let joined = admission::at_join(registry, core, joined);
     let published = registry.peek(|active| active.unpublished.is_empty());
     if joined.is_empty() && finished.is_empty() && published == Some(true) {
@@ -307,7 +301,7 @@ fn join_specially(
     }
     registry.record(finished.take(), &joined);
     if !joined.is_empty() {
-        admission::line_up(registry, core, cx.waker(), joined);
+        admission::line_up(registry, core, joined);
     }
 }
 
