@@ -6,7 +6,7 @@
 //! Invariant 1: `Active` is taken out of its registry only across our own code. Whenever a user's code runs (a task, a
 //! destructor, a waker, the spawner) it is back in its place, so that such code may defer, and no borrow is held.
 
-use std::{borrow::Cow, cell::Cell, sync::Arc};
+use std::{borrow::Cow, cell::Cell, mem, sync::Arc};
 
 #[cfg(feature = "tower")]
 use crate::limit::Room;
@@ -70,7 +70,19 @@ impl Registry {
 
     #[inline]
     pub(crate) fn put(&self, active: Box<Active>) {
-        self.state.set(State::Active(active));
+        self.restore(State::Active(active));
+    }
+
+    /// Puts back what was taken out. Nothing is there meanwhile (invariant 1), so there is nothing to drop, and to look
+    /// whether there is would cost something each time.
+    #[inline]
+    fn restore(&self, state: State) {
+        let gap = self.state.replace(state);
+        debug_assert!(
+            matches!(gap, State::Over),
+            "somebody has used what was taken out"
+        );
+        mem::forget(gap);
     }
 
     #[inline]
@@ -101,7 +113,7 @@ impl Registry {
                 Some(result)
             }
             other => {
-                self.state.set(other);
+                self.restore(other);
                 None
             }
         }
@@ -170,7 +182,7 @@ impl Registry {
     /// What is in the batch and does not wait for a permit.
     pub(crate) fn take_running(&self) -> Queue {
         let taken = self.peek(|active| {
-            let tasks = std::mem::take(&mut active.queue);
+            let tasks = mem::take(&mut active.queue);
             let ready = active.uncommon.as_mut().and_then(|rare| rare.ready.take());
             (tasks, ready)
         });
@@ -268,18 +280,14 @@ impl Registry {
             State::Given(runner) => RunnerRef::given(runner.clone()),
             State::Global | State::Over => RunnerRef::global(),
         };
-        self.state.set(state);
+        self.restore(state);
         runner
     }
 
     /// Lets the account know what this scope still keeps to itself.
     pub(crate) fn publish(&self) {
-        let unpublished = self.peek(|active| {
-            (
-                active.runner.clone(),
-                std::mem::take(&mut active.unpublished),
-            )
-        });
+        let unpublished =
+            self.peek(|active| (active.runner.clone(), mem::take(&mut active.unpublished)));
         if let Some((runner, counts)) = unpublished {
             runner.get().account.publish(counts);
         }
