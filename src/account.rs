@@ -11,14 +11,10 @@
 //! Invariant 3: no user code runs under a shard's lock. Wakers are user code: they are woken after the unlocking.
 
 use std::{
-    cell::Cell,
     future::Future,
     panic::Location,
     pin::Pin,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::PoisonError,
     task::{Context, Poll},
     time::Duration,
 };
@@ -32,6 +28,10 @@ use crate::{
     runner::RunnerRef,
     signal::{Signal, Waiter},
     stats::{ShutdownReport, Stats},
+    sync::{
+        self, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 /// Changes of an account, gathered before they are published.
@@ -113,27 +113,9 @@ pub(crate) struct Seat {
     entry: u32,
 }
 
-thread_local! {
-    // Without a destructor, so that it works in the destructors of other thread-locals.
-    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
-
-fn shard_of_thread() -> usize {
-    SHARD.with(|shard| {
-        if shard.get() == usize::MAX {
-            // Only spreads threads over shards: no order is needed.
-            shard.set(NEXT_SHARD.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1));
-        }
-        shard.get()
-    })
-}
-
 impl Account {
     pub(crate) fn new() -> Self {
-        let threads = std::thread::available_parallelism().map_or(4, usize::from);
-        let shards = (threads * 2).next_power_of_two().min(64);
+        let shards = (sync::parallelism() * 2).next_power_of_two().min(64);
         Account {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             attention: AtomicUsize::new(0),
@@ -145,7 +127,7 @@ impl Account {
     }
 
     fn own_shard(&self) -> usize {
-        shard_of_thread() & (self.shards.len() - 1)
+        sync::thread_number() & (self.shards.len() - 1)
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Books> {

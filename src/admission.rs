@@ -7,10 +7,7 @@
 //! [`Active::special`]: crate::active::Active
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError},
     task::Waker,
     time::Instant,
 };
@@ -27,6 +24,10 @@ use crate::{
     runner::Core,
     scope_time::Member,
     signal::{Kept, drop_waker, wake},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::End,
 };
 
@@ -65,7 +66,7 @@ impl Group {
         self.left.load(Ordering::Acquire) == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

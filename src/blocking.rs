@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll},
 };
 
@@ -13,6 +13,7 @@ use crate::{
     report,
     signal::{Kept, drop_waker, wake},
     spawner::BlockingWork,
+    sync::{Mutex, MutexGuard},
     task::End,
 };
 

@@ -4,20 +4,36 @@
 //! leaving, on unwinding too. `scoped_tls_hkt` keeps one reference in a thread-local without a destructor, so this works
 //! in the destructors of other thread-locals as well, where no scope is ever current.
 
-use std::cell::Cell;
-
-use scoped_tls_hkt::ScopedKey;
-
 use crate::registry::Registry;
 
-thread_local! {
-    static POINTER: Cell<Option<&'static Registry>> = const { Cell::new(None) };
+use self::key::CURRENT;
+
+#[cfg(not(loom))]
+mod key {
+    use std::cell::Cell;
+
+    use scoped_tls_hkt::ScopedKey;
+
+    use super::Registry;
+
+    thread_local! {
+        static POINTER: Cell<Option<&'static Registry>> = const { Cell::new(None) };
+    }
+
+    // What `scoped_thread_local!` makes, but as a constant: a static of this crate is a symbol to the crates that
+    // `enter` is inlined into, so that each poll pays calls through pointers. The field is public for the macro's sake.
+    // Of this crate the guard that puts the pointer back is inlined too, which of `scoped-tls` it is not: 18
+    // instructions a poll instead of 40.
+    pub(super) const CURRENT: &ScopedKey<Registry> = &ScopedKey { inner: &POINTER };
 }
 
-// What `scoped_thread_local!` makes, but as a constant: a static of this crate is a symbol to the crates that `enter` is
-// inlined into, so that each poll pays calls through pointers. The field is public for the macro's sake. Of this crate
-// the guard that puts the pointer back is inlined too, which of `scoped-tls` it is not: 18 instead of 40 instructions a poll.
-const CURRENT: &ScopedKey<Registry> = &ScopedKey { inner: &POINTER };
+#[cfg(loom)]
+mod key {
+    use super::Registry;
+    use crate::sync::{ScopedKeys, scoped_keys};
+
+    pub(super) const CURRENT: ScopedKeys<Registry> = scoped_keys!(Registry);
+}
 
 /// Runs `f` with `registry` as the current one.
 #[inline]

@@ -1,10 +1,6 @@
 //! What a scope collects once somebody holds a [`Handle`](crate::Handle): shared, from wherever the work comes.
 
-use std::{
-    borrow::Cow,
-    sync::{Mutex, MutexGuard, PoisonError},
-    task::Waker,
-};
+use std::{borrow::Cow, sync::PoisonError, task::Waker};
 
 use crate::{
     account::Counts,
@@ -18,6 +14,7 @@ use crate::{
     runner::RunnerRef,
     signal::{Kept, drop_waker, wake},
     spawner::Found,
+    sync::{Mutex, MutexGuard},
 };
 
 /// What a scope collects once somebody holds a [`Handle`] to it.

@@ -451,6 +451,7 @@ mod spare;
 pub mod spawner;
 mod stats;
 mod stopping;
+mod sync;
 mod task;
 pub mod testing;
 mod timers;

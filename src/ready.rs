@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError},
     task::{Wake, Waker},
 };
 
 use crate::{
     node::{Link, Node, Queue, Work},
     signal::{Kept, drop_waker, wake},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// The tasks of a batch, of which those are polled whose wakers were woken.

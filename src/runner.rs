@@ -6,7 +6,7 @@ use std::{
     mem,
     panic::{RefUnwindSafe, UnwindSafe},
     pin::{Pin, pin},
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -27,6 +27,7 @@ use crate::{
     scope::Scope,
     spawner::{Found, Spawner},
     stats::{ShutdownReport, Stats},
+    sync::atomic::AtomicBool,
     task::End,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     outcome::Order,
     runner::{Core, Hook, Runner},
     spawner::Spawner,
+    sync::atomic::AtomicBool,
 };
 
 /// A Runner to be configured; made by [`Runner::builder`].

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Waker},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use crate::{
     runner::Core,
     signal::{Wakers, drop_waker},
     spawner::{Found, Sleep},
+    sync::{Mutex, MutexGuard},
     timers,
 };
 

@@ -6,11 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
-use crate::report;
+use crate::{
+    report,
+    sync::{Mutex, MutexGuard},
+};
 
 #[derive(Default)]
 pub(crate) struct Signal {

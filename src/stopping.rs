@@ -4,11 +4,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::atomic::Ordering,
     task::{Context, Poll},
 };
 
-use crate::{current, runner::RunnerRef, signal::Waiter};
+use crate::{current, runner::RunnerRef, signal::Waiter, sync::atomic::Ordering};
 
 /// Resolves when [`shutdown`](crate::shutdown()) of this task's Runner begins: for retry loops and other long tasks.
 ///

@@ -29,7 +29,7 @@ use std::{
     mem,
     panic::Location,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, PoisonError, Weak},
     task::Poll,
     time::Duration,
 };
@@ -41,6 +41,7 @@ use crate::{
     runner::Runner,
     spawner::{self, BlockingWork, Sleep, Spawner},
     stats::{Stats, Unfinished},
+    sync::{Mutex, MutexGuard},
 };
 
 /// A [`Spawner`] that keeps what it is given, until [`run`](Recorder::run).

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,6 +16,7 @@ use crate::{
     runner::Core,
     scope_time::Member,
     spawner::{self, Found, Sleep},
+    sync::atomic::Ordering,
 };
 
 #[derive(Default)]

@@ -45,7 +45,7 @@ pub use self::threads::Threads;
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use self::tokio::Tokio;
 
-use crate::{batch::Batch, report, runner::Core};
+use crate::{batch::Batch, report, runner::Core, sync};
 
 /// Runs batches.
 ///
@@ -86,7 +86,7 @@ pub trait Spawner: Send + Sync + 'static {
     ///
     /// Dropping the work instead loses its task.
     fn spawn_blocking(&self, work: BlockingWork) {
-        ::blocking::unblock(move || work.run()).detach();
+        sync::unblock(move || work.run());
     }
 
     /// Resolves after `duration`, for timeouts. Default: a timer that needs no runtime, one thread for the process.

@@ -3,11 +3,11 @@
 //! Each data frame is given out as the `Bytes` of a guard. The guards and the body share one [`Unwritten`]; the last of
 //! them to go hands over.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use crate::{batch::Batch, limit::Room};
+use crate::{batch::Batch, limit::Room, sync::Mutex};
 
 /// What the data frames of one response share.
 #[derive(Default)]

@@ -1,0 +1,133 @@
+//! What threads share state through: std's, or loom's models of it.
+//!
+//! Built with `--cfg loom`, the tests in `tests/loom` run the interleavings of a few threads one after the other. For
+//! that, all that the threads of a Runner share must be in loom's types, so the rest of the crate takes them from here.
+//! Not so:
+//!
+//! - `Arc`. `std::task::Wake` asks for std's, and nothing of ours hangs on the order of reference counts.
+//! - What belongs to the process: the global Runner, the pool of `spawner::Threads`. Loom's types live as long as one
+//!   run of a model, and can't stand in a `static`. No model touches these.
+//! - The thread-local that keeps spare boxes: nothing in a spare box is shared, and none is taken or kept while loom
+//!   changes threads.
+//! - Clocks, and the threads of timers, which a model can't wait for. A model's `Spawner::sleep` is its own, its limits
+//!   of `shutdown` are zero or beyond the clock, and the thread that reports losses is not started.
+
+#[cfg(loom)]
+pub(crate) use self::model::*;
+#[cfg(not(loom))]
+pub(crate) use self::real::*;
+
+#[cfg(not(loom))]
+mod real {
+    pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+    use std::{
+        cell::Cell,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    thread_local! {
+        // Without a destructor, so that it works in the destructors of other thread-locals.
+        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+    /// This thread's number: they are counted as they come.
+    pub(crate) fn thread_number() -> usize {
+        NUMBER.with(|number| {
+            if number.get() == usize::MAX {
+                // Only spreads threads over shards: no order is needed.
+                number.set(NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1));
+            }
+            number.get()
+        })
+    }
+
+    /// How many threads run at once.
+    pub(crate) fn parallelism() -> usize {
+        std::thread::available_parallelism().map_or(4, usize::from)
+    }
+
+    /// Runs what blocks on a thread that may.
+    pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
+        ::blocking::unblock(work).detach();
+    }
+}
+
+#[cfg(loom)]
+mod model {
+    use std::{
+        cell::Cell,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+    use scoped_tls_hkt::ScopedKey;
+
+    loom::thread_local! {
+        static NUMBER: Cell<Option<usize>> = Cell::new(None);
+    }
+
+    loom::lazy_static! {
+        // Made anew in each run. The number in it is std's: who comes first is no race of ours.
+        static ref NEXT: AtomicUsize = AtomicUsize::new(0);
+    }
+
+    /// Below `loom::MAX_THREADS`.
+    pub(crate) fn thread_number() -> usize {
+        NUMBER.with(|number| {
+            let own = number.get();
+            let own = own.unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+            number.set(Some(own));
+            own
+        })
+    }
+
+    /// The same on every machine: a model's runs must repeat themselves. It gives the account two shards.
+    pub(crate) fn parallelism() -> usize {
+        1
+    }
+
+    pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
+        drop(loom::thread::spawn(work));
+    }
+
+    /// A scoped thread-local for each thread of a model: they are coroutines of one thread, and share what std keeps for
+    /// that.
+    pub(crate) struct ScopedKeys<T: 'static> {
+        pub(crate) keys: [&'static ScopedKey<T>; loom::MAX_THREADS],
+    }
+
+    impl<T> ScopedKeys<T> {
+        fn own(&self) -> &'static ScopedKey<T> {
+            self.keys[thread_number()]
+        }
+
+        pub(crate) fn set<R>(&self, value: &T, f: impl FnOnce() -> R) -> R {
+            self.own().set(value, f)
+        }
+
+        pub(crate) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+            self.own().with(f)
+        }
+
+        pub(crate) fn is_set(&self) -> bool {
+            self.own().is_set()
+        }
+    }
+
+    macro_rules! scoped_keys {
+        ($type:ty) => {{
+            scoped_tls_hkt::scoped_thread_local!(static FIRST: $type);
+            scoped_tls_hkt::scoped_thread_local!(static SECOND: $type);
+            scoped_tls_hkt::scoped_thread_local!(static THIRD: $type);
+            scoped_tls_hkt::scoped_thread_local!(static FOURTH: $type);
+            scoped_tls_hkt::scoped_thread_local!(static FIFTH: $type);
+            $crate::sync::ScopedKeys {
+                keys: [&FIRST, &SECOND, &THIRD, &FOURTH, &FIFTH],
+            }
+        }};
+    }
+
+    pub(crate) use scoped_keys;
+}
