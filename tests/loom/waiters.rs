@@ -1,0 +1,174 @@
+//! What a batch waits for, on another thread: those who wake its tasks, what was split off, closures, time.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use after::{Batch, Order};
+use loom::{future::block_on, thread};
+
+use crate::world::{Event, World, join, model, model_with, pend, poll_once, take_a_turn};
+
+/// A batch in which each task has a waker of its own. The first two wait for an event each; the others end when it is
+/// polled for the first time. (Nine tasks that were polled nine times get wakers.)
+fn with_wakers(world: &World, events: &[Event; 2]) -> Batch {
+    const TASKS: usize = 9;
+    const ROUNDS: usize = 9;
+    let tasks = (0..TASKS).map(|number| {
+        let event = events.get(number).map(Event::wait);
+        world.ledger.task_with(number, async {
+            pend(ROUNDS).await;
+            if let Some(event) = event {
+                event.await;
+            }
+        })
+    });
+    let mut batch = world.plain_batch(tasks);
+    // The first poll starts nothing.
+    for _ in 0..=ROUNDS {
+        assert!(poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    batch
+}
+
+/// Race 6: tasks that are woken while their batch looks whom to poll, or polls them, are polled again.
+///
+/// Broken: `turn::woken` left the batch's waker after it had looked who was woken. Broken too: `Ready::take` marked the
+/// task as not woken after it was polled.
+#[test]
+fn tasks_that_are_woken_while_their_batch_looks_are_polled() {
+    model(|world| {
+        let events = <[Event; 2]>::default();
+        let batch = with_wakers(world, &events);
+        let elsewhere = events.map(|event| thread::spawn(move || event.set()));
+        block_on(batch);
+        join(elsewhere);
+        assert!(world.ledger.has_run(0) && world.ledger.has_run(1));
+    });
+}
+
+/// Race 6: tasks are woken while their batch is polled once more and dropped. They have ended, or are lost.
+///
+/// Broken: `Registry::take_running` did not give back what has wakers of its own.
+#[test]
+fn tasks_that_are_woken_while_their_batch_is_dropped_have_ended_or_are_lost() {
+    model(|world| {
+        let events = <[Event; 2]>::default();
+        let mut batch = with_wakers(world, &events);
+        let elsewhere = events.map(|event| thread::spawn(move || event.set()));
+        let _ = poll_once(Pin::new(&mut batch));
+        drop(batch);
+        join(elsewhere);
+        let ended = [0, 1].map(|number| u64::from(world.ledger.has_run(number)));
+        assert_eq!(world.runner.stats().lost, 2 - ended[0] - ended[1]);
+    });
+}
+
+/// Sentence 9: a held batch that is awaited waits for what was split off it, which ends on another thread meanwhile.
+///
+/// Broken: `Group::is_done` did not look again after it had left the waker.
+#[test]
+fn a_batch_sees_the_end_of_what_was_split_off_it() {
+    model(|world| {
+        let tasks = [0, 1].map(|number| world.ledger.task(number));
+        let request = async {
+            for task in tasks {
+                after::task("apart").spawned().defer(task);
+            }
+        };
+        let mut held = Box::pin(world.runner.scope(request).held());
+        let std::task::Poll::Ready(((), mut batch)) = poll_once(held.as_mut()) else {
+            panic!("the request has ended");
+        };
+        assert!(poll_once(Pin::new(&mut batch)).is_pending());
+        let elsewhere = world
+            .take_batches()
+            .into_iter()
+            .map(|apart| thread::spawn(move || block_on(apart)));
+        let elsewhere: Vec<_> = elsewhere.collect();
+        block_on(batch);
+        assert_eq!(world.runner.stats().pending, 0);
+        join(elsewhere);
+    });
+}
+
+/// Sentence 13: a closure returns while its batch looks whether it has.
+///
+/// Broken: `Blocking::poll_work` locked twice, once to look and once to leave its waker.
+#[test]
+fn a_batch_sees_the_end_of_a_closure() {
+    model(|world| {
+        let closure = world.ledger.closure(0);
+        let mut request = Box::pin(world.runner.scope(async { after::defer_blocking(closure) }));
+        assert!(poll_once(request.as_mut()).is_ready());
+        block_on(world.take_batch());
+        assert_eq!(world.runner.stats().completed, 1);
+    });
+}
+
+/// Sentences 17 and 18b: a batch is dropped while a closure of it begins. Once it was dropped, none begins.
+///
+/// Broken: `Slot::begin` did not look whether the closure was abandoned.
+#[test]
+fn a_closure_does_not_begin_once_its_batch_was_dropped() {
+    model(|world| {
+        let gone = Arc::new(AtomicBool::new(false));
+        let late = Arc::new(AtomicBool::new(false));
+        let (looks, notes, closure) = (gone.clone(), late.clone(), world.ledger.closure(0));
+        let request = async {
+            after::defer_blocking(move || {
+                notes.store(looks.load(Ordering::Relaxed), Ordering::Relaxed);
+                closure();
+            });
+        };
+        let mut request = Box::pin(world.runner.scope(request));
+        assert!(poll_once(request.as_mut()).is_ready());
+        let mut batch = world.take_batch();
+        assert!(poll_once(Pin::new(&mut batch)).is_pending());
+        // Gives the closure to another thread, which may be quick.
+        let _ = poll_once(Pin::new(&mut batch));
+        drop(batch);
+        gone.store(true, Ordering::Relaxed);
+        world.join_blocking();
+        assert!(!late.load(Ordering::Relaxed));
+        match world.runner.stats().lost {
+            // It had returned, and its batch had not heard of it.
+            0 => assert!(world.ledger.has_run(0)),
+            _ => world.ledger.nobody_heard_of(0),
+        }
+    });
+}
+
+/// Sentence 17: the time of a scope is up for all that was split off it: the member that polls the sleep may end while it
+/// fires, and another one polls it then.
+///
+/// Broken: `Member::drop` woke nobody.
+#[test]
+fn the_time_of_a_scope_is_up_for_all_its_batches() {
+    let limited = |builder: after::RunnerBuilder| {
+        let builder = builder.order(Order::Parallel);
+        builder.scope_timeout(Duration::from_secs(1))
+    };
+    model_with(limited, |world| {
+        let ends = world.ledger.task_with(0, take_a_turn());
+        let never = world.ledger.task_with(1, Event::default().wait());
+        let request = async {
+            after::defer(ends);
+            after::defer(never);
+        };
+        let mut request = Box::pin(world.runner.scope(request));
+        assert!(poll_once(request.as_mut()).is_ready());
+        let batches = world.take_batches().into_iter();
+        let running = batches.map(|batch| thread::spawn(move || block_on(batch)));
+        let running: Vec<_> = running.collect();
+        world.clock.set();
+        join(running);
+        let ended = u64::from(world.ledger.has_run(0));
+        assert_eq!(world.runner.stats().timed_out, 2 - ended);
+    });
+}
