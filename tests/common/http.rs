@@ -1,0 +1,493 @@
+//! Real servers and clients on loopback sockets.
+#![allow(dead_code, unreachable_pub)] // no test file uses all of it
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    io::{Error, ErrorKind},
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use after::{Outcome, Runner, spawner, tower::AfterLayer};
+use axum::{Router, body::Body};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    client::conn,
+    server::conn::{http1, http2},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+};
+use tower::{Layer, service_fn};
+
+use super::common::Log;
+
+/// What serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `axum::serve`: the layer is around the routes, and axum's own boxes around the layer's body.
+    Axum,
+    /// hyper's builders for one version, and the layer next to hyper.
+    Hyper,
+    /// The builder of hyper-util that finds the version out.
+    Auto,
+}
+
+/// Which version the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http1,
+    Http2,
+}
+
+/// One row of the table on which behaviour is tested: a server, and the version that is spoken with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stack {
+    pub server: Server,
+    pub version: Version,
+}
+
+/// On every server, with every version that it speaks.
+#[macro_export]
+macro_rules! every_stack {
+    ($( $(#[$meta:meta])* async fn $name:ident($stack:ident) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            async fn test($stack: $crate::servers::Stack) $body
+
+            $crate::stack_test!(on_axum_with_http1, Axum, Http1);
+            $crate::stack_test!(on_axum_with_http2, Axum, Http2);
+            $crate::stack_test!(on_hyper_with_http1, Hyper, Http1);
+            $crate::stack_test!(on_hyper_with_http2, Hyper, Http2);
+            $crate::stack_test!(on_hyper_auto_with_http1, Auto, Http1);
+            $crate::stack_test!(on_hyper_auto_with_http2, Auto, Http2);
+        }
+    )*};
+}
+
+/// On every server, with HTTP/1.1.
+#[macro_export]
+macro_rules! every_http1_stack {
+    ($( $(#[$meta:meta])* async fn $name:ident($stack:ident) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            async fn test($stack: $crate::servers::Stack) $body
+
+            $crate::stack_test!(on_axum, Axum, Http1);
+            $crate::stack_test!(on_hyper, Hyper, Http1);
+            $crate::stack_test!(on_hyper_auto, Auto, Http1);
+        }
+    )*};
+}
+
+/// One test of a table.
+#[macro_export]
+macro_rules! stack_test {
+    ($name:ident, $server:ident, $version:ident) => {
+        #[test]
+        fn $name() {
+            $crate::servers::run(test($crate::servers::Stack {
+                server: $crate::servers::Server::$server,
+                version: $crate::servers::Version::$version,
+            }));
+        }
+    };
+}
+
+/// How long a test may take before it counts as hanging. Nothing waits for this to pass.
+pub const GUARD: Duration = Duration::from_secs(60);
+
+/// Runs a test on a current-thread runtime.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(guarded(test))
+}
+
+/// A test that waits for what never comes fails.
+pub async fn guarded<T>(test: impl Future<Output = T>) -> T {
+    let finished = tokio::time::timeout(GUARD, test).await;
+    finished.expect("the test hangs: something that it waits for does not come")
+}
+
+impl Stack {
+    /// Serves on a port of its own until the runtime ends.
+    pub async fn serve<H, F>(self, layer: AfterLayer, handler: H) -> SocketAddr
+    where
+        H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.serve_on(listener, layer, handler);
+        address
+    }
+
+    /// As `serve`, on a socket of the test's.
+    pub fn serve_on<H, F>(self, listener: TcpListener, layer: AfterLayer, handler: H)
+    where
+        H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        if self.server == Server::Axum {
+            let app = Router::new().fallback(handler).layer(layer);
+            tokio::spawn(axum::serve(listener, app).into_future());
+            return;
+        }
+        let service = layer.layer(service_fn(move |request: Request<Incoming>| {
+            let answer = handler(request.map(Body::new));
+            async move { Ok::<_, Infallible>(answer.await) }
+        }));
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let service = TowerToHyperService::new(service.clone());
+                // What becomes of a connection is the test's to see, at the client's end and in the tasks.
+                match (self.server, self.version) {
+                    (Server::Auto, _) => {
+                        let builder = auto::Builder::new(TokioExecutor::new());
+                        tokio::spawn(async move {
+                            let socket = TokioIo::new(socket);
+                            let _ = builder
+                                .serve_connection_with_upgrades(socket, service)
+                                .await;
+                        });
+                    }
+                    (_, Version::Http1) => {
+                        let connection = http1::Builder::new()
+                            .serve_connection(TokioIo::new(socket), service)
+                            .with_upgrades();
+                        tokio::spawn(connection);
+                    }
+                    (_, Version::Http2) => {
+                        let connection = http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(TokioIo::new(socket), service);
+                        tokio::spawn(connection);
+                    }
+                }
+            }
+        });
+    }
+
+    /// One connection.
+    pub async fn connect(self, address: SocketAddr) -> Client {
+        let socket = TcpStream::connect(address).await.unwrap();
+        Client::over(socket, self.version).await
+    }
+}
+
+/// hyper's client on one connection, which stays open as long as this, and is closed with it.
+pub struct Client {
+    sender: Sender,
+    /// The same socket once more: hyper's own tasks have the other.
+    socket: std::net::TcpStream,
+}
+
+enum Sender {
+    Http1(conn::http1::SendRequest<Body>),
+    Http2(conn::http2::SendRequest<Body>),
+}
+
+impl Client {
+    pub async fn over(socket: TcpStream, version: Version) -> Client {
+        let builder = conn::http2::Builder::new(TokioExecutor::new());
+        if version == Version::Http2 {
+            return Client::over_http2(socket, &builder).await;
+        }
+        let (socket, same) = twice(socket);
+        let (sender, connection) = conn::http1::handshake(TokioIo::new(socket)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        Client {
+            sender: Sender::Http1(sender),
+            socket: same,
+        }
+    }
+
+    /// With windows of the test's.
+    pub async fn over_http2(
+        socket: TcpStream,
+        builder: &conn::http2::Builder<TokioExecutor>,
+    ) -> Client {
+        let (socket, same) = twice(socket);
+        let (sender, connection) = builder.handshake(TokioIo::new(socket)).await.unwrap();
+        tokio::spawn(connection);
+        Client {
+            sender: Sender::Http2(sender),
+            socket: same,
+        }
+    }
+
+    pub async fn try_send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    pub async fn send(&mut self, request: Request<Body>) -> Response<Incoming> {
+        self.try_send(request).await.unwrap()
+    }
+
+    pub async fn get(&mut self, path: &str) -> Response<Incoming> {
+        self.send(request("GET", path)).await
+    }
+
+    /// Closes the socket, whatever is in progress.
+    pub fn hang_up(self) {
+        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+}
+
+fn twice(socket: TcpStream) -> (TcpStream, std::net::TcpStream) {
+    let socket = socket.into_std().unwrap();
+    let same = socket.try_clone().unwrap();
+    (TcpStream::from_std(socket).unwrap(), same)
+}
+
+/// A request with nothing in it, which both versions can send.
+pub fn request(method: &str, path: &str) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://test{path}"))
+        .header("host", "test")
+        .body(Body::empty())
+        .unwrap()
+}
+
+/// A client of HTTP/1.1 that knows nothing but bytes.
+pub struct Raw {
+    socket: TcpStream,
+    read: BytesMut,
+}
+
+impl Raw {
+    pub async fn connect(address: SocketAddr) -> Raw {
+        Raw::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub fn over(socket: TcpStream) -> Raw {
+        Raw {
+            socket,
+            read: BytesMut::new(),
+        }
+    }
+
+    pub async fn send(&mut self, bytes: &str) {
+        self.socket.write_all(bytes.as_bytes()).await.unwrap();
+    }
+
+    /// Reads up to the next `end`, and that.
+    pub async fn read_to(&mut self, end: &str) -> String {
+        loop {
+            let found = self
+                .read
+                .windows(end.len())
+                .position(|window| window == end.as_bytes());
+            if let Some(at) = found {
+                let text = self.read.split_to(at + end.len());
+                return String::from_utf8(text.to_vec()).unwrap();
+            }
+            let read = self.socket.read_buf(&mut self.read).await.unwrap();
+            assert!(read > 0, "the server has closed: {:?}", self.read);
+        }
+    }
+
+    /// The head of a response.
+    pub async fn head(&mut self) -> String {
+        self.read_to("\r\n\r\n").await
+    }
+
+    pub async fn bytes(&mut self, count: usize) -> Bytes {
+        while self.read.len() < count {
+            let read = self.socket.read_buf(&mut self.read).await.unwrap();
+            assert!(read > 0, "the server has closed");
+        }
+        self.read.split_to(count).freeze()
+    }
+
+    /// Everything until the server closes.
+    pub async fn rest(&mut self) -> String {
+        let mut rest = self.read.split().to_vec();
+        self.socket.read_to_end(&mut rest).await.unwrap();
+        String::from_utf8(rest).unwrap()
+    }
+}
+
+/// How requests ended, as their tasks saw it.
+pub struct Ends {
+    runner: Runner,
+    seen: UnboundedReceiver<Outcome>,
+}
+
+/// Makes the tasks that tell.
+#[derive(Clone)]
+pub struct Teller {
+    sender: UnboundedSender<Outcome>,
+}
+
+/// A layer, what its handlers defer, and where that arrives.
+pub fn watched() -> (AfterLayer, Teller, Ends) {
+    let (sender, seen) = mpsc::unbounded_channel();
+    let runner = Runner::new(spawner::Tokio::current());
+    let layer = AfterLayer::with_runner(runner.clone());
+    (layer, Teller { sender }, Ends { runner, seen })
+}
+
+impl Teller {
+    /// Defers a task that tells how the request has ended.
+    #[track_caller]
+    pub fn defer(&self) {
+        after::defer(self.clone().task());
+    }
+
+    pub async fn task(self) {
+        self.sender
+            .send(after::outcome().expect("the request is over"))
+            .unwrap();
+    }
+}
+
+impl Ends {
+    /// Waits for the task of the next request.
+    pub async fn next(&mut self) -> Outcome {
+        self.seen.recv().await.expect("a task")
+    }
+
+    /// Nothing has run that was not waited for, and nothing that was deferred is gone.
+    #[track_caller]
+    pub fn none_has_run(&mut self) {
+        assert!(self.seen.try_recv().is_err(), "a task has run");
+        let stats = super::common::balanced(&self.runner);
+        assert_eq!(stats.pending, stats.deferred - stats.completed);
+    }
+
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+}
+
+/// A body that does what it is told, and notes what the server does with it.
+pub struct Script {
+    steps: VecDeque<Step>,
+    says_end: bool,
+    says_length: bool,
+    log: Log,
+}
+
+pub enum Step {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    Error,
+    /// Never again.
+    Stall,
+}
+
+impl Script {
+    pub fn new(log: &Log) -> Script {
+        Script {
+            steps: VecDeque::new(),
+            says_end: false,
+            says_length: false,
+            log: log.clone(),
+        }
+    }
+
+    pub fn step(mut self, step: Step) -> Script {
+        self.steps.push_back(step);
+        self
+    }
+
+    pub fn data(self, data: impl Into<Bytes>) -> Script {
+        self.step(Step::Data(data.into()))
+    }
+
+    /// `is_end_stream` answers when the steps are done.
+    pub fn says_end(mut self) -> Script {
+        self.says_end = true;
+        self
+    }
+
+    /// `size_hint` is exact.
+    pub fn says_length(mut self) -> Script {
+        self.says_length = true;
+        self
+    }
+
+    pub fn body(self) -> Body {
+        Body::new(self)
+    }
+}
+
+impl http_body::Body for Script {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if matches!(self.steps.front(), Some(Step::Stall)) {
+            return Poll::Pending;
+        }
+        match self.steps.pop_front() {
+            Some(Step::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Some(Step::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Some(Step::Error) => Poll::Ready(Some(Err(ErrorKind::Other.into()))),
+            Some(Step::Stall) => unreachable!("it stays in front"),
+            None => {
+                self.log.add("polled to its end");
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.says_end && self.steps.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if !self.says_length {
+            return SizeHint::default();
+        }
+        let lengths = self.steps.iter().map(|step| match step {
+            Step::Data(data) => data.len() as u64,
+            _ => 0,
+        });
+        SizeHint::with_exact(lengths.sum())
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.log.add("dropped");
+    }
+}
