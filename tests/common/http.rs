@@ -32,7 +32,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
 };
-use tower::{Layer, service_fn};
+use tower::{Layer, Service, service_fn};
 
 use super::common::Log;
 
@@ -152,37 +152,57 @@ impl Stack {
         if self.server == Server::Axum {
             let app = Router::new().fallback(handler).layer(layer);
             tokio::spawn(axum::serve(listener, app).into_future());
-            return;
+        } else {
+            let handler = as_service(handler);
+            self.serve_service(listener, layer.layer(handler));
         }
-        let service = layer.layer(service_fn(move |request: Request<Incoming>| {
-            let answer = handler(request.map(Body::new));
-            async move { Ok::<_, Infallible>(answer.await) }
-        }));
+    }
+
+    /// As `serve_on`, with no layer.
+    pub fn serve_without_layer<H, F>(self, listener: TcpListener, handler: H)
+    where
+        H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        if self.server == Server::Axum {
+            let app = Router::new().fallback(handler);
+            tokio::spawn(axum::serve(listener, app).into_future());
+        } else {
+            self.serve_service(listener, as_service(handler));
+        }
+    }
+
+    /// hyper, and a service of its kind.
+    fn serve_service<S, B>(self, listener: TcpListener, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
+                let socket = TokioIo::new(socket);
                 let service = TowerToHyperService::new(service.clone());
                 // What becomes of a connection is the test's to see, at the client's end and in the tasks.
                 match (self.server, self.version) {
                     (Server::Auto, _) => {
                         let builder = auto::Builder::new(TokioExecutor::new());
                         tokio::spawn(async move {
-                            let socket = TokioIo::new(socket);
-                            let _ = builder
-                                .serve_connection_with_upgrades(socket, service)
-                                .await;
+                            let connection =
+                                builder.serve_connection_with_upgrades(socket, service);
+                            let _ = connection.await;
                         });
                     }
                     (_, Version::Http1) => {
-                        let connection = http1::Builder::new()
-                            .serve_connection(TokioIo::new(socket), service)
-                            .with_upgrades();
-                        tokio::spawn(connection);
+                        let builder = http1::Builder::new();
+                        tokio::spawn(builder.serve_connection(socket, service).with_upgrades());
                     }
                     (_, Version::Http2) => {
-                        let connection = http2::Builder::new(TokioExecutor::new())
-                            .serve_connection(TokioIo::new(socket), service);
-                        tokio::spawn(connection);
+                        let builder = http2::Builder::new(TokioExecutor::new());
+                        tokio::spawn(builder.serve_connection(socket, service));
                     }
                 }
             }
@@ -194,6 +214,26 @@ impl Stack {
         let socket = TcpStream::connect(address).await.unwrap();
         Client::over(socket, self.version).await
     }
+}
+
+fn as_service<H, F>(
+    handler: H,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+> + Clone
++ Send
++ 'static
+where
+    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    service_fn(move |request: Request<Incoming>| {
+        let answer = handler(request.map(Body::new));
+        async move { Ok(answer.await) }
+    })
 }
 
 /// hyper's client on one connection, which stays open as long as this, and is closed with it.
