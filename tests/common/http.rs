@@ -1,5 +1,5 @@
 //! Real servers and clients on loopback sockets.
-#![allow(dead_code, unreachable_pub)] // no test file uses all of it
+#![allow(dead_code, unreachable_pub, unused_imports)] // no test file uses all of it
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
 
