@@ -1,0 +1,135 @@
+//! The layer on an axum router: each request is a scope, and is over when its response body is.
+//!
+//! Run it with `cargo run --example axum --features tower`: it asks itself over HTTP and prints what its tasks say. Or
+//! keep the server up and ask it yourself with curl: `cargo run --example axum --features tower -- --serve`.
+
+use std::{convert::Infallible, env, error::Error, io::Read, time::Duration};
+
+use after::{
+    context,
+    tower::{AfterLayer, RequestHead},
+};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::StatusCode,
+    routing::get,
+};
+use futures::stream::{self, StreamExt};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+};
+
+/// Where the tasks of this example tell what they have seen.
+type Audit = mpsc::UnboundedSender<String>;
+
+async fn hello(State(audit): State<Audit>) -> &'static str {
+    record(audit);
+    "hello\n"
+}
+
+/// Fails, and is audited all the same.
+async fn purchase(State(audit): State<Audit>, Path(item): Path<String>) -> (StatusCode, String) {
+    record(audit);
+    (StatusCode::PAYMENT_REQUIRED, format!("no {item} for you\n"))
+}
+
+/// A response that goes on for ever, a chunk at a time: each chunk may defer too.
+async fn events(State(audit): State<Audit>) -> Body {
+    record(audit);
+    let chunk = Ok::<_, Infallible>(Bytes::from_static(b"tick\n"));
+    let ticks = stream::repeat(chunk).inspect(|_| {
+        let count = async { println!("  (so many ticks were counted, and told once)") };
+        after::task("count").key("count").defer(count);
+    });
+    Body::from_stream(ticks)
+}
+
+/// The audit of a request, which knows what was asked and how it has ended.
+fn record(audit: Audit) {
+    after::task("audit").defer(async move {
+        let request: RequestHead = context::get().ok_or("the layer captures no requests")?;
+        let user = request.cookie("user").unwrap_or("nobody");
+        let outcome = after::outcome().ok_or("the request is not over")?;
+        audit.send(format!("{} by {user}: {outcome:?}", request.uri().path()))?;
+        after::Ok(())
+    });
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (audit, mut records) = mpsc::unbounded_channel();
+    let app = Router::new()
+        .route("/", get(hello))
+        .route("/purchase/{item}", get(purchase))
+        .route("/events", get(events))
+        .with_state(audit)
+        // Around everything above.
+        .layer(AfterLayer::new().capture_request());
+
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let server = tokio::spawn(server.into_future());
+
+    if env::args().any(|argument| argument == "--serve") {
+        println!("Serving on http://{address}; stop it with Ctrl-C. In another terminal, try:\n");
+        for path in ["", "purchase/tea", "events"] {
+            println!("  curl --cookie user=ann http://{address}/{path}");
+        }
+        println!();
+        loop {
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => break interrupted?,
+                record = records.recv() => println!("  audit: {}", record.unwrap_or_default()),
+            }
+        }
+    } else {
+        for (path, expected) in [
+            ("/", "/ by ann: Finished"),
+            ("/purchase/tea", "/purchase/tea by ann: Failed"),
+            // The client reads a few ticks and goes.
+            ("/events", "/events by ann: Cancelled"),
+        ] {
+            let answer = ask(format!("http://{address}{path}")).await?;
+            let record = records.recv().await.ok_or("the server is gone")?;
+            println!("asked for {path}, read {answer:?}\n  audit: {record}");
+            if record != expected {
+                return Err(format!("{record:?} instead of {expected:?}").into());
+            }
+        }
+    }
+
+    drop(stop);
+    server.await??;
+    let report = after::shutdown(Duration::from_secs(5)).await;
+    println!("{report}");
+    if !report.is_clean() || report.stats().failed > 0 {
+        return Err("not every deferred task was completed".into());
+    }
+    Ok(())
+}
+
+/// The first bytes of an answer, as a client with a cookie reads it.
+async fn ask(url: String) -> Result<String, Box<dyn Error>> {
+    let client = spawn_blocking(move || {
+        // Straight to the server, whatever proxy the environment names, and not for ever.
+        let config = ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(10)));
+        let agent = ureq::Agent::new_with_config(config.build());
+        let answer = agent.get(&url).header("cookie", "user=ann").call()?;
+        let mut text = String::new();
+        let mut start = answer.into_body().into_reader().take(20);
+        start.read_to_string(&mut text)?;
+        Ok::<_, ureq::Error>(text)
+    });
+    Ok(client.await??)
+}
