@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# An axum service under load on loopback, its work spawned, awaited and deferred: what a request costs, and what its
+# client waits for.
+#
+#   benches/http/run.sh           about 18 minutes on a quiet machine of two cores; writes docs/results/http.csv and
+#                                 prints it as Markdown
+#   benches/http/run.sh --quick   seconds: checks that each variant answers and that no task is lost; keeps no figure
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+if ! command -v wrk >/dev/null; then
+    apt-get update -qq && apt-get install -y -qq wrk
+fi
+
+cargo build --release --locked --package http-load
+program=${CARGO_TARGET_DIR:-target}/release/http-load
+
+case ${1:-} in
+--quick)
+    kept=$(mktemp)
+    trap 'rm -f "$kept"' EXIT
+    "$program" record "$kept" --quick
+    ;;
+"")
+    "$program" record docs/results/http.csv
+    "$program" table docs/results/http.csv
+    ;;
+*)
+    echo "unknown: $1" >&2
+    exit 2
+    ;;
+esac
