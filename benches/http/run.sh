@@ -2,8 +2,8 @@
 # An axum service under load on loopback, its work spawned, awaited and deferred: what a request costs, and what its
 # client waits for.
 #
-#   benches/http/run.sh           about 18 minutes on a quiet machine of two cores; writes docs/results/http.csv and
-#                                 prints it as Markdown
+#   benches/http/run.sh           about 18 minutes on a quiet machine of two cores; writes docs/results/http.csv,
+#                                 draws docs/latency.svg, and prints the figures as Markdown
 #   benches/http/run.sh --quick   seconds: checks that each variant answers and that no task is lost; keeps no figure
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,6 +23,7 @@ case ${1:-} in
     ;;
 "")
     "$program" record docs/results/http.csv
+    cargo run --quiet --locked --package charts >&2
     "$program" table docs/results/http.csv
     ;;
 *)
