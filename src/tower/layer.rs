@@ -176,8 +176,9 @@ impl AfterLayer {
     /// For gRPC, which answers with HTTP 200 whatever happens: success is `grpc-status: 0`, in the head or in the
     /// trailers. Takes the place of [`failed_if`](AfterLayer::failed_if).
     ///
-    /// A body that ends without that header has failed; one that is dropped before its trailers was cancelled. With
-    /// [`HandOver::Head`] only the head is looked at, and one without a `grpc-status` is none of a failure.
+    /// A body that ends without that header has failed; one that is dropped before its trailers was cancelled, also when
+    /// all bytes of its message were delivered. With [`HandOver::Head`] only the head is looked at, and one without a
+    /// `grpc-status` is none of a failure.
     ///
     /// ```
     /// let layer = after::tower::AfterLayer::new().grpc();

@@ -73,8 +73,9 @@
 //! cancelled, and its tasks wait for that: [`HandOver::Head`] is for those. An **upgraded connection** (WebSocket) is no
 //! part of the request, which ends with the 101.
 //!
-//! **gRPC** is HTTP 200 whatever happens: [`AfterLayer::grpc`] reads its own status. With gRPC-Web put the layer inside
-//! the one that translates, where trailers are trailers.
+//! **gRPC** is HTTP 200 whatever happens: [`AfterLayer::grpc`] reads its own status. It comes after the
+//! message, so bytes alone don't make the body complete. With gRPC-Web put the layer inside the one that translates,
+//! where trailers are trailers.
 //!
 //! # Written
 //!

@@ -134,11 +134,12 @@ impl Progress {
         }
     }
 
-    /// How it has ended when the body is dropped.
+    /// How it has ended when the body is dropped. Bytes alone don't complete what waits for trailers.
     pub(super) fn outcome_of_drop(&self) -> Outcome {
-        let delivered = self
-            .announced
-            .is_some_and(|length| length <= self.delivered);
+        let delivered = !self.grpc
+            && self
+                .announced
+                .is_some_and(|length| length <= self.delivered);
         match self.complete.get() || delivered {
             true => self.outcome_of_end(),
             false => Outcome::Cancelled,

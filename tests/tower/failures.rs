@@ -129,6 +129,23 @@ fn grpc_reads_the_status_in_the_trailers() {
     assert_eq!(outcome_of_grpc(body("0"), 1), "handler Cancelled");
 }
 
+/// Sentence 23: a message of known length is not all of its response: the status is in the trailers.
+#[test]
+fn grpc_is_not_complete_when_its_bytes_are() {
+    let body = || {
+        Script::new()
+            .data("message")
+            .trailers("grpc-status", "0")
+            .exactly(7)
+    };
+    assert_eq!(outcome_of_grpc(body(), 0), "handler Cancelled");
+    assert_eq!(outcome_of_grpc(body(), 1), "handler Cancelled");
+    assert_eq!(outcome_of_grpc(body(), 2), "handler Finished");
+    // To its end, and without a status.
+    let no_trailers = Script::new().data("message").exactly(7);
+    assert_eq!(outcome_of_grpc(no_trailers, 2), "handler Failed");
+}
+
 /// Sentence 23: success is `grpc-status: 0`, so none of it is no success.
 #[test]
 fn grpc_without_a_status_has_failed() {
