@@ -8,14 +8,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::response::Parts;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     outcome::Outcome,
     report,
     tower::{
-        exchange::{self, Exchange},
+        exchange::{self, Exchange, beside},
         progress::Said,
     },
 };
@@ -48,17 +48,18 @@ pin_project_lite::pin_project! {
 }
 
 impl<B: Body<Data = Bytes>> AfterBody<B> {
-    /// The body of a response whose head is about to be given out.
-    pub(super) fn new(head: &Parts, body: B, exchange: Option<Exchange>) -> Self {
-        let mut exchange = exchange;
+    /// A response that is about to be given out.
+    pub(super) fn of(response: Response<B>, mut exchange: Option<Exchange>) -> Response<Self> {
+        let (head, body) = response.into_parts();
         if let Some(judging) = &mut exchange {
             // The user's code: what counts as a failure, and what the body says of itself.
             let failed_if = judging.terms.failed;
-            let judged = report::catch(|| judging.enter(|| (failed_if(head), Said::by(&body))));
+            let judged = report::catch(|| judging.enter(|| (failed_if(&head), Said::by(&body))));
             match judged {
-                Ok((failed, said)) => judging.answers(head, failed, said),
+                Ok((failed, said)) => judging.answers(&head, failed, said),
                 Err(payload) => {
                     if let Some(exchange) = exchange {
+                        exchange.drops("the head of a response", || drop(head));
                         exchange
                             .abandon(Outcome::Panicked, "the body of a response", || drop(body));
                     }
@@ -66,10 +67,8 @@ impl<B: Body<Data = Bytes>> AfterBody<B> {
                 }
             }
         }
-        AfterBody {
-            body: Some(body),
-            exchange,
-        }
+        let body = Some(body);
+        Response::from_parts(head, AfterBody { body, exchange })
     }
 }
 
@@ -87,17 +86,22 @@ impl<B: Body<Data = Bytes>> Body for AfterBody<B> {
                 // It has ended before.
                 return (Poll::Ready(None), None);
             };
-            let polled = body.as_mut().poll_frame(cx);
-            let said = match polled {
-                Poll::Ready(Some(Ok(_))) => Some(Said::by(&*body)),
-                Poll::Ready(None | Some(Err(_))) => {
-                    // Its destructors may defer, and belong to the request.
-                    slot.set(None);
-                    None
+            match body.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let (frame, said) = beside(frame, "a frame of a body", || Said::by(&*body));
+                    (Poll::Ready(Some(Ok(frame))), Some(said))
                 }
-                Poll::Pending => None,
-            };
-            (polled, said)
+                // Its destructors may defer, and belong to the request.
+                Poll::Ready(Some(Err(error))) => {
+                    let (error, ()) = beside(error, "an error of a body", || slot.set(None));
+                    (Poll::Ready(Some(Err(error))), None)
+                }
+                Poll::Ready(None) => {
+                    slot.set(None);
+                    (Poll::Ready(None), None)
+                }
+                Poll::Pending => (Poll::Pending, None),
+            }
         });
         let Some(exchange) = this.exchange else {
             return polled;
@@ -112,7 +116,7 @@ impl<B: Body<Data = Bytes>> Body for AfterBody<B> {
             }
             (ended, _) => {
                 let outcome = match ended {
-                    Poll::Ready(Some(Err(_))) => Outcome::Failed,
+                    Poll::Ready(Some(Err(_))) => exchange.progress.outcome_of_error(),
                     _ => exchange.progress.outcome_of_end(),
                 };
                 if let Some(exchange) = this.exchange.take() {
@@ -127,17 +131,19 @@ impl<B: Body<Data = Bytes>> Body for AfterBody<B> {
         let Some(body) = &self.body else {
             return true;
         };
-        let ended = body.is_end_stream();
-        if let Some(exchange) = &self.exchange {
-            exchange.progress.says_end(ended);
-        }
+        let Some(exchange) = &self.exchange else {
+            return body.is_end_stream();
+        };
+        let ended = exchange.asks(|| body.is_end_stream());
+        exchange.progress.says_end(ended);
         ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Some(body) => body.size_hint(),
-            None => SizeHint::with_exact(0),
+        match (&self.body, &self.exchange) {
+            (Some(body), Some(exchange)) => exchange.asks(|| body.size_hint()),
+            (Some(body), None) => body.size_hint(),
+            (None, _) => SizeHint::with_exact(0),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! It moves with what is in progress: from `call` into the future, from there into the body. Whoever has it runs the
 //! user's code through [`run`], and gives it up through [`Exchange::close`] or [`Exchange::abandon`], once.
 
-use std::{panic::resume_unwind, pin::Pin, sync::Arc};
+use std::{mem, panic::resume_unwind, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -58,6 +58,17 @@ impl Exchange {
     #[inline]
     pub(super) fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         current::enter(&self.registry, f)
+    }
+
+    /// As `enter`, for what the server asks the body between two polls. If that panics, the request goes on to its drop.
+    #[inline]
+    pub(super) fn asks<R>(&self, f: impl FnOnce() -> R) -> R {
+        let unwinding = Unwinding {
+            progress: &self.progress,
+        };
+        let answer = self.enter(f);
+        mem::forget(unwinding);
+        answer
     }
 
     /// Room for what was collected so far, if the Runner makes its scopes wait for it.
@@ -132,15 +143,48 @@ impl Exchange {
         }
     }
 
-    /// As `close`, when something is left of the user's, which `rest` drops: in the scope, because destructors may defer.
-    ///
-    /// Never panics: this may run while a panic unwinds.
+    /// As `close`, when something is left of the user's, which `rest` drops.
     #[cold]
     pub(super) fn abandon(self, outcome: Outcome, of_what: &str, rest: impl FnOnce()) {
-        if let Err(payload) = report::catch(|| self.enter(rest)) {
-            report::unnamed_panicked(of_what, payload);
-        }
+        self.drops(of_what, rest);
         self.close(outcome);
+    }
+
+    /// Drops what is the user's: in the scope, because destructors may defer.
+    ///
+    /// Never panics: this may run while a panic unwinds.
+    pub(super) fn drops(&self, of_what: &str, f: impl FnOnce()) {
+        drops(of_what, || self.enter(f));
+    }
+}
+
+/// Remembers a panic; forgotten if there is none.
+struct Unwinding<'a> {
+    progress: &'a Progress,
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.progress.panics();
+    }
+}
+
+fn drops(of_what: &str, f: impl FnOnce()) {
+    if let Err(payload) = report::catch(f) {
+        report::unnamed_panicked(of_what, payload);
+    }
+}
+
+/// Calls the user's code when it has made something already. If it panics, that is dropped here and not by the
+/// unwinding, where a second panic would abort the process.
+#[inline]
+pub(super) fn beside<T, R>(made: T, of_what: &str, f: impl FnOnce() -> R) -> (T, R) {
+    match report::catch(f) {
+        Ok(result) => (made, result),
+        Err(payload) => {
+            drops(of_what, || drop(made));
+            resume_unwind(payload)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     outcome::Outcome,
     tower::{
         AfterBody,
-        exchange::{self, Exchange},
+        exchange::{self, Exchange, beside},
     },
 };
 
@@ -100,12 +100,11 @@ where
             let Some(polling) = future.as_mut().as_pin_mut() else {
                 panic!("`AfterFuture` polled after completion");
             };
-            let polled = polling.poll(cx);
-            if polled.is_ready() {
-                // Its destructors may defer, and are before the answer.
-                future.set(None);
-            }
-            polled
+            // Its destructors may defer, and are before the answer.
+            polling.poll(cx).map(|answer| {
+                let (answer, ()) = beside(answer, "the answer of a request", || future.set(None));
+                answer
+            })
         });
         let Poll::Ready(answer) = polled else {
             return Poll::Pending;
@@ -151,11 +150,7 @@ where
     B: Body<Data = Bytes>,
 {
     match answer {
-        Ok(response) => {
-            let (head, body) = response.into_parts();
-            let body = AfterBody::new(&head, body, exchange);
-            Ok(Response::from_parts(head, body))
-        }
+        Ok(response) => Ok(AfterBody::of(response, exchange)),
         Err(error) => {
             if let Some(exchange) = exchange {
                 exchange.close(Outcome::Failed);

@@ -27,7 +27,8 @@
 //! ```
 //!
 //! The scope is current in `Service::call` of what is below the layer, in its future and in its body, polled and dropped:
-//! middleware below and streams may defer, and so may their destructors.
+//! middleware below and streams may defer, and so may their destructors. It is current, too, where `failed_if` looks at the
+//! head, and where the body is asked for its `size_hint` and `is_end_stream`.
 //!
 //! # Where it belongs
 //!

@@ -19,6 +19,8 @@ pub(super) struct Progress {
     grpc: bool,
     /// Nothing is missing any more, whatever else the body would do. A cell, because a body says so by reference.
     complete: Cell<bool>,
+    /// The body has panicked where the server had asked it something: it goes on to its drop, or to a poll.
+    panicked: Cell<bool>,
     delivered: u64,
     announced: Option<u64>,
 }
@@ -80,6 +82,7 @@ impl Progress {
             failed: false,
             grpc,
             complete: Cell::new(false),
+            panicked: Cell::new(false),
             delivered: 0,
             announced: None,
         }
@@ -113,6 +116,10 @@ impl Progress {
         }
     }
 
+    pub(super) fn panics(&self) {
+        self.panicked.set(true);
+    }
+
     #[inline]
     pub(super) fn delivers(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
@@ -126,8 +133,19 @@ impl Progress {
         }
     }
 
-    /// How the request has ended when its body has returned `None`. Who waits for trailers then has waited in vain.
+    /// How the request has ended when its body has returned an error.
+    pub(super) fn outcome_of_error(&self) -> Outcome {
+        match self.panicked.get() {
+            true => Outcome::Panicked,
+            false => Outcome::Failed,
+        }
+    }
+
+    /// How it has ended when its body has returned `None`. Who waits for trailers then has waited in vain.
     pub(super) fn outcome_of_end(&self) -> Outcome {
+        if self.panicked.get() {
+            return Outcome::Panicked;
+        }
         match self.failed || self.grpc {
             true => Outcome::Failed,
             false => Outcome::Finished,
@@ -140,7 +158,7 @@ impl Progress {
             && self
                 .announced
                 .is_some_and(|length| length <= self.delivered);
-        match self.complete.get() || delivered {
+        match self.complete.get() || delivered || self.panicked.get() {
             true => self.outcome_of_end(),
             false => Outcome::Cancelled,
         }

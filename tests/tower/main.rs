@@ -9,6 +9,7 @@ mod common;
 mod ends;
 mod failures;
 mod moments;
+mod panics;
 mod request;
 mod room;
 mod scope;
