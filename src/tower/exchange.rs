@@ -20,7 +20,7 @@ use crate::{
     tower::{
         layer::{HandOver, Terms},
         progress::{Asks, Progress, Said},
-        written::{self, Unwritten},
+        written::{self, Ended, Unwritten},
     },
 };
 
@@ -107,7 +107,7 @@ impl Exchange {
             return;
         }
         let handle = self.registry.handle();
-        let batch = self.collect(outcome);
+        let batch = Batch::collect(&self.registry, outcome, self.terms.order);
         self.registry = handle.registry();
         self.attached = true;
         written::release(batch, self.room.take());
@@ -125,21 +125,20 @@ impl Exchange {
         }
     }
 
-    fn collect(&self, outcome: Outcome) -> Batch {
-        Batch::collect(&self.registry, outcome, self.terms.order)
-    }
-
     /// The request is over: its tasks are handed over, or with [`HandOver::Written`] wait for the last byte.
-    pub(super) fn close(mut self, outcome: Outcome) {
+    pub(super) fn close(self, outcome: Outcome) {
         if self.attached {
             return;
         }
-        let outcome = self.decided.unwrap_or(outcome);
-        let batch = self.collect(outcome);
-        let room = self.room.take();
-        match self.unwritten.take() {
-            Some(unwritten) => unwritten.keep(batch, room),
-            None => written::release(batch, room),
+        let ended = Ended {
+            registry: self.registry,
+            outcome: self.decided.unwrap_or(outcome),
+            order: self.terms.order,
+            room: self.room,
+        };
+        match self.unwritten {
+            Some(unwritten) => unwritten.keep(ended),
+            None => ended.hand_over(),
         }
     }
 

@@ -33,8 +33,8 @@ pub struct AfterLayer {
 
 /// When the tasks of a request are handed over.
 ///
-/// With each of them an error of the service, a panic, or a connection that goes before the response is made hand over
-/// at once.
+/// With each of them an error of the service, a panic, or a connection that goes hand over at once, if that comes before
+/// the response is made.
 ///
 /// ```
 /// use after::tower::{AfterLayer, HandOver};

@@ -88,6 +88,9 @@
 //! - what a layer outside ours copies (compression does);
 //! - what the kernel has taken, and the network not yet.
 //!
+//! The outcome is decided when the body ends; until the last frame goes the request is not over, so what a
+//! [`Handle`](crate::Handle) defers meanwhile is handed over with the rest.
+//!
 //! A frame that is kept for ever, in a cache say, keeps its request open for ever.
 //!
 //! # What nobody can promise

@@ -7,28 +7,51 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use crate::{batch::Batch, limit::Room, sync::Mutex};
+use crate::{
+    batch::Batch,
+    limit::Room,
+    outcome::{Order, Outcome},
+    registry::Registry,
+    sync::Mutex,
+};
 
 /// What the data frames of one response share.
 #[derive(Default)]
 pub(super) struct Unwritten {
     /// `Some` from the end of the body on.
-    tasks: Mutex<Option<(Batch, Option<Room>)>>,
+    ended: Mutex<Option<Ended>>,
+}
+
+/// A request that is over, or will be with its last byte. Until then its registry is open: what comes through a handle
+/// meanwhile is handed over with the rest.
+pub(super) struct Ended {
+    pub(super) registry: Registry,
+    pub(super) outcome: Outcome,
+    pub(super) order: Option<Order>,
+    pub(super) room: Option<Room>,
+}
+
+impl Ended {
+    #[inline]
+    pub(super) fn hand_over(self) {
+        let batch = Batch::collect(&self.registry, self.outcome, self.order);
+        release(batch, self.room);
+    }
 }
 
 impl Unwritten {
     /// The body has ended. The last frame to go, or else the caller's reference, hands over.
-    pub(super) fn keep(self: Arc<Self>, batch: Batch, room: Option<Room>) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        *tasks = Some((batch, room));
+    pub(super) fn keep(self: Arc<Self>, request: Ended) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        *ended = Some(request);
     }
 }
 
 impl Drop for Unwritten {
     fn drop(&mut self) {
-        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some((batch, room)) = tasks.take() {
-            release(batch, room);
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(request) = ended.take() {
+            request.hand_over();
         }
     }
 }

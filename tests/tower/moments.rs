@@ -278,6 +278,41 @@ fn written_holds_what_the_bodys_destructor_defers() {
     assert_eq!(run_one(&batches, &log), ["destructor Finished"]);
 }
 
+/// Sentence 22b: until the last byte is written the request is not over, so work that comes through a handle waits, too.
+#[test]
+fn written_holds_what_a_handle_defers_when_the_body_has_ended() {
+    for handler_defers in [false, true] {
+        let (runner, batches) = keeping();
+        let log = Log::new();
+        let mut handle = None;
+        let mut service = ServiceBuilder::new()
+            .layer(written(AfterLayer::with_runner(runner.clone())))
+            .service_fn(|_: Request<()>| {
+                handle = Some(after::handle());
+                if handler_defers {
+                    notes(&log, "handler");
+                }
+                async { Ok::<_, Infallible>(Response::new(Script::new().data("a"))) }
+            });
+        let mut body = now_or_never(service.call(Request::new(())))
+            .unwrap()
+            .into_body();
+        drop(service);
+        let frame = next_data(&mut body);
+        assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+        drop(body);
+        handle.unwrap().sync_scope(|| notes(&log, "subtask"));
+        assert_eq!(batches.len(), 0);
+        drop(frame);
+        let seen = run_one(&batches, &log);
+        match handler_defers {
+            false => assert_eq!(seen, ["subtask Finished"]),
+            true => assert_eq!(seen, ["handler Finished", "subtask Finished"]),
+        }
+        assert_eq!(balanced(&runner).pending, 0);
+    }
+}
+
 /// Sentence 22b: trailers and empty frames are nothing to wait for, and pass through.
 #[test]
 fn written_passes_on_what_is_not_data() {
