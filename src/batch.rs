@@ -358,9 +358,9 @@ impl Future for Batch {
         let Some(mut active) = self.active.take() else {
             return Poll::Ready(());
         };
+        let special = active.special;
         if !active.started {
             active.started = true;
-            let special = active.special;
             self.active = Some(active);
             if special {
                 self.begin_specially();
@@ -374,7 +374,10 @@ impl Future for Batch {
             registry: Registry::active(active),
             batch: &mut self,
         };
-        let done = current::enter(&turn.registry, || turn::run(&turn.registry, cx));
+        let done = match special {
+            false => current::enter(&turn.registry, || turn::run(&turn.registry, cx)),
+            true => current::enter_tasks(&turn.registry, || turn::run(&turn.registry, cx)),
+        };
         drop(turn);
         if !done {
             return Poll::Pending;

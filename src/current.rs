@@ -6,7 +6,7 @@
 
 use crate::registry::Registry;
 
-use self::key::CURRENT;
+use self::key::{CURRENT, TASK};
 
 #[cfg(not(loom))]
 mod key {
@@ -25,6 +25,8 @@ mod key {
     // Of this crate the guard that puts the pointer back is inlined too, which of `scoped-tls` it is not: 18
     // instructions a poll instead of 40.
     pub(super) const CURRENT: &ScopedKey<Registry> = &ScopedKey { inner: &POINTER };
+
+    scoped_tls_hkt::scoped_thread_local!(pub(super) static TASK: Registry);
 }
 
 #[cfg(loom)]
@@ -33,12 +35,24 @@ mod key {
     use crate::sync::{ScopedKeys, scoped_keys};
 
     pub(super) const CURRENT: ScopedKeys<Registry> = scoped_keys!(Registry);
+    pub(super) const TASK: ScopedKeys<Registry> = scoped_keys!(Registry);
 }
 
 /// Runs `f` with `registry` as the current one.
 #[inline]
 pub(crate) fn enter<R>(registry: &Registry, f: impl FnOnce() -> R) -> R {
     CURRENT.set(registry, f)
+}
+
+/// As `enter`, for the registry of a batch that may have a limit: see [`in_a_task`].
+#[inline]
+pub(crate) fn enter_tasks<R>(registry: &Registry, f: impl FnOnce() -> R) -> R {
+    TASK.set(registry, || enter(registry, f))
+}
+
+/// Whether a batch that may have a limit is polled on this thread, whatever scopes were entered inside it.
+pub(crate) fn in_a_task() -> bool {
+    TASK.is_set()
 }
 
 /// Calls `f` with the innermost registry, if there is one.

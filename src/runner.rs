@@ -119,7 +119,7 @@ impl Core {
     pub(crate) fn room(&self, tasks: usize) -> Option<Room> {
         let limit = self.limit.as_ref()?;
         // In a deferred task a scope would wait for what its own parent holds.
-        let in_a_task = outcome().is_some();
+        let in_a_task = outcome().is_some() || current::in_a_task();
         (limit.pushes_back() && !in_a_task).then(|| limit.room(tasks))
     }
 }

@@ -625,6 +625,27 @@ fn a_scope_inside_a_task_never_waits() {
     assert_eq!((stats.panicked, stats.pending), (0, 0));
 }
 
+/// Section 5: however deep inside the task it is.
+#[test]
+fn a_scope_inside_a_scope_inside_a_task_never_waits() {
+    let (runner, batches) = keeping_with(|builder| builder.max_running(1).max_waiting(1));
+    let (middle, inner) = (runner.clone(), runner.clone());
+    now_or_never(runner.scope(async {
+        after::defer(async move {
+            let inner = inner.scope(async {
+                after::defer(async {});
+                7
+            });
+            assert_eq!(now_or_never(middle.scope(inner)), 7);
+        });
+        // Waits, so that there is no room.
+        after::defer(async {});
+    }));
+    batches.drive(5);
+    let stats = balanced(&runner);
+    assert_eq!((stats.completed, stats.pending), (3, 0));
+}
+
 /// Sentence 21: a scope that gives up its wait gives its place to the next.
 #[test]
 fn a_waiting_scope_that_is_dropped_gives_its_place_to_the_next() {
