@@ -90,6 +90,11 @@ impl Exchange {
                 self.keep_up();
             }
         }
+        // In another scope it is not kept: that one may wait for room before it gives out this answer, and the body that
+        // would give the room back comes after that.
+        if self.room.is_some() && current::in_scope() {
+            self.room = None;
+        }
     }
 
     /// With [`HandOver::Head`]: hands over what was collected before the head, or since by the body. What comes when

@@ -103,6 +103,10 @@
 //! before its head is given out, and the room is kept for its tasks until they run. So a client that reads slowly holds
 //! that room for as long: give the server a limit for that, or set `max_waiting` above the number of connections.
 //!
+//! Inside another scope (that of an outer layer, say) it waits as well, but the room is not kept: the outer one may have to
+//! wait before it gives out the same response. Its tasks are then accepted up to twice `max_waiting`, as what a body
+//! defers.
+//!
 //! # Cost
 //!
 //! A request that defers nothing pays no allocation, no atomic and no lock; on a Runner that was given, one reference

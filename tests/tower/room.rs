@@ -193,6 +193,55 @@ fn what_a_body_defers_is_accepted_up_to_twice_the_limit() {
     assert_eq!((stats.completed, stats.lost), (5, 6));
 }
 
+/// Sentence 21: a request inside another scope does not keep the room for which that one has to wait.
+#[test]
+fn an_outer_scope_does_not_wait_for_what_its_own_request_holds() {
+    for around in ["a layer", "a scope"] {
+        let (runner, batches) = limited(1);
+        let layer = AfterLayer::with_runner(runner.clone());
+        let log = Log::new();
+        let full = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+        let mut service = layer.layer(tower::service_fn(|_: Request<()>| {
+            for _ in 0..2 {
+                notes(&log, "inside");
+            }
+            std::future::ready(Ok::<_, Infallible>(Response::new(Script::new())))
+        }));
+        let mut both: Pin<Box<dyn Future<Output = ()> + '_>> = match around {
+            "a layer" => {
+                let mut outer = layer.layer(tower::service_fn(|request: Request<()>| {
+                    notes(&log, "around");
+                    service.call(request)
+                }));
+                Box::pin(async move { drop(outer.call(Request::new(())).await) })
+            }
+            _ => Box::pin(async {
+                let outer = runner.scope(async {
+                    notes(&log, "around");
+                    service.call(Request::new(())).await
+                });
+                drop(outer.await);
+            }),
+        };
+        // The inner one waits as any other.
+        assert!(poll_once(both.as_mut()).is_pending());
+        drop(full);
+        polls_to_end(&mut batches.take_one(), 100);
+        assert!(poll_once(both.as_mut()).is_ready(), "{around}");
+        drop(both);
+        for mut batch in batches.take_all() {
+            polls_to_end(&mut batch, 100);
+        }
+        let stats = balanced(&runner);
+        assert_eq!((stats.completed, stats.lost), (5, 0), "{around}");
+        // All room is there again.
+        let again = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+        assert!(again.is_some(), "{around}");
+        drop(again);
+        polls_to_end(&mut batches.take_one(), 100);
+    }
+}
+
 /// Sentence 21: a request made inside a deferred task never waits for what its own parent holds.
 #[test]
 fn a_request_inside_a_task_never_waits() {
