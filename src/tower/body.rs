@@ -27,6 +27,9 @@ pin_project_lite::pin_project! {
     /// with which outcome. It forwards `is_end_stream`, `size_hint` and trailers. After `None` or an error it drops the
     /// inner body, with the scope current, and returns `None` from then on.
     ///
+    /// `Send` if the inner body is, and not `Sync`: where a box is needed, `boxed_unsync` of `http-body-util` makes one, as
+    /// those of axum and tonic are.
+    ///
     /// The default one holds a default body and belongs to no request: some layers ask for it.
     pub struct AfterBody<B> {
         // `Some` until it has ended, panicked, or is dropped.

@@ -84,7 +84,9 @@
 //! sent as fast as the client reads. [`HandOver::Written`] hands over when, besides, the server has let go of every data
 //! frame: each is given out as [`Bytes::from_owner`](bytes::Bytes::from_owner) of a guard. It can't see
 //!
-//! - what a server copies: hyper does when its I/O has no vectored writes, and h2 does with frames below 256 bytes;
+//! - what a server copies: hyper does on HTTP/1 when its I/O has no vectored writes; h2 does with frames below 256 bytes,
+//!   and without vectored writes below 1,024;
+//! - what TLS has encrypted, and not sent yet: rustls keeps 64 kB by default;
 //! - what a layer outside ours copies (compression does);
 //! - what the kernel has taken, and the network not yet.
 //!
@@ -110,7 +112,7 @@
 //! # Cost
 //!
 //! A request that defers nothing pays no allocation, no atomic and no lock; on a Runner that was given, one reference
-//! count. The body grows by 112 bytes, and the future by 120.
+//! count. The body grows by 112 bytes at the most, and the future by 120.
 //!
 //! [tower]: https://docs.rs/tower
 //! [`is_end_stream`]: http_body::Body::is_end_stream

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use after::tower::{AfterLayer, HandOver};
+use after::tower::{AfterBody, AfterFuture, AfterLayer, HandOver};
 use allocation_counter::measure;
 use http::{Request, Response};
 use http_body::Body;
@@ -307,8 +307,46 @@ fn a_request_that_defers_nothing_allocates_nothing() {
 #[test]
 fn a_body_grows_by_112_bytes_at_the_most() {
     type Inner = http_body_util::Full<bytes::Bytes>;
-    let grown = size_of::<after::tower::AfterBody<Inner>>() - size_of::<Inner>();
+    let grown = size_of::<AfterBody<Inner>>() - size_of::<Inner>();
     assert!(grown <= 112, "{grown}");
+}
+
+/// What the docs say of the layer's size.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_future_grows_by_120_bytes_at_the_most() {
+    /// Whose bytes all have a meaning, so that what is wrapped around it finds no room there.
+    struct Full(#[allow(dead_code)] u64);
+
+    impl Future for Full {
+        type Output = Result<Response<Script>, Infallible>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Pending
+        }
+    }
+
+    let grown = size_of::<AfterFuture<Full>>() - size_of::<Full>();
+    assert!(grown <= 120, "{grown}");
+}
+
+/// What servers and other layers ask of the types.
+#[test]
+fn servers_and_layers_may_send_clone_and_box_what_is_of_the_layer() {
+    fn service<S: Clone + Send + Sync + 'static>(service: S) -> S {
+        service
+    }
+    fn sent<T: Send + 'static>(sent: T) -> T {
+        sent
+    }
+    let mut service = service(ServiceBuilder::new().layer(AfterLayer::new()).service_fn(
+        |_: Request<()>| async {
+            Ok::<_, Infallible>(Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+        },
+    ));
+    let body = sent(now_or_never(sent(service.call(Request::new(())))).unwrap()).into_body();
+    let body = http_body_util::BodyExt::boxed_unsync(body);
+    assert!(axum::body::Body::new(body).is_end_stream());
 }
 
 /// The order that the layer was given is that of its scopes.
@@ -337,7 +375,7 @@ fn the_layers_order_is_that_of_its_scopes() {
 /// Other layers ask for a body by default: it belongs to no request.
 #[test]
 fn a_default_body_is_of_no_request() {
-    let mut body = after::tower::AfterBody::<http_body_util::Empty<bytes::Bytes>>::default();
+    let mut body = AfterBody::<http_body_util::Empty<bytes::Bytes>>::default();
     assert!(body.is_end_stream());
     let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
     assert!(now_or_never(frame).is_none());
