@@ -101,7 +101,7 @@ impl ShutdownReport {
     ///
     /// Tasks of requests that had not ended either are not among them: they have no age yet. [`stats`] counts them as
     /// pending, and `Display` says so; of a request in progress at least one is counted, and of all that have taken a
-    /// handle, every one.
+    /// handle, every one. Nor are those that joined a batch which was not polled since: it has not taken them in.
     ///
     /// [`stats`]: ShutdownReport::stats
     pub fn unfinished(&self) -> &[Unfinished] {

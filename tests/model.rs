@@ -3,7 +3,8 @@
 //!
 //! The model is what the tasks note themselves: each says that it was made, that it started, how it ended and that it was
 //! dropped. After every step the account balances (sentence 19); at the end its heads are what the tasks have noted, each
-//! task started once at the most, each was dropped exactly once, and those of one request started in their order.
+//! task started once at the most, each was dropped exactly once, and those of one request started in their order. Each
+//! finds the context of its own request, as it stood at the end.
 
 mod common;
 
@@ -23,7 +24,7 @@ use after::{
     Handle, Order, Outcome, Overflow, Runner, Spawner,
     spawner::{BlockingWork, Sleep},
 };
-use common::{Batches, balanced, poll_once, yields};
+use common::{Batches, balanced, now_or_never, poll_once, yields};
 use proptest::prelude::*;
 
 /// How a task ends.
@@ -33,8 +34,8 @@ enum Body {
     Fails,
     Panics,
     Never,
-    /// Defers another, before or while it runs.
-    Defers,
+    /// Defers another, which defers another, so many times.
+    Defers(u8),
     /// Keeps a guard that defers another when it is dropped.
     DefersOnDrop,
 }
@@ -64,6 +65,12 @@ enum Step {
     Open {
         order: u8,
         held: bool,
+        /// Its destructor defers.
+        guarded: bool,
+    },
+    /// A value of the context, one further on than the last.
+    SetContext {
+        request: usize,
     },
     Defer {
         request: usize,
@@ -95,12 +102,19 @@ enum Step {
     ReleaseHeld {
         batch: usize,
     },
+    PollHeld {
+        batch: usize,
+    },
+    DropHeld {
+        batch: usize,
+    },
     RunBlocking,
     DropBlocking,
     FireTimer {
         timer: usize,
     },
     Drain,
+    Shutdown,
 }
 
 fn bodies() -> impl Strategy<Value = Body> {
@@ -109,7 +123,7 @@ fn bodies() -> impl Strategy<Value = Body> {
         1 => Just(Body::Fails),
         1 => Just(Body::Panics),
         1 => Just(Body::Never),
-        2 => Just(Body::Defers),
+        2 => (1..4_u8).prop_map(Body::Defers),
         2 => Just(Body::DefersOnDrop),
     ]
 }
@@ -130,7 +144,9 @@ fn steps() -> impl Strategy<Value = Step> {
     let request = 0..4_usize;
     let some = 0..8_usize;
     prop_oneof![
-        3 => (0..3_u8, any::<bool>()).prop_map(|(order, held)| Step::Open { order, held }),
+        3 => (0..3_u8, any::<bool>(), any::<bool>())
+            .prop_map(|(order, held, guarded)| Step::Open { order, held, guarded }),
+        2 => request.clone().prop_map(|request| Step::SetContext { request }),
         12 => (request.clone(), manners(), bodies(), 0..3_usize)
             .prop_map(|(request, manner, body, steps)| Step::Defer { request, manner, body, steps }),
         1 => (request.clone(), 0..3_u8).prop_map(|(request, key)| Step::Forget { request, key }),
@@ -140,11 +156,14 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(request, end)| Step::Finish { request, end }),
         12 => some.clone().prop_map(|batch| Step::PollBatch { batch }),
         1 => some.clone().prop_map(|batch| Step::DropBatch { batch }),
-        1 => some.prop_map(|batch| Step::ReleaseHeld { batch }),
+        1 => some.clone().prop_map(|batch| Step::ReleaseHeld { batch }),
+        4 => some.clone().prop_map(|batch| Step::PollHeld { batch }),
+        1 => some.prop_map(|batch| Step::DropHeld { batch }),
         2 => Just(Step::RunBlocking),
         1 => Just(Step::DropBlocking),
         2 => (0..8_usize).prop_map(|timer| Step::FireTimer { timer }),
         1 => Just(Step::Drain),
+        1 => Just(Step::Shutdown),
     ]
 }
 
@@ -166,15 +185,23 @@ struct Notes {
 
 type Shared = Arc<Mutex<Notes>>;
 
+/// The type of what `SetContext` sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value(u32);
+
+/// What the context of one request holds, for its tasks to compare.
+type Holds = Arc<Mutex<Option<Value>>>;
+
 /// Lives as long as its task.
 struct Life {
     notes: Shared,
+    holds: Holds,
     id: usize,
     defers_on_drop: bool,
 }
 
 impl Life {
-    fn new(notes: &Shared, defers_on_drop: bool) -> Life {
+    fn new(notes: &Shared, holds: &Holds, defers_on_drop: bool) -> Life {
         let mut locked = notes.lock().unwrap();
         locked.made += 1;
         locked.starts.push(0);
@@ -182,12 +209,21 @@ impl Life {
         drop(locked);
         Life {
             notes: notes.clone(),
+            holds: holds.clone(),
             id,
             defers_on_drop,
         }
     }
 
+    /// The context is that of its request, as it stood at the end.
+    fn sees_its_context(&self) {
+        assert_eq!(after::context::get(), *self.holds.lock().unwrap());
+    }
+
     fn starts(&self, place: Option<(usize, usize)>) {
+        self.sees_its_context();
+        assert!(after::outcome().is_some());
+        assert!(after::context::try_set(Value(0)).is_err(), "it is frozen");
         let mut notes = self.notes.lock().unwrap();
         notes.starts[self.id] += 1;
         notes.order.extend(place);
@@ -197,8 +233,11 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         self.notes.lock().unwrap().dropped += 1;
-        if self.defers_on_drop && after::in_scope() {
-            let life = Life::new(&self.notes, false);
+        if !std::thread::panicking() {
+            self.sees_its_context();
+        }
+        if self.defers_on_drop {
+            let life = Life::new(&self.notes, &self.holds, false);
             // In a destructor `try_defer`; it is inside a scope, so it takes the task.
             assert!(after::try_defer(run(life, Body::Completes, 0, None)).is_ok());
         }
@@ -225,9 +264,12 @@ async fn run(
             std::panic::panic_any("told to");
         }
         Body::Never => std::future::pending().await,
-        Body::Defers => {
-            let inner = Life::new(&notes, false);
-            after::defer(completes(inner));
+        Body::Defers(depth) => {
+            let inner = Life::new(&notes, &life.holds, false);
+            after::defer(match depth {
+                0 | 1 => nested(inner, Body::Completes),
+                _ => nested(inner, Body::Defers(depth - 1)),
+            });
             yields(1).await;
             notes.lock().unwrap().completed += 1;
         }
@@ -236,8 +278,11 @@ async fn run(
 }
 
 /// A task that a task defers.
-fn completes(life: Life) -> Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send>> {
-    Box::pin(run(life, Body::Completes, 1, None))
+fn nested(
+    life: Life,
+    body: Body,
+) -> Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send>> {
+    Box::pin(run(life, body, 1, None))
 }
 
 /// What a request is told to do, inside its scope.
@@ -246,14 +291,27 @@ type Command = Box<dyn FnOnce() -> Option<End>>;
 #[derive(Clone, Default)]
 struct Commands(Rc<RefCell<VecDeque<Command>>>);
 
-struct Request(Commands);
+struct Request {
+    commands: Commands,
+    guard: Option<(Shared, Holds)>,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if let Some((notes, holds)) = &self.guard {
+            let life = Life::new(notes, holds, false);
+            life.sees_its_context();
+            assert!(after::try_defer(run(life, Body::Completes, 0, None)).is_ok());
+        }
+    }
+}
 
 impl Future for Request {
     type Output = Result<(), ()>;
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let command = self.0.0.borrow_mut().pop_front();
+            let command = self.commands.0.borrow_mut().pop_front();
             match command.map(|command| command()) {
                 None => return Poll::Pending,
                 Some(None) => {}
@@ -270,6 +328,7 @@ type Running = Pin<Box<dyn Future<Output = Option<after::Batch>>>>;
 struct Open {
     future: Running,
     commands: Commands,
+    holds: Holds,
     /// So many plain tasks so far; `None` where they don't start in order.
     places: Option<usize>,
     id: usize,
@@ -321,7 +380,7 @@ struct Machine {
     spawner: Keeps,
     notes: Shared,
     open: Vec<Open>,
-    handles: Vec<Handle>,
+    handles: Vec<(Handle, Holds)>,
     batches: Vec<after::Batch>,
     held: Vec<after::Batch>,
     requests: usize,
@@ -364,7 +423,24 @@ impl Machine {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Open { order, held } if self.open.len() < 4 => self.start(order, held),
+            Step::Open {
+                order,
+                held,
+                guarded,
+            } if self.open.len() < 4 => self.start(order, held, guarded),
+            Step::SetContext { request } => {
+                let Some(holds) = self.open.get(request).map(|open| open.holds.clone()) else {
+                    return;
+                };
+                self.tell(request, move || {
+                    let mut holds = holds.lock().unwrap();
+                    assert_eq!(after::context::get(), *holds);
+                    let value = Value(holds.map_or(0, |Value(last)| last + 1));
+                    after::context::set(value);
+                    *holds = Some(value);
+                    None
+                });
+            }
             Step::Defer {
                 request,
                 manner,
@@ -384,11 +460,16 @@ impl Machine {
                     *inner.borrow_mut() = Some(after::handle());
                     None
                 });
-                self.handles.extend(taken.take());
+                if let Some(handle) = taken.take() {
+                    // The request that gave it has not ended.
+                    self.handles
+                        .push((handle, self.open[request].holds.clone()));
+                }
             }
             Step::LateDefer { handle, body } if handle < self.handles.len() => {
-                let life = Life::new(&self.notes, matches!(body, Body::DefersOnDrop));
-                self.handles[handle].defer(run(life, body, 0, None));
+                let (handle, holds) = &self.handles[handle];
+                let life = Life::new(&self.notes, holds, matches!(body, Body::DefersOnDrop));
+                handle.defer(run(life, body, 0, None));
             }
             Step::Finish { request, end } => self.finish(request, end),
             Step::PollBatch { batch } => {
@@ -402,6 +483,15 @@ impl Machine {
             }
             Step::ReleaseHeld { batch } if batch < self.held.len() => {
                 self.held.swap_remove(batch).release();
+            }
+            Step::PollHeld { batch } => {
+                let polled = self.held.get_mut(batch);
+                if polled.is_some_and(|batch| poll_once(Pin::new(batch)).is_ready()) {
+                    drop(self.held.swap_remove(batch));
+                }
+            }
+            Step::DropHeld { batch } if batch < self.held.len() => {
+                drop(self.held.swap_remove(batch));
             }
             Step::RunBlocking => {
                 let work = self.spawner.blocking.lock().unwrap().pop();
@@ -422,14 +512,30 @@ impl Machine {
                 let mut drain = Box::pin(self.runner.drain());
                 assert_eq!(poll_once(drain.as_mut()).is_ready(), pending == 0);
             }
+            Step::Shutdown => {
+                let stats = balanced(&self.runner);
+                let report = now_or_never(self.runner.shutdown(Duration::ZERO));
+                assert_eq!(report.stats(), stats);
+                assert_eq!(report.is_clean(), stats.pending == 0);
+                // Not named: what is of a request that has not ended, or what a handle has brought since the last poll.
+                let unfinished = report.unfinished().len() as u64;
+                assert!(unfinished <= stats.pending, "{report}");
+                if self.open.is_empty() && self.handles.is_empty() {
+                    assert_eq!(unfinished, stats.pending, "{report}");
+                }
+            }
             _ => {}
         }
         self.batches.extend(self.spawner.batches.take_all());
         balanced(&self.runner);
     }
 
-    fn start(&mut self, order: u8, held: bool) {
-        let commands = Commands::default();
+    fn start(&mut self, order: u8, held: bool, guarded: bool) {
+        let (commands, holds) = (Commands::default(), Holds::default());
+        let request = Request {
+            commands: commands.clone(),
+            guard: guarded.then(|| (self.notes.clone(), holds.clone())),
+        };
         let order = match order {
             0 => Order::Concurrent,
             1 => Order::Sequential,
@@ -437,7 +543,7 @@ impl Machine {
         };
         let scope = self
             .runner
-            .scope(Request(commands.clone()))
+            .scope(request)
             .failed_if(Result::is_err)
             .order(order);
         let future: Running = match held {
@@ -451,6 +557,7 @@ impl Machine {
         self.open.push(Open {
             future,
             commands,
+            holds,
             places: (order != Order::Parallel).then_some(0),
             id: self.requests,
             ending: false,
@@ -483,6 +590,7 @@ impl Machine {
         let Some(open) = self.open.get_mut(request).filter(|open| !open.ending) else {
             return;
         };
+        let holds = open.holds.clone();
         // Conditional tasks and those with a key start in order too, if they start.
         let place = match manner {
             Manner::Spawned | Manner::Blocking => None,
@@ -492,7 +600,7 @@ impl Machine {
             }),
         };
         self.tell(request, move || {
-            let life = Life::new(&notes, matches!(body, Body::DefersOnDrop));
+            let life = Life::new(&notes, &holds, matches!(body, Body::DefersOnDrop));
             let task = after::task("task");
             match manner {
                 Manner::Plain => after::defer(run(life, body, steps, place)),
@@ -619,19 +727,6 @@ impl Machine {
     }
 }
 
-/// Panics are part of the programs: only others are shown.
-fn keep_quiet() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if info.payload().downcast_ref() != Some(&"told to") {
-                before(info);
-            }
-        }));
-    });
-}
-
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400),
@@ -652,7 +747,7 @@ proptest! {
         ],
         program in prop::collection::vec(steps(), 1..60),
     ) {
-        keep_quiet();
+        common::keep_quiet();
         let mut machine = Machine::new(limits);
         for step in program {
             machine.step(step);
@@ -671,10 +766,7 @@ fn the_model_knows_its_outcomes() {
         (End::Drop, Outcome::Cancelled),
     ] {
         let mut machine = Machine::new(Limits::None);
-        machine.step(Step::Open {
-            order: 0,
-            held: false,
-        });
+        machine.step(open(0, false));
         let seen: Arc<Mutex<Option<Outcome>>> = Arc::default();
         let inner = seen.clone();
         machine.tell(0, move || {
@@ -686,5 +778,75 @@ fn the_model_knows_its_outcomes() {
             machine.step(Step::PollBatch { batch: 0 });
         }
         assert_eq!(*seen.lock().unwrap(), Some(outcome));
+    }
+}
+
+fn open(order: u8, held: bool) -> Step {
+    Step::Open {
+        order,
+        held,
+        guarded: false,
+    }
+}
+
+fn defer(manner: Manner, body: Body) -> Step {
+    Step::Defer {
+        request: 0,
+        manner,
+        body,
+        steps: 0,
+    }
+}
+
+/// The smallest programs that have shown a defect, written out: a seed means another program when an operation is added.
+#[test]
+fn programs_that_have_found_defects_agree_with_the_model() {
+    common::keep_quiet();
+    let end = || Step::Finish {
+        request: 0,
+        end: End::Ok,
+    };
+    let poll = || Step::PollBatch { batch: 0 };
+    let plain = || defer(Manner::Plain, Body::Completes);
+    let spawned = || defer(Manner::Spawned, Body::Completes);
+    let programs = [
+        (
+            Limits::None,
+            vec![open(0, false), open(0, true), end(), plain()],
+        ),
+        (
+            Limits::Shed,
+            vec![
+                open(2, false),
+                open(0, false),
+                open(0, false),
+                spawned(),
+                open(0, false),
+                plain(),
+                plain(),
+                plain(),
+                spawned(),
+                defer(Manner::Plain, Body::DefersOnDrop),
+            ],
+        ),
+        (
+            Limits::None,
+            vec![
+                open(0, false),
+                defer(Manner::Blocking, Body::Completes),
+                end(),
+                poll(),
+                poll(),
+                Step::RunBlocking,
+                Step::DropBatch { batch: 0 },
+            ],
+        ),
+    ];
+    for (limits, program) in programs {
+        let mut machine = Machine::new(limits);
+        for step in program {
+            machine.step(step);
+        }
+        machine.end();
     }
 }
