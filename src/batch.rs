@@ -268,7 +268,8 @@ impl Batch {
         self.active.as_ref().map_or(0, |active| {
             let joining = active.inbox.as_ref().map_or(0, |inbox| inbox.len());
             let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
-            active.unfinished() + apart + joining
+            // What the destructors of shed tasks have deferred waits for the next turn.
+            active.unfinished() + active.collected.len() + apart + joining
         })
     }
 
