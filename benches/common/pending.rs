@@ -1,0 +1,33 @@
+//! A request that is polled by hand.
+
+use std::{
+    future::Future,
+    hint::black_box,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+
+/// A future that is pending for the given number of polls.
+pub struct PendingFor(pub u32);
+
+impl Future for PendingFor {
+    type Output = u32;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<u32> {
+        if self.0 == 0 {
+            return Poll::Ready(black_box(1));
+        }
+        self.0 = black_box(self.0) - 1;
+        Poll::Pending
+    }
+}
+
+pub fn poll_to_end(future: impl Future<Output = u32>) -> u32 {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+            return value;
+        }
+    }
+}
