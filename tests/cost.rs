@@ -1,11 +1,23 @@
-//! What is allocated: nothing until something is deferred, then one box a task and two a scope at the most.
+//! What is allocated and held, and how often tasks are polled: nothing until something is deferred, then one box a task
+//! and one a scope; the same for each task however many there are; and given back when a task has ended.
 
 mod common;
 
-use std::pin::pin;
+use std::{
+    future::{Future, poll_fn},
+    mem::size_of_val,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
 
-use allocation_counter::measure;
+use after::Batch;
+use allocation_counter::{AllocationInfo, measure};
 use common::{now_or_never, poll_once, yields};
+use futures::task::AtomicWaker;
 
 /// Sentence 1: an idle scope allocates nothing, on no path.
 #[test]
@@ -38,10 +50,19 @@ fn an_idle_scope_allocates_nothing() {
     assert_eq!(asked_in_a_scope.count_total, 0);
 }
 
-/// The promise: for 1, 3 and 8 tasks at most n + 2 allocations, the runtime's own for the batch included.
+/// A scope is five words, beside its future and what that says of the output.
+#[test]
+fn a_scope_is_five_words_beyond_its_future() {
+    let request = Box::pin(async {});
+    let own = size_of_val(&request);
+    assert!(size_of_val(&after::scope(request)) <= own + 5 * size_of::<usize>());
+}
+
+/// For 1, 3 and 8 tasks n + 1 allocations: a box each, and the runtime's own for the batch. The box of the scope is
+/// that of one before.
 #[cfg(feature = "tokio")]
 #[test]
-fn n_tasks_cost_at_most_n_plus_two_allocations() {
+fn n_tasks_cost_n_plus_one_allocations() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -62,12 +83,7 @@ fn n_tasks_cost_at_most_n_plus_two_allocations() {
             }
             let requests = measure(|| now_or_never(request()));
             runner.drain().await;
-            assert!(
-                requests.count_total <= n + 2,
-                "{} allocations for {n} tasks",
-                requests.count_total
-            );
-            println!("{n} tasks: {} allocations", requests.count_total);
+            assert_eq!(requests.count_total, n + 1, "{n} tasks");
         }
     });
 }
@@ -89,5 +105,203 @@ fn running_tasks_allocates_nothing() {
             running.count_total == 0 || round == 0,
             "{running:?} in round {round}"
         );
+    }
+}
+
+/// A task that is deferred holds its future and seven words, however many there are.
+#[test]
+fn a_deferred_task_holds_seven_words_beyond_its_future() {
+    let (runner, batches) = common::keeping();
+    let held = |tasks: usize| {
+        let mut scope = Box::pin(runner.scope(async move {
+            for _ in 0..tasks {
+                after::defer(poll_fn(|_| Poll::Ready(())));
+            }
+            yields(1).await;
+        }));
+        let deferred = measure(|| assert!(poll_once(scope.as_mut()).is_pending()));
+        now_or_never(scope);
+        let mut batch = batches.take_one();
+        while poll_once(Pin::new(&mut batch)).is_pending() {}
+        deferred.bytes_current as usize
+    };
+    // The first scope makes a box that the others reuse.
+    held(1);
+    let one = held(1);
+    assert_eq!(held(1_001) - one, 1_000 * one);
+    assert!(one <= 7 * size_of::<usize>(), "{one} bytes");
+}
+
+/// The cost of a task does not depend on how many its scope has: within 1.3 the same number of allocations and of polls,
+/// whether the tasks end at once, are woken together, or one by one.
+#[test]
+fn a_task_costs_the_same_in_a_scope_of_100_as_in_one_of_100_000() {
+    for mode in [Waking::Never, Waking::AtOnce, Waking::OneByOne] {
+        let hundred = cost_of_a_task(100, mode);
+        for tasks in [1_000, 10_000, 100_000] {
+            let (allocations, polls) = cost_of_a_task(tasks, mode);
+            println!("{mode:?}, {tasks} tasks: {allocations} allocations and {polls} polls a task");
+            assert!(allocations <= 1.3 * hundred.0, "{tasks} tasks, {mode:?}");
+            assert!(polls <= 1.3 * hundred.1, "{tasks} tasks, {mode:?}");
+        }
+    }
+}
+
+/// Sentence 18: when 1,000 of 1,001 tasks have ended, what they held is free again, though one of their scope is stuck:
+/// beside it stays less than an eighth.
+#[test]
+fn the_memory_of_tasks_that_have_ended_is_given_back_while_one_is_stuck() {
+    let mut all = Request::new(1_001, 1);
+    let before = all.hand_over().bytes_current;
+    let ran = measure(|| {
+        all.poll();
+        for gate in &all.gates[..1_000] {
+            gate.open();
+        }
+        all.poll();
+    });
+    assert_eq!(all.batch.as_ref().unwrap().len(), 1);
+    let after = before + ran.bytes_current;
+    println!("{before} bytes at the hand-over, {after} when one is left");
+    assert!(after < before / 8, "{after} bytes of {before}");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Waking {
+    Never,
+    AtOnce,
+    OneByOne,
+}
+
+/// Allocations and polls of a task, from its deferral to its end.
+fn cost_of_a_task(tasks: usize, waking: Waking) -> (f64, f64) {
+    let wakes = usize::from(!matches!(waking, Waking::Never));
+    let mut request = Request::new(tasks, wakes);
+    let deferred = request.hand_over();
+    let ran = measure(|| {
+        request.poll();
+        match waking {
+            Waking::Never => {}
+            Waking::AtOnce => {
+                request.gates.iter().for_each(Gate::open);
+                request.poll();
+            }
+            Waking::OneByOne => {
+                for gate in 0..tasks {
+                    request.gates[gate].open();
+                    request.poll();
+                }
+            }
+        }
+    });
+    assert!(request.batch.is_none(), "all have ended");
+    let allocations = deferred.count_total + ran.count_total;
+    let polls = request.polls.load(SeqCst);
+    let tasks = tasks as f64;
+    (allocations as f64 / tasks, polls as f64 / tasks)
+}
+
+/// A request whose tasks each wait at a gate of their own, and its batch, polled by hand whenever it is woken.
+struct Request {
+    gates: Arc<[Gate]>,
+    polls: Arc<AtomicUsize>,
+    wakes: usize,
+    batch: Option<Batch>,
+    woken: Arc<Flag>,
+}
+
+#[derive(Default)]
+struct Gate {
+    is_open: AtomicBool,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Flag {
+    is_set: AtomicBool,
+}
+
+/// Waits at its gate so many times.
+struct Gated {
+    gates: Arc<[Gate]>,
+    polls: Arc<AtomicUsize>,
+    gate: usize,
+    wakes: usize,
+}
+
+impl Request {
+    fn new(tasks: usize, wakes: usize) -> Self {
+        Request {
+            gates: (0..tasks).map(|_| Gate::default()).collect(),
+            polls: Arc::default(),
+            wakes,
+            batch: None,
+            woken: Arc::default(),
+        }
+    }
+
+    fn hand_over(&mut self) -> AllocationInfo {
+        let (runner, batches) = common::keeping();
+        let handed_over = measure(|| {
+            now_or_never(runner.scope(async {
+                for gate in 0..self.gates.len() {
+                    after::defer(Gated {
+                        gates: self.gates.clone(),
+                        polls: self.polls.clone(),
+                        gate,
+                        wakes: self.wakes,
+                    });
+                }
+            }));
+        });
+        self.batch = Some(batches.take_one());
+        self.woken.is_set.store(true, SeqCst);
+        handed_over
+    }
+
+    /// Polls the batch until nobody has woken it.
+    fn poll(&mut self) {
+        let waker = Waker::from(self.woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        while self.woken.is_set.swap(false, SeqCst) {
+            let Some(batch) = &mut self.batch else {
+                return;
+            };
+            if Pin::new(batch).poll(&mut cx).is_ready() {
+                self.batch = None;
+            }
+        }
+    }
+}
+
+impl Gate {
+    fn open(&self) {
+        self.is_open.store(true, SeqCst);
+        self.waker.wake();
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.is_set.store(true, SeqCst);
+    }
+}
+
+impl Future for Gated {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.polls.fetch_add(1, SeqCst);
+        let this = &mut *self;
+        if this.wakes > 0 {
+            let gate = &this.gates[this.gate];
+            if !gate.is_open.swap(false, SeqCst) {
+                // Nobody opens it meanwhile: all of this is on one thread.
+                gate.waker.register(cx.waker());
+                return Poll::Pending;
+            }
+            this.wakes -= 1;
+        }
+        Poll::Ready(())
     }
 }
