@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs all benchmarks, stores their results in docs/results, and puts their tables into docs/performance.md.
+# Runs all benchmarks, stores their results in docs/results, puts their tables into docs/performance.md, and draws the
+# charts again.
 #
 # A table stands there between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is the benchmark's. What the text around
 # them says of the figures is not rewritten: read it again. On a busy machine the figures are worth less; the load is a
@@ -27,3 +28,4 @@ for tables in "$results"/*.md; do
     mv "$page.new" "$page"
     rm "$tables"
 done
+cargo run --quiet --locked --package charts
