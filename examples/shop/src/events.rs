@@ -1,0 +1,115 @@
+//! The page's stream of events.
+//!
+//! It has no end of its own, so its route has [`HandOver::Head`](after::tower::HandOver::Head): with the default what it
+//! defers would run when the page is closed.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use after::{Stats, context, tower::RequestHead};
+use axum::{
+    extract::State,
+    response::sse::{Event, KeepAlive, Sse},
+};
+use futures_util::{Stream, stream};
+use serde::Serialize;
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    app::App,
+    feed::{Phase, Update},
+};
+
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    after::task("visit").defer(async {
+        let request = context::get::<RequestHead>();
+        let agent = request.as_ref().and_then(|request| {
+            let agent = request.headers().get("user-agent")?;
+            agent.to_str().ok()
+        });
+        tracing::info!(
+            "a page is watching: {}",
+            agent.unwrap_or("an unknown browser")
+        );
+    });
+    let watcher = Watcher {
+        versions: app.feed.versions(),
+        app,
+        seen: 0,
+        account: None,
+        over: false,
+    };
+    Sse::new(stream::unfold(watcher, Watcher::next)).keep_alive(KeepAlive::default())
+}
+
+struct Watcher {
+    app: Arc<App>,
+    versions: watch::Receiver<u64>,
+    seen: u64,
+    account: Option<Stats>,
+    over: bool,
+}
+
+#[derive(Serialize)]
+struct News {
+    #[serde(flatten)]
+    update: Update,
+    account: Account,
+}
+
+/// What [`Stats`] has.
+#[derive(Serialize)]
+struct Account {
+    deferred: u64,
+    completed: u64,
+    failed: u64,
+    panicked: u64,
+    timed_out: u64,
+    discarded: u64,
+    lost: u64,
+    pending: u64,
+}
+
+impl Watcher {
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        if self.over {
+            // The server waits for its connections, and so for this to end.
+            return None;
+        }
+        loop {
+            self.versions.mark_unchanged();
+            let update = self.app.feed.since(self.seen);
+            let account = self.app.runner.stats();
+            if update.version > self.seen || self.account != Some(account) {
+                self.seen = update.version;
+                self.account = Some(account);
+                self.over = update.phase == Phase::Stopped;
+                let account = Account::from(account);
+                let event = Event::default().json_data(News { update, account });
+                // Numbers and strings: there is nothing that can't be written.
+                return Some((Ok(event.unwrap_or_default()), self));
+            }
+            tokio::select! {
+                _ = self.versions.changed() => {}
+                // The account tells nobody that it has changed.
+                () = sleep(Duration::from_millis(100)) => {}
+            }
+        }
+    }
+}
+
+impl From<Stats> for Account {
+    fn from(stats: Stats) -> Self {
+        Account {
+            deferred: stats.deferred,
+            completed: stats.completed,
+            failed: stats.failed,
+            panicked: stats.panicked,
+            timed_out: stats.timed_out,
+            discarded: stats.discarded,
+            lost: stats.lost,
+            pending: stats.pending,
+        }
+    }
+}
