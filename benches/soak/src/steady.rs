@@ -188,7 +188,7 @@ impl Run {
         // The account, to the task, against what the handlers and the observer have counted.
         let sum = self.tally.sum();
         expect(
-            deferred == ends.iter().sum(),
+            deferred == ends.iter().sum::<u64>(),
             format!("the account does not balance: {:?}", self.stats),
         );
         expect(pending == 0, format!("{pending} pending after `drain`"));
@@ -213,7 +213,7 @@ impl Run {
             let name = kind.name();
             let accepted = self.service.accepted(kind);
             expect(
-                accepted == count.deferred && accepted == count.ends.iter().sum(),
+                accepted == count.deferred && accepted == count.ends.iter().sum::<u64>(),
                 format!("{name}: accepted {accepted}, {count:?}"),
             );
             // Completed, by the rows completed, by the rows started, by the account started.
