@@ -1,9 +1,11 @@
 //! The request phase: a future during which work is collected, and which hands it over however it ends.
 
 use std::{
+    any::Any,
     fmt,
     future::Future,
     mem::{self, ManuallyDrop},
+    panic::resume_unwind,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -192,13 +194,19 @@ impl<F: Future> Scope<F> {
         let mut this = self.project();
         // Entered for the user's code alone: most futures without a destructor need no more than this test.
         let outcome = if mem::needs_drop::<F>() || this.failed_if.is_some() {
-            current::enter(this.registry, || {
-                this.future.set(None);
-                match this.failed_if {
-                    Some(failed) if failed(&output) => Outcome::Failed,
-                    _ => Outcome::Finished,
-                }
-            })
+            let judged = report::catch(|| {
+                current::enter(this.registry, || {
+                    this.future.set(None);
+                    match this.failed_if {
+                        Some(failed) if failed(&output) => Outcome::Failed,
+                        _ => Outcome::Finished,
+                    }
+                })
+            });
+            match judged {
+                Ok(outcome) => outcome,
+                Err(payload) => panic_with(this.registry, output, payload),
+            }
         } else {
             this.future.set(None);
             Outcome::Finished
@@ -231,6 +239,16 @@ impl<F: Future> Scope<F> {
         }
         Batch::collect(this.registry, outcome, *this.order).release();
     }
+}
+
+/// A panic goes on, of the future's destructor or of `failed_if`, when there is an answer already. That goes first, in the
+/// scope: its destructor may defer, and one that panics while another panic unwinds aborts the process.
+#[cold]
+fn panic_with<T>(registry: &Registry, output: T, payload: Box<dyn Any + Send>) -> ! {
+    if let Err(second) = report::catch(|| current::enter(registry, || drop(output))) {
+        report::unnamed_panicked("the answer of a request", second);
+    }
+    resume_unwind(payload)
 }
 
 /// Ends the request if a user's code panics in a poll; forgotten otherwise.

@@ -406,3 +406,31 @@ fn what_a_lost_tasks_destructor_defers_is_lost_with_a_handle_too() {
     assert_eq!(batches.len(), 0);
     assert_eq!(balanced(&runner).lost, 2);
 }
+
+/// Sentences 2 and 8: `failed_if` panics, and so does the destructor of the answer that it looked at: the first panic goes
+/// on, nothing aborts, and what the answer's destructor defers is handed over with the rest.
+#[test]
+fn a_failed_if_that_panics_beside_an_answer_whose_destructor_panics_does_not_abort() {
+    struct Answer(Log);
+
+    impl Drop for Answer {
+        fn drop(&mut self) {
+            let log = self.0.clone();
+            after::defer(async move { log.add(format!("answer {:?}", after::outcome().unwrap())) });
+            panic!("the answer's destructor");
+        }
+    }
+
+    let (runner, batches) = common::keeping();
+    let log = Log::new();
+    let answer = Answer(log.clone());
+    let scope = runner
+        .scope(async { answer })
+        .failed_if(|_| panic!("the judge"));
+    let payload = catch_unwind(AssertUnwindSafe(|| now_or_never(scope))).err();
+    let payload = payload.expect("the panic goes on");
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"the judge"));
+    polls_to_end(&mut batches.take_one(), 100);
+    log.assert(&["answer Panicked"]);
+    assert_eq!(common::balanced(&runner).completed, 1);
+}
