@@ -23,6 +23,8 @@ fn code(line: &str) -> impl Iterator<Item = &str> {
 /// Whether this is written as the name of a test is, and not as a path of a crate.
 fn as_test(code: &str) -> Option<(&str, &str)> {
     let (file, name) = code.split_once("::")?;
+    // In a folder the file that the test is in may stand between the two.
+    let name = name.split_once("::").map_or(name, |(_, name)| name);
     let is_name = |part: &str| {
         !part.is_empty()
             && part
@@ -87,12 +89,12 @@ fn the_tests_of_the_reliability_page_exist() {
     assert!(check("reliability.md") > 60);
 }
 
-/// Every sentence of the semantics that is not about HTTP has one row there, and a test in it.
+/// Every sentence of the semantics has one row there, and a test in it.
 #[test]
 fn every_promise_has_a_row_with_a_test() {
     let text = document("reliability.md");
-    let sentences = (1..=21).chain(26..=27).map(|number| number.to_string());
-    for sentence in sentences.chain(["9b".into(), "18b".into()]) {
+    let sentences = (1..=27).map(|number| number.to_string());
+    for sentence in sentences.chain(["9b".into(), "18b".into(), "22b".into()]) {
         let begins = format!("| {sentence} |");
         let rows: Vec<_> = text
             .lines()
