@@ -16,7 +16,7 @@ use std::{
 
 use after::Batch;
 use allocation_counter::{AllocationInfo, measure};
-use common::{now_or_never, poll_once, yields};
+use common::{keeping, now_or_never, poll_once, polls_to_end, yields};
 use futures::task::AtomicWaker;
 
 /// Sentence 1: an idle scope allocates nothing, on no path.
@@ -304,4 +304,49 @@ impl Future for Gated {
         }
         Poll::Ready(())
     }
+}
+
+/// Sentence 18, for the account: what many unfinished batches have needed at once does not stay when they are over.
+#[test]
+fn the_memory_of_a_burst_is_given_back() {
+    const BURST: usize = 10_000;
+    let (runner, batches) = keeping();
+    let hand_over = || now_or_never(runner.scope(async { after::defer(async {}) }));
+    let mut last = None;
+    let allocated = measure(|| {
+        for _ in 0..BURST {
+            hand_over();
+        }
+        let mut burst = batches.take_all();
+        // All but one first: a service is hardly ever without any.
+        last = burst.pop();
+        for mut batch in burst {
+            polls_to_end(&mut batch, 3);
+        }
+    });
+    assert!(allocated.bytes_max > 100 * BURST as u64);
+    // What stays for one that was vacated is its place in the list.
+    assert!(
+        allocated.bytes_current < 100 * BURST as i64,
+        "{allocated:?}"
+    );
+    let given_back = measure(|| {
+        polls_to_end(&mut last.take().unwrap(), 3);
+    });
+    let left = allocated.bytes_current + given_back.bytes_current;
+    assert!(left < 64 * 1_024, "{left} bytes left");
+
+    // And what is kept for the next is used, and in order: nobody takes another's place.
+    hand_over();
+    assert_eq!(runner.stats().pending, 1);
+    assert_eq!(
+        now_or_never(runner.shutdown(std::time::Duration::ZERO))
+            .unfinished()
+            .len(),
+        1
+    );
+    for mut batch in batches.take_all() {
+        polls_to_end(&mut batch, 3);
+    }
+    assert_eq!(runner.stats().completed, BURST as u64 + 1);
 }
