@@ -110,11 +110,12 @@ struct Books {
 const KEPT_ENTRIES: usize = 64;
 
 impl Books {
-    /// A burst is over, or comes to its end: gives back the memory of an entry that has become vacant; and when all have,
-    /// that of the list.
+    /// A burst is over, or comes to its end: gives back the memory of the entry that has just become one too many; and
+    /// when all are vacant, that of the list. The ones that were vacated last are the next to be used, and keep theirs.
     #[cold]
-    fn give_back(&mut self, vacated: u32) {
-        self.entries[vacated as usize] = Entry::default();
+    fn give_back(&mut self) {
+        let beyond = self.vacant[self.vacant.len() - 1 - KEPT_ENTRIES];
+        self.entries[beyond as usize] = Entry::default();
         if self.vacant.len() == self.entries.len() {
             self.entries.truncate(KEPT_ENTRIES);
             self.entries.shrink_to_fit();
@@ -262,7 +263,7 @@ impl Account {
             books.entries[seat.entry as usize].vacate();
             books.vacant.push(seat.entry);
             if books.vacant.len() > KEPT_ENTRIES {
-                books.give_back(seat.entry);
+                books.give_back();
             }
         });
     }
