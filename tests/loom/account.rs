@@ -37,10 +37,10 @@ fn drain_does_not_miss_the_end_of_the_last_task_on_two_threads() {
     });
 }
 
-/// Sentence 20, race 3: as above, when the last batch is dropped. What it has lost makes the account watched, too, until
-/// it is reported.
+/// Sentence 20, race 3: as above, when the last batch is dropped. What it has lost makes the account watched, too,
+/// until it is reported.
 ///
-/// Broken: `closing::settle` did not vacate the seat of a batch that is dropped.
+/// Broken: as the first.
 #[test]
 fn drain_does_not_miss_the_drop_of_the_last_batch() {
     model(|world| {
@@ -70,8 +70,8 @@ fn a_drain_that_is_given_up_takes_no_wake_up_from_another() {
     });
 }
 
-/// Sentence 20, race 3: a drain waits for a moment after its call. One that was before, and of which another one is told
-/// meanwhile, is not its own.
+/// Sentence 20, race 3: a drain waits for a moment after its call. One that was before, and of which another one is
+/// told meanwhile, is not its own.
 ///
 /// Broken: `Account::change_watched` advanced the signal after it had unlocked the shards.
 #[test]
@@ -173,8 +173,8 @@ fn two_shutdowns_both_wait_for_the_tasks_that_they_stop() {
     });
 }
 
-/// Sentence 20, race 5: a shutdown that may not wait reports, while another waits and the tasks end, what was unfinished at
-/// one moment.
+/// Sentence 20, race 5: a shutdown that may not wait reports, while another waits and the tasks end, what was
+/// unfinished at one moment.
 ///
 /// Broken: `Account::report` took the counts after it had unlocked the shards.
 #[test]

@@ -40,8 +40,8 @@ fn what_two_handles_defer_at_the_end_of_the_batch_runs_once() {
     });
 }
 
-/// Sentence 15, race 2: a batch whose tasks wait is woken by what comes through a handle. Its only task waits for the one
-/// that comes.
+/// Sentence 15, race 2: a batch whose tasks wait is woken by what comes through a handle. Its only task waits for the
+/// one that comes.
 ///
 /// Broken: `Inbox::batch_waits` looked whether something had come, and left its waker, under two locks.
 #[test]

@@ -144,8 +144,8 @@ fn a_closure_does_not_begin_once_its_batch_was_dropped() {
     });
 }
 
-/// Sentence 17: the time of a scope is up for all that was split off it: the member that polls the sleep may end while it
-/// fires, and another one polls it then.
+/// Sentence 17: the time of a scope is up for all that was split off it: the member that polls the sleep may end
+/// while it fires, and another one polls it then.
 ///
 /// Broken: `Member::drop` woke nobody.
 #[test]
