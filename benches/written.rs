@@ -3,6 +3,8 @@
 //!
 //! Prints two tables and asserts nothing. docs/http.md says how to read them.
 
+mod common;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -24,6 +26,7 @@ use after::{
 };
 use allocation_counter::measure;
 use bytes::Bytes;
+use common::quick;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
@@ -44,9 +47,15 @@ use tokio::{
 use tower::{Layer, Service, service_fn};
 
 /// Requests of each kind in the first table.
-const REQUESTS: usize = 7;
-/// Samples of each kind in the second.
-const SAMPLES: usize = 201;
+fn requests() -> usize {
+    if quick() { 1 } else { 7 }
+}
+
+/// Pairs of samples of each kind in the second.
+fn pairs() -> usize {
+    if quick() { 3 } else { 201 }
+}
+
 const MIB: usize = 1 << 20;
 /// A frame, where a body has many.
 const FRAME: usize = 64 << 10;
@@ -339,8 +348,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn moments() {
     println!(
-        "From the socket's last write to the hand-over, in milliseconds: median (least to most) of {REQUESTS} requests; \
-         and in how many of them the client had read everything by then.\n"
+        "From the socket's last write to the hand-over, in milliseconds: median (least to most) of {} requests; \
+         and in how many of them the client had read everything by then.\n",
+        requests()
     );
     println!("| | body | reader | `Body` | read | `Written` | read |");
     println!("|---|---|---|---|---|---|---|");
@@ -365,7 +375,7 @@ fn moments() {
                     continue;
                 }
                 let mut seen = [Vec::new(), Vec::new()];
-                for _ in 0..REQUESTS {
+                for _ in 0..requests() {
                     seen[0].push(see(&body, slow));
                     seen[1].push(see(&written, slow));
                 }
@@ -441,7 +451,7 @@ fn time(calls: u32, mut call: impl FnMut()) -> f64 {
 /// The median of the ratios of neighbouring samples, and of each side.
 fn interleaved(mut body: impl FnMut() -> f64, mut written: impl FnMut() -> f64) -> [f64; 3] {
     let mut samples = Vec::new();
-    for round in 0..SAMPLES {
+    for round in 0..pairs() {
         // Each goes first in turn.
         let pair = if round % 2 == 0 {
             let body = body();
@@ -463,7 +473,8 @@ fn interleaved(mut body: impl FnMut() -> f64, mut written: impl FnMut() -> f64) 
 fn costs() {
     println!(
         "\nWhat a request costs, with `Body` and with `Written`: allocations; microseconds; the ratio, as the median of \
-         {SAMPLES} pairs of samples.\n"
+         {} pairs of samples.\n",
+        pairs()
     );
     println!("| | allocations | µs | ratio |");
     println!("|---|---|---|---|");
