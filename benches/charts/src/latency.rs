@@ -70,12 +70,15 @@ pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
             panels.push(bars);
         }
     }
+    let caveat = caveat(figures)?;
+    description.push_str(&caveat);
     let mut canvas = Canvas::new(
         TOP + 2.0 * PANEL - 16.0,
         "What clients wait for: p99 of the latency, in ms",
         &[
             "An axum service with three tasks a request, under load from wrk on the same two cores. Shorter is better.",
             "Bar: median of five runs; line: least to greatest; »: goes on beyond the panel. Each panel has its own scale.",
+            caveat.trim(),
         ],
         &description,
     );
@@ -97,6 +100,20 @@ pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
         panel(&mut canvas, bars, x, y, width);
     }
     Ok(canvas.finish())
+}
+
+/// What must be said of figures from a machine that had other things to do.
+fn caveat(figures: &Figures<'_>) -> Result<String, Failure> {
+    let others: Result<Vec<f64>, Failure> =
+        figures.rows().map(|row| row.number("others")).collect();
+    let others = median(&others?);
+    Ok(match others > 0.1 {
+        true => format!(
+            " Recorded while other programs had {:.0} % of the machine: compare with care.",
+            others * 100.0
+        ),
+        false => String::new(),
+    })
 }
 
 fn title(runtime: &str, connections: &str) -> String {
