@@ -3,7 +3,7 @@
 # client waits for.
 #
 #   benches/http/run.sh           about 18 minutes on a quiet machine of two cores; writes docs/results/http.csv,
-#                                 draws docs/latency.svg, and prints the figures as Markdown
+#                                 draws docs/latency.svg, and puts the tables into docs/performance.md
 #   benches/http/run.sh --quick   seconds: checks that each variant answers and that no task is lost; keeps no figure
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,8 +23,13 @@ case ${1:-} in
     ;;
 "")
     "$program" record docs/results/http.csv
-    cargo run --quiet --locked --package charts >&2
-    "$program" table docs/results/http.csv
+    cargo run --quiet --locked --package charts
+    # The tables stand between two comments.
+    tables=$(mktemp)
+    trap 'rm -f "$tables"' EXIT
+    "$program" table docs/results/http.csv | tee "$tables"
+    sed -i -e "/<!-- http tables -->/r $tables" -e '/<!-- http tables -->/,/<!-- end of http tables -->/{/<!--/!d}' \
+        docs/performance.md
     ;;
 *)
     echo "unknown: $1" >&2

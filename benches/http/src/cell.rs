@@ -40,7 +40,7 @@ impl Cell {
         Cell::new(Work::Cpu(5), 0, 32),
     ];
 
-    const fn new(work: Work, workers: usize, connections: usize) -> Cell {
+    pub(crate) const fn new(work: Work, workers: usize, connections: usize) -> Cell {
         Cell {
             work,
             workers,

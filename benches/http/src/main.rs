@@ -11,6 +11,7 @@ mod generator;
 mod guarded;
 mod record;
 mod routes;
+mod rows;
 mod run;
 mod serve;
 mod server;

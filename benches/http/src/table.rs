@@ -1,74 +1,86 @@
 //! What was recorded, as Markdown: medians of the runs, with the least and the greatest.
-//!
-//! A ratio is taken within a run, between variants that ran side by side; the median of those is shown.
 
-use std::{fs, path::Path, str::FromStr};
+use std::path::Path;
 
-use crate::{Failure, cell::Cell, record::HEADER, variant::Variant};
+use crate::{
+    Failure,
+    cell::{Cell, Work},
+    rows::{Figure, Rows, key},
+    variant::Variant,
+};
 
-struct Row {
-    cell: (String, String, String),
-    run: String,
-    variant: Variant,
-    per_second: f64,
-    cpu: f64,
-    p50: f64,
-    p99: f64,
-    sleeps: f64,
-    others: f64,
-}
+/// What `after` is to reach against three spawns in the handler.
+const TARGETS: [(Cell, &str, Figure, f64); 3] = [
+    (
+        Cell::new(Work::Cpu(5), 2, 32),
+        "CPU a request",
+        |row| row.cpu,
+        0.9,
+    ),
+    (
+        Cell::new(Work::Cpu(5), 0, 32),
+        "CPU a request",
+        |row| row.cpu,
+        0.9,
+    ),
+    (
+        Cell::new(Work::Sleep(2_000), 2, 32),
+        "p99",
+        |row| row.p99,
+        0.6,
+    ),
+];
 
 pub(crate) fn print(path: &Path) -> Result<(), Failure> {
-    let text = fs::read_to_string(path)?;
-    let Some(lines) = text.strip_prefix(HEADER) else {
-        return Err("the file has another header".into());
-    };
-    let rows: Result<Vec<Row>, _> = lines.trim().lines().map(str::parse).collect();
-    let rows = rows?;
-    for cell in Cell::ALL {
-        let key = (
-            cell.work.name(),
-            cell.runtime().to_owned(),
-            cell.connections.to_string(),
-        );
-        let rows: Vec<&Row> = rows.iter().filter(|row| row.cell == key).collect();
-        if !rows.is_empty() {
-            let (task, runtime, connections) = key;
-            println!("**{task}, {runtime}, {connections} connections**\n");
-            print_cell(&rows);
-        }
-    }
-    let others: Vec<f64> = rows.iter().map(|row| row.others).collect();
-    let noisy = others.iter().filter(|share| **share > 0.1).count();
+    let rows = Rows::read(path)?;
+    let others = rows.all(|row| row.others);
     println!(
-        "Other processes had {:.0} % of the machine in the median run, and more than a tenth of it in {noisy} of {}.",
+        "Other processes had {:.0} % of the machine in the median run, and more than a tenth of it in {} of {}.\n",
         median(others.clone()) * 100.0,
+        others.iter().filter(|share| **share > 0.1).count(),
         others.len()
     );
+    print_targets(&rows);
+    for cell in Cell::ALL {
+        let [task, runtime, connections] = key(cell);
+        println!("**{task} a task, {runtime}, {connections} connections**\n");
+        print_cell(&rows, cell);
+    }
     Ok(())
 }
 
-fn print_cell(rows: &[&Row]) {
+fn print_targets(rows: &Rows) {
+    println!("| of three spawns in the handler | target | `AfterLayer` | plain scope |");
+    println!("|---|--:|--:|--:|");
+    for (cell, words, figure, target) in TARGETS {
+        let reached = |variant| {
+            let ratios = rows.ratios(cell, variant, figure);
+            let verdict = match median(ratios.clone()) <= target {
+                true => "met",
+                false => "missed",
+            };
+            format!("{} {verdict}", spread(ratios, 1.0, 2))
+        };
+        let [task, runtime, connections] = key(cell);
+        println!(
+            "| {words}: {task}, {runtime}, {connections} connections | {target} | {} | {} |",
+            reached(Variant::Layer),
+            reached(Variant::Scope)
+        );
+    }
+    println!();
+}
+
+fn print_cell(rows: &Rows, cell: Cell) {
     println!(
         "| three tasks | requests/s | CPU a request, µs | of `spawn` | p50, ms | p99, ms | of `spawn` | sleeps |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");
     for variant in Variant::ALL {
-        let of = |figure: fn(&Row) -> f64| -> Vec<f64> {
-            let ours = rows.iter().filter(|row| row.variant == variant);
-            ours.map(|row| figure(row)).collect()
-        };
-        let ratio = |figure: fn(&Row) -> f64| -> String {
-            if variant == Variant::Spawn {
-                return String::from("1");
-            }
-            let ours = rows.iter().filter(|row| row.variant == variant);
-            let ratios = ours.filter_map(|row| {
-                let beside =
-                    |other: &&&Row| other.variant == Variant::Spawn && other.run == row.run;
-                Some(figure(row) / figure(rows.iter().find(beside)?))
-            });
-            spread(ratios.collect(), 1.0, 2)
+        let of = |figure: Figure| rows.figures(cell, variant, figure);
+        let ratio = |figure: Figure| match variant {
+            Variant::Spawn => String::from("1"),
+            _ => spread(rows.ratios(cell, variant, figure), 1.0, 2),
         };
         println!(
             "| {} | {} | {} | {} | {} | {} | {} | {:.2} |",
@@ -99,39 +111,4 @@ fn spread(values: Vec<f64>, unit: f64, digits: usize) -> String {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-impl FromStr for Row {
-    type Err = Failure;
-
-    fn from_str(line: &str) -> Result<Self, Failure> {
-        let fields: Vec<&str> = line.split(',').collect();
-        let [
-            task,
-            runtime,
-            connections,
-            run,
-            variant,
-            per_second,
-            cpu,
-            p50,
-            p99,
-            sleeps,
-            others,
-        ] = fields[..]
-        else {
-            return Err(format!("a line has too many fields, or too few: {line}").into());
-        };
-        Ok(Row {
-            cell: (task.to_owned(), runtime.to_owned(), connections.to_owned()),
-            run: run.to_owned(),
-            variant: variant.parse()?,
-            per_second: per_second.parse()?,
-            cpu: cpu.parse()?,
-            p50: p50.parse()?,
-            p99: p99.parse()?,
-            sleeps: sleeps.parse()?,
-            others: others.parse()?,
-        })
-    }
 }
