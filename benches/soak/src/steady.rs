@@ -27,8 +27,9 @@ use crate::{
 const TASK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How much more may be alive in the end than at half time. At both there is no connection, no client and no task: what is
-/// left are caches with a bound of their own (boxes of ended batches, buffers of channels and timers), which depend on
-/// which thread was busy when. One task's leak in a thousand would come to more.
+/// left are caches with a bound of their own (boxes of ended batches, places on the roster, buffers of channels and
+/// timers), filled as chance has it. In half an hour a second half has some five million tasks: one leak in twenty
+/// thousand of them would be seen.
 const TOLERANCE: usize = 64 * 1_024;
 
 /// Where memory is read: at a tenth, at half and at the end.
