@@ -37,7 +37,7 @@ const GAP: f64 = 16.0;
 const BEHIND: f64 = 52.0;
 const BAR: f64 = 15.0;
 const PITCH: f64 = 24.0;
-const TOP: f64 = 112.0;
+const TOP: f64 = 120.0;
 const PANEL: f64 = PITCH * 7.0 + 70.0;
 
 /// A variant's p99 in one panel, in milliseconds.
@@ -109,7 +109,7 @@ fn caveat(figures: &Figures<'_>) -> Result<String, Failure> {
     let others = median(&others?);
     Ok(match others > 0.1 {
         true => format!(
-            " Recorded while other programs had {:.0} % of the machine: compare with care.",
+            " Recorded while other programs had {:.0} % of the machine: mostly their noise, and no comparison.",
             others * 100.0
         ),
         false => String::new(),
