@@ -50,8 +50,7 @@ function sentence(request) {
 function row(request, bar, scale, now) {
   const track = element("div", { className: "track" });
   const place = time => `${(100 * (time - request.began)) / scale}%`;
-  let duration = "waits";
-  if (bar.kind === "discarded") duration = "discarded";
+  let duration = bar.kind === "discarded" ? "not run" : "waits";
   if (bar.began !== null || bar.ended !== null) {
     const began = bar.began ?? bar.ended;
     const drawn = element("div", { className: `bar ${bar.kind}${bar.ended === null ? " running" : ""}` });
@@ -59,7 +58,7 @@ function row(request, bar, scale, now) {
     if (bar.kind !== "discarded") {
       const length = endOf(bar, now) - began;
       drawn.style.width = `${(100 * length) / scale}%`;
-      duration = bar.kind === "failed" ? `${bar.end} ${milliseconds(length)}` : milliseconds(length);
+      duration = milliseconds(length);
     }
     Object.assign(drawn.dataset, { began: began - request.began, ended: endOf(bar, now) - request.began });
     track.append(drawn);
@@ -69,8 +68,9 @@ function row(request, bar, scale, now) {
     mark.style.left = place(request.answered);
     track.append(mark);
   }
+  const label = bar.kind === "failed" ? `${bar.name}: ${bar.end}` : bar.name;
   return element("div", { className: "row" },
-    element("span", { textContent: bar.name, title: bar.name }), track, element("span", { textContent: duration }));
+    element("span", { textContent: label, title: label }), track, element("span", { textContent: duration }));
 }
 
 function group(request, scale, now) {
@@ -80,7 +80,7 @@ function group(request, scale, now) {
   const heading = element("h3", {},
     element("span", { textContent: name(request) }),
     element("span", { className: `variant${without ? "" : " with"}`, textContent: without ? "without after" : "with after" }),
-    element("span", { className: "waited", textContent: waited === undefined ? server : `you waited ${milliseconds(waited)}` }));
+    element("span", { className: "waited", textContent: waited === undefined ? server : `waited ${milliseconds(waited)}` }));
   const drawn = element("div", {}, ...bars(request).map(bar => row(request, bar, scale, now)));
   drawn.setAttribute("aria-hidden", "true");
   const item = element("li", {}, heading, element("p", { className: "hidden", textContent: sentence(request) }), drawn);
@@ -88,10 +88,10 @@ function group(request, scale, now) {
   return item;
 }
 
-// One of 1, 2 or 5 times a power of ten, so that there are at most six of them.
-function step(longest) {
-  const power = 10 ** Math.floor(Math.log10(longest / 5));
-  return [1, 2, 5, 10].map(factor => factor * power).find(size => longest / size <= 5.5);
+// One of 1, 2 or 5 times a power of ten, so that there are about as many of them as are wanted.
+function step(longest, wanted) {
+  const power = 10 ** Math.floor(Math.log10(longest / wanted));
+  return [1, 2, 5, 10].map(factor => factor * power).find(size => longest / size <= wanted + 0.5);
 }
 
 // `requests`: the newest first.
@@ -99,19 +99,19 @@ export function draw(requests, now) {
   const shown = requests.slice(0, SHOWN);
   const longest = Math.max(10, ...shown.flatMap(request =>
     bars(request).filter(bar => bar.began !== null).map(bar => endOf(bar, now) - request.began)));
-  const size = step(longest);
+  const chart = document.getElementById("chart");
+  const size = step(longest, chart.clientWidth < 480 ? 3 : 6);
   const scale = Math.ceil(longest / size) * size;
-  document.getElementById("chart").replaceChildren(...shown.map(request => group(request, scale, now)));
+  chart.replaceChildren(...shown.map(request => group(request, scale, now)));
 
   const ticks = element("div", { className: "ticks" });
   for (let time = 0; time <= scale * 1.0001; time += size) {
-    const last = time + size > scale * 1.0001;
-    const tick = element("span", { textContent: `${Math.round(time)}${last ? " ms" : ""}` });
+    const tick = element("span", { textContent: Math.round(time) });
     tick.style.left = `${(100 * time) / scale}%`;
     ticks.append(tick);
   }
   const axis = document.getElementById("axis");
-  axis.replaceChildren(ticks);
+  axis.replaceChildren(ticks, element("span", { className: "unit", textContent: "ms" }));
   axis.hidden = shown.length === 0;
 }
 
