@@ -57,34 +57,63 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for NotesFrames<B
     }
 }
 
+/// What happens to a response of two frames, in order.
+async fn order_of_events(stack: Stack, moment: HandOver) -> Log {
+    let log = Log::new();
+    let (sender, mut ran) = mpsc::unbounded_channel();
+    let noted = log.clone();
+    let runner = Runner::new(spawner::from_fn(move |batch| {
+        noted.add("handed over");
+        tokio::spawn(batch);
+    }));
+    let handler = service_fn(move |_: Request<Body>| {
+        let sender = sender.clone();
+        after::defer(async move { sender.send(()) });
+        let body = Script::new(&Log::new()).data("one").data("two");
+        async { Ok::<_, Infallible>(Response::new(body.says_end().says_length())) }
+    });
+    // Below a layer that defers nothing, with what notes the frames between the two.
+    let layer = AfterLayer::with_runner(runner).hand_over(moment);
+    let inner = layer.layer(handler);
+    let noted = log.clone();
+    let address = stack.serve(AfterLayer::new(), move |request| {
+        let answer = inner.clone().oneshot(request);
+        let log = noted.clone();
+        async {
+            let answer = answer.await.unwrap();
+            log.add("head given out");
+            answer.map(|body| Body::new(NotesFrames { body, log }))
+        }
+    });
+    let answer = stack.connect(address.await).await.get("/").await;
+    assert_eq!(answer.collect().await.unwrap().to_bytes(), "onetwo");
+    ran.recv().await.unwrap();
+    log
+}
+
 every_stack! {
     /// 22: nothing is handed over while a data frame is being returned, not even the last one: the server has to take it.
     async fn nothing_is_handed_over_while_the_last_frame_is_being_returned(stack) {
-        let log = Log::new();
-        let (sender, mut ran) = mpsc::unbounded_channel();
-        let noted = log.clone();
-        let runner = Runner::new(spawner::from_fn(move |batch| {
-            noted.add("handed over");
-            tokio::spawn(batch);
-        }));
-        let handler = service_fn(move |_: Request<Body>| {
-            let sender = sender.clone();
-            after::defer(async move { sender.send(()) });
-            let body = Script::new(&Log::new()).data("one").data("two").says_end().says_length();
-            async { Ok::<_, Infallible>(Response::new(body)) }
-        });
-        // Below a layer that defers nothing, with what notes the frames between the two.
-        let inner = AfterLayer::with_runner(runner).layer(handler);
-        let noted = log.clone();
-        let address = stack.serve(AfterLayer::new(), move |request| {
-            let answer = inner.clone().oneshot(request);
-            let log = noted.clone();
-            async { answer.await.unwrap().map(|body| Body::new(NotesFrames { body, log })) }
-        }).await;
-        let answer = stack.connect(address).await.get("/").await;
-        assert_eq!(answer.collect().await.unwrap().to_bytes(), "onetwo");
-        ran.recv().await.unwrap();
-        log.assert(&["frame given out", "frame given out", "handed over"]);
+        for moment in [HandOver::Body, HandOver::Written] {
+            let log = order_of_events(stack, moment).await;
+            log.assert(&[
+                "head given out",
+                "frame given out",
+                "frame given out",
+                "handed over",
+            ]);
+        }
+    }
+
+    /// 22: with `HandOver::Head` the tasks are handed over as the head is given out, before the body is asked for anything.
+    async fn at_the_head_tasks_are_handed_over_before_the_body_is_polled(stack) {
+        let log = order_of_events(stack, HandOver::Head).await;
+        log.assert(&[
+            "handed over",
+            "head given out",
+            "frame given out",
+            "frame given out",
+        ]);
     }
 
     /// 22: with `HandOver::Head` the tasks of a stream without an end run while it goes on, and know what the head says.
