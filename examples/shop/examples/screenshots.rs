@@ -1,5 +1,7 @@
 //! The pictures of the README, written to `docs`. `screenshots.sh` runs this.
 
+// It needs less of the driver than the tests do.
+#[allow(dead_code)]
 #[path = "../tests/browser/driver.rs"]
 mod driver;
 

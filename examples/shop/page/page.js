@@ -7,7 +7,7 @@ const requests = new Map();
 // What was waited for, by pattern: { without, with }, in milliseconds.
 const compared = new Map();
 // Painted when this request's tasks have ended.
-let pictures = new Map();
+const pictures = new Map();
 let phase = "serving";
 
 for (const form of document.querySelectorAll("form.pattern")) {
@@ -84,7 +84,11 @@ function answered(form, path, response, text, waited) {
   if (response.ok) compare(form.getAttribute("action"), variant, waited);
   if (response.ok && reply.id !== undefined) {
     if (form.getAttribute("action") === "/purchase") document.querySelector("[name=order]").value = reply.id;
-    if (form.getAttribute("action") === "/pictures") pictures.set(id, reply.id);
+    if (form.getAttribute("action") === "/pictures") {
+      pictures.set(id, reply.id);
+      // The stream may have told of its end before this answer was read.
+      if (requests.has(id)) thumbnail(requests.get(id));
+    }
   }
   if (form.getAttribute("action") === "/users/delete") visitor();
   refresh();
@@ -115,10 +119,18 @@ function compare(action, variant, waited) {
 
 // ---- who is signed in ----
 
+let asked = 0;
+const target = document.querySelector("[name=target]");
+let offered = target.value;
+
 async function visitor() {
+  const question = ++asked;
   const { user, guest } = await (await fetch("/visitor")).json();
+  // An answer that was overtaken by a newer one is out of date.
+  if (question !== asked) return;
   $("user").value = user?.login ?? "";
-  if (guest !== null) document.querySelector("[name=target]").value = guest;
+  // What somebody has entered stays.
+  if (target.value === offered && guest !== null) target.value = offered = guest;
 }
 
 $("login").addEventListener("submit", async event => {
@@ -214,7 +226,7 @@ function schedule() {
 }
 
 function thumbnail(request) {
-  if (!pictures.has(request.id) || request.tasks.some(task => task.ended === null)) return;
+  if (!pictures.has(request.id) || request.answered === null || request.tasks.some(task => task.ended === null)) return;
   const image = element("img", { src: `/thumbnails/${pictures.get(request.id)}`, alt: "The thumbnail of your picture" });
   $("thumbnail").replaceChildren(image);
   pictures.delete(request.id);

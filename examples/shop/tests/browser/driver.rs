@@ -22,20 +22,13 @@ pub(crate) struct Browser {
 impl Browser {
     /// Debian's packages `chromium` and `chromium-driver` have what this needs.
     pub(crate) async fn open(url: &str) -> Browser {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("`chromedriver` is there: apt-get install chromium chromium-driver");
-        let mut output = BufReader::new(driver.stdout.take().expect("it is piped"));
-        let port = loop {
-            let mut line = String::new();
-            let read = output.read_line(&mut line).await;
-            assert_ne!(read.expect("lines"), 0, "chromedriver has ended");
-            if let Some((_, port)) = line.trim().split_once("successfully on port ") {
-                break port.trim_end_matches('.').to_owned();
+        let mut attempts = 0;
+        let (driver, output, port) = loop {
+            if let Some(started) = start_driver().await {
+                break started;
             }
+            attempts += 1;
+            assert!(attempts < 10, "chromedriver does not start");
         };
         let arguments = [
             "--headless",
@@ -83,13 +76,14 @@ impl Browser {
         result.expect("a script that runs")
     }
 
-    /// Looks again at each change of the page, until `condition` holds.
+    /// Looks again at each change of the page, and when a picture is loaded, until `condition` holds.
     pub(crate) async fn until(&self, condition: &str) {
         let script = format!(
             "const done = arguments[0];
              const look = () => {{ if ({condition}) {{ observer.disconnect(); done(null); }} }};
              const observer = new MutationObserver(look);
              observer.observe(document, {{ subtree: true, childList: true, attributes: true, characterData: true }});
+             document.addEventListener('load', look, true);
              look();"
         );
         let waited = self.client.execute_async(&script, Vec::new()).await;
@@ -150,6 +144,27 @@ impl Browser {
             body: json!({ "cmd": command, "params": parameters }),
         });
         answer.await.expect(command)
+    }
+}
+
+/// `None` if it has ended at once: it takes a port that is free for IPv4, and may then find it taken for IPv6.
+async fn start_driver() -> Option<(Child, BufReader<ChildStdout>, String)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("`chromedriver` is there: apt-get install chromium chromium-driver");
+    let mut output = BufReader::new(driver.stdout.take().expect("it is piped"));
+    loop {
+        let mut line = String::new();
+        if output.read_line(&mut line).await.expect("lines") == 0 {
+            return None;
+        }
+        if let Some((_, port)) = line.trim().split_once("successfully on port ") {
+            let port = port.trim_end_matches('.').to_owned();
+            return Some((driver, output, port));
+        }
     }
 }
 

@@ -15,33 +15,59 @@ use crate::{
     program::{Collector, Program},
 };
 
-/// The newest request to this path is answered, and all its tasks have ended: none of its bars grows.
+/// The newest request to this path is answered, and all its tasks have ended: each has a bar, and none grows.
 fn is_over(path: &str) -> String {
     format!(
-        "document.querySelector(\"#chart [data-path='{path}']\")?.querySelector('.running') === null"
+        "[...document.querySelector(\"#chart [data-path='{path}']\")?.querySelectorAll('.row') ?? ['none']] \
+         .every(row => row !== 'none' && row.querySelector('.bar:not(.running)'))"
     )
 }
 
-/// Of each bar of the newest request to this path: label, left and right edge in pixels, and milliseconds.
-async fn bars(browser: &Browser, path: &str) -> Vec<(String, [f64; 4])> {
+/// A bar of the chart.
+#[derive(Debug)]
+struct Bar {
+    name: String,
+    /// When it begins and ends, in milliseconds since the request had come.
+    began: f64,
+    ended: f64,
+    /// Its edges in pixels, and where they belong by the ticks of the axis.
+    left: f64,
+    right: f64,
+    expected_left: f64,
+    expected_right: f64,
+}
+
+/// Those of the newest request to this path.
+async fn bars(browser: &Browser, path: &str) -> Vec<Bar> {
     let script = format!(
         "const rows = document.querySelector(\"#chart [data-path='{path}']\").querySelectorAll('.row');
+         const ticks = [...document.querySelectorAll('.ticks span')];
+         const at = tick => {{ const {{ left, right }} = tick.getBoundingClientRect(); return (left + right) / 2; }};
+         const [first, last] = [ticks[0], ticks.at(-1)];
+         const place = time => at(first) + (at(last) - at(first)) * time / Number(last.textContent);
          return [...rows].map(row => {{
              const bar = row.querySelector('.bar');
+             const [began, ended] = [Number(bar.dataset.began), Number(bar.dataset.ended)];
              const {{ left, right }} = bar.getBoundingClientRect();
-             return [row.firstChild.textContent, left, right, Number(bar.dataset.began), Number(bar.dataset.ended)];
+             return [row.firstChild.textContent, began, ended, left, right, place(began), place(ended)];
          }});"
     );
     let Value::Array(rows) = browser.run(&script).await else {
         panic!("no rows")
     };
-    let number = |row: &Value, index: usize| row[index].as_f64().unwrap();
-    rows.iter()
-        .map(|row| {
-            let name = row[0].as_str().unwrap().to_owned();
-            (name, [1, 2, 3, 4].map(|index| number(row, index)))
-        })
-        .collect()
+    let bars = rows.iter().map(|row| {
+        let number = |index: usize| row[index].as_f64().unwrap();
+        Bar {
+            name: row[0].as_str().unwrap().to_owned(),
+            began: number(1),
+            ended: number(2),
+            left: number(3),
+            right: number(4),
+            expected_left: number(5),
+            expected_right: number(6),
+        }
+    });
+    bars.collect()
 }
 
 async fn text(browser: &Browser, selector: &str) -> String {
@@ -71,29 +97,26 @@ async fn the_tasks_bars_begin_where_the_responses_bar_ends() {
     browser.click("[aria-label='Purchase, with after']").await;
     browser.until(&is_over("/purchase")).await;
 
-    // A pixel more or less is how the browser rounds.
     let with = bars(&browser, "/purchase").await;
-    let names: Vec<_> = with.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["response", "analytics"]);
-    let ([_, response_right, began, answered], [task_left, task_right, task_began, task_ended]) =
-        (with[0].1, with[1].1);
-    assert_eq!(began, 0.0);
-    assert!(
-        task_began >= answered && task_ended >= task_began,
-        "{with:?}"
-    );
-    // A bar of nearly no time is three pixels wide all the same.
-    assert!(
-        task_left >= response_right - 3.5 && task_right > task_left,
-        "{with:?}"
-    );
-
     let without = bars(&browser, "/without/purchase").await;
-    let ([left, right, _, answered], [task_left, task_right, _, task_ended]) =
-        (without[0].1, without[1].1);
-    assert!(task_ended <= answered, "{without:?}");
+    for bar in with.iter().chain(&without) {
+        // The browser rounds; and a bar of nearly no time is three pixels wide all the same.
+        assert!((bar.left - bar.expected_left).abs() <= 1.0, "{bar:?}");
+        assert!(
+            (-1.0..=4.0).contains(&(bar.right - bar.expected_right)),
+            "{bar:?}"
+        );
+    }
+    let names = |bars: &[Bar]| bars.iter().map(|bar| bar.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&with), ["response", "analytics"]);
+    assert_eq!(names(&without), ["response", "analytics"]);
+    assert_eq!((with[0].began, without[0].began), (0.0, 0.0));
     assert!(
-        task_left >= left - 1.0 && task_right <= right + 1.0,
+        with[1].began >= with[0].ended && with[1].ended > with[1].began,
+        "{with:?}"
+    );
+    assert!(
+        without[1].ended <= without[0].ended && without[1].ended > without[1].began,
         "{without:?}"
     );
 
