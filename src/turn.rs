@@ -258,15 +258,20 @@ fn end(
     mut again: bool,
     finished: &mut Finished,
 ) -> bool {
-    let state = registry.peek(|active| (active.unfinished(), active.special));
-    let (left, special) = state.unwrap_or_default();
-    if !special {
+    let state = registry.peek(|active| {
+        let new = active.collected.len() > 0 || !active.unpublished.is_empty();
+        (active.unfinished(), active.special, new)
+    });
+    let (left, special, new) = state.unwrap_or_default();
+    if !special && left > 0 && !new && finished.is_empty() {
+        // Nobody has ended, nobody has joined: there is nothing to tell.
+    } else if !special {
         let joined = registry.take_collected();
         if left == 0 && joined.is_empty() {
             return true;
         }
         again |= !joined.is_empty();
-        if again || !finished.is_empty() {
+        if new || !finished.is_empty() {
             registry.record(finished.take(), &joined);
             registry.peek(|active| active.queue_up(joined));
         }

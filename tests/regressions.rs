@@ -434,3 +434,23 @@ fn a_failed_if_that_panics_beside_an_answer_whose_destructor_panics_does_not_abo
     log.assert(&["answer Panicked"]);
     assert_eq!(common::balanced(&runner).completed, 1);
 }
+
+/// What a task deferred and took back was not on the account before some task of its batch had ended.
+#[test]
+fn what_a_task_defers_and_forgets_is_on_the_account_when_its_turn_is_over() {
+    let (runner, batches) = keeping();
+    now_or_never(runner.scope(async {
+        after::defer(async {
+            after::task("taken back").key("key").defer(async {});
+            assert!(after::forget("key"));
+            yields(1).await;
+        });
+    }));
+    let mut batch = batches.take_one();
+    for _ in 0..2 {
+        assert!(poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    let stats = balanced(&runner);
+    assert_eq!((stats.deferred, stats.discarded, stats.pending), (2, 1, 1));
+    assert!(poll_once(Pin::new(&mut batch)).is_ready());
+}
