@@ -1,6 +1,6 @@
 use reqwest::StatusCode;
 
-use crate::support::{BOTH, Service, read};
+use crate::support::{BOTH, Events, Service, read};
 
 /// Result, actor, target, IP and user agent of each line.
 fn lines(service: &Service) -> Vec<[String; 5]> {
@@ -71,6 +71,34 @@ async fn a_refusal_is_in_the_audit_log_too() {
         ];
         assert_eq!(lines(&service), expected.map(|line| line.map(String::from)));
     }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_before_its_answer_is_in_the_audit_log_too() {
+    let mut service = Service::start().await;
+    service.sign_in("ada").await;
+    let mut events = Events::watch(&service.client, service.url("/events")).await;
+    // The deletion has to wait for this one.
+    let database = service.database();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let request = service.post("/users/delete", &[("target", "guest-1")]);
+    let request = tokio::spawn(request.header("user-agent", "a test").send());
+    let come = |events: &Events| events.request("/users/delete").is_some();
+    events.until("the request", come).await;
+    request.abort();
+    let gone = |events: &Events| !events.request("/users/delete").unwrap()["answered"].is_null();
+    events.until("the end of the request", gone).await;
+    assert!(events.request("/users/delete").unwrap()["status"].is_null());
+    database.execute_batch("COMMIT").unwrap();
+    service.drained().await;
+    let line = [
+        "the client has gone",
+        "ada",
+        "guest-1",
+        "127.0.0.1",
+        "a test",
+    ];
+    assert_eq!(lines(&service), [line.map(String::from)]);
 }
 
 #[tokio::test]
