@@ -155,7 +155,10 @@ impl Drop for Guard {
 /// Catches, and lets payloads that panic be.
 fn catch<R>(f: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(f))
-        .map_err(std::mem::forget)
+        .map_err(|payload| match payload.is::<&str>() {
+            true => drop(payload),
+            false => std::mem::forget(payload),
+        })
         .ok()
 }
 
