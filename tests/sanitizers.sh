@@ -2,7 +2,7 @@
 # The tests in which memory could be misused, under AddressSanitizer with its leak detector: `tests/sanitizers.sh`, or
 # `tests/sanitizers.sh isolation model` for some files alone.
 #
-# There is no unsafe code in this crate. What is looked for is unsound use of that in its dependencies (scoped-tls,
+# There is no unsafe code in this crate. What is looked for is unsound use of that in its dependencies (scoped-tls-hkt,
 # pin-project-lite, async-task, the runtimes), and memory that nobody frees.
 #
 # `RUSTC_BOOTSTRAP=1` lets the stable compiler take the flag, which is unstable; nothing else is. Linux on x86-64 only.
