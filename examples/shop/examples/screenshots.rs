@@ -1,8 +1,7 @@
 //! The pictures of the README, written to `docs`. `screenshots.sh` runs this.
 
-// It needs less of the driver than the tests do.
-#[allow(dead_code)]
 #[path = "../tests/browser/driver.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
 mod driver;
 
 use std::{fs, path::Path};
@@ -11,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 use shop::{Config, Feed, Shop};
 
-use crate::driver::Browser;
+use crate::driver::{Browser, is_over};
 
 #[tokio::main]
 async fn main() {
@@ -39,10 +38,7 @@ async fn main() {
             browser
                 .click(&format!("[aria-label='{name}, {variant} after']"))
                 .await;
-            let over = format!(
-                "document.querySelector(\"#chart [data-path='{route}']\")?.querySelector('.running') === null"
-            );
-            browser.until(&over).await;
+            browser.until(&is_over(&route)).await;
         }
     }
     // As it is when nobody points at anything.

@@ -28,7 +28,7 @@ async function send(form, path) {
     const began = performance.now();
     const response = await fetch(path, options);
     const text = await response.text();
-    answered(form, path, response, text, waitedFor(response) ?? performance.now() - began);
+    await answered(form, path, response, text, waitedFor(response) ?? performance.now() - began);
   } catch (error) {
     say(`${form.dataset.name}: ${error.message === "too large" ? "A picture may have 4 MB at most."
       : "the shop does not answer. What you have entered is still there."}`, true);
@@ -74,7 +74,7 @@ function painted() {
   return new Promise(resolve => canvas.toBlob(resolve, "image/png"));
 }
 
-function answered(form, path, response, text, waited) {
+async function answered(form, path, response, text, waited) {
   const id = Number(response.headers.get("x-request"));
   const isJson = response.headers.get("content-type")?.startsWith("application/json");
   const reply = isJson ? JSON.parse(text) : { message: `The report has ${text.trim().split("\n").length - 1} orders.` };
@@ -90,12 +90,13 @@ function answered(form, path, response, text, waited) {
       if (requests.has(id)) thumbnail(requests.get(id));
     }
   }
-  if (form.getAttribute("action") === "/users/delete") visitor();
   refresh();
   const chart = $("chart-title");
   if (chart.getBoundingClientRect().top > innerHeight * 0.75) {
     chart.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
   }
+  // The next one can't be the same.
+  if (form.getAttribute("action") === "/users/delete") await visitor();
 }
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");

@@ -1,11 +1,12 @@
 //! A headless Chromium, driven over WebDriver.
 
-use std::{process::Stdio, str::FromStr};
+use std::{path::Path, process::Stdio, str::FromStr};
 
 use fantoccini::{Client, ClientBuilder, Locator, wd::WebDriverCompatibleCommand};
 use hyper_util::client::legacy::connect::HttpConnector;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, ChildStdout, Command},
@@ -17,14 +18,17 @@ pub(crate) struct Browser {
     driver: Child,
     // Open as long as the driver writes to it.
     _output: BufReader<ChildStdout>,
+    // Of the browser's profile and whatever else both leave behind.
+    _folder: TempDir,
 }
 
 impl Browser {
     /// Debian's packages `chromium` and `chromium-driver` have what this needs.
     pub(crate) async fn open(url: &str) -> Browser {
         let mut attempts = 0;
+        let folder = tempfile::tempdir().expect("a folder");
         let (driver, output, port) = loop {
-            if let Some(started) = start_driver().await {
+            if let Some(started) = start_driver(folder.path()).await {
                 break started;
             }
             attempts += 1;
@@ -60,6 +64,7 @@ impl Browser {
             client,
             driver,
             _output: output,
+            _folder: folder,
         };
         browser.client.goto(url).await.expect("the page");
         browser
@@ -147,10 +152,21 @@ impl Browser {
     }
 }
 
+/// A condition: the newest request to this path is answered, and all its tasks have ended, so that each has a bar and none
+/// grows; and the page takes the next click.
+pub(crate) fn is_over(path: &str) -> String {
+    format!(
+        "document.querySelector('[aria-busy=true]') === null && \
+         [...document.querySelector(\"#chart [data-path='{path}']\")?.querySelectorAll('.row') ?? ['none']] \
+         .every(row => row !== 'none' && row.querySelector('.bar:not(.running)'))"
+    )
+}
+
 /// `None` if it has ended at once: it takes a port that is free for IPv4, and may then find it taken for IPv6.
-async fn start_driver() -> Option<(Child, BufReader<ChildStdout>, String)> {
+async fn start_driver(folder: &Path) -> Option<(Child, BufReader<ChildStdout>, String)> {
     let mut driver = Command::new("chromedriver")
         .arg("--port=0")
+        .env("TMPDIR", folder)
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

@@ -11,17 +11,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
-    driver::Browser,
+    driver::{Browser, is_over},
     program::{Collector, Program},
 };
-
-/// The newest request to this path is answered, and all its tasks have ended: each has a bar, and none grows.
-fn is_over(path: &str) -> String {
-    format!(
-        "[...document.querySelector(\"#chart [data-path='{path}']\")?.querySelectorAll('.row') ?? ['none']] \
-         .every(row => row !== 'none' && row.querySelector('.bar:not(.running)'))"
-    )
-}
 
 /// A bar of the chart.
 #[derive(Debug)]

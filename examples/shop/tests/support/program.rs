@@ -7,6 +7,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     net::TcpListener,
@@ -66,17 +67,21 @@ pub(crate) struct Program {
     child: Child,
     output: BufReader<ChildStdout>,
     pub(crate) address: String,
+    // Of its temporary files: a program that is killed leaves them.
+    _folder: TempDir,
 }
 
 impl Program {
     /// On a port that the system chooses, with neighbours that take no time, unless the settings say otherwise.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Program {
+        let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_shop"))
             .envs([
                 ("PORT", "0"),
                 ("NEIGHBOUR_MS", "0"),
                 ("SHUTDOWN_MS", "60000"),
             ])
+            .env("TMPDIR", folder.path())
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -96,6 +101,7 @@ impl Program {
             child,
             output,
             address,
+            _folder: folder,
         }
     }
 
