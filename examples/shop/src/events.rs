@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use after::{Stats, context, tower::RequestHead};
+use after::Stats;
 use axum::{
     extract::State,
     response::sse::{Event, KeepAlive, Sse},
@@ -17,21 +17,16 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     app::App,
     feed::{Phase, Update},
+    sessions::user_agent,
 };
 
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     after::task("visit").defer(async {
-        let request = context::get::<RequestHead>();
-        let agent = request.as_ref().and_then(|request| {
-            let agent = request.headers().get("user-agent")?;
-            agent.to_str().ok()
-        });
-        tracing::info!(
-            "a page is watching: {}",
-            agent.unwrap_or("an unknown browser")
-        );
+        let agent = user_agent();
+        let agent = agent.as_deref().unwrap_or("an unknown browser");
+        tracing::info!("a page is watching: {agent}");
     });
     let watcher = Watcher {
         versions: app.feed.versions(),

@@ -1,6 +1,6 @@
 //! A small shop: what a web service does after its answers, with real parts, and a page that shows it.
 //!
-//! [`patterns`] has a file for each thing to do; the rest is what a service has around them. See the README.
+//! `patterns` has a file for each thing to do; the rest is what a service has around them. See the README.
 
 mod app;
 mod assets;

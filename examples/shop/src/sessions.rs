@@ -68,6 +68,13 @@ impl FromRequestParts<Arc<App>> for User {
     }
 }
 
+/// What the client of this request says it is. For handlers and tasks, too.
+pub(crate) fn user_agent() -> Option<String> {
+    let request = context::get::<RequestHead>()?;
+    let agent = request.headers().get("user-agent")?;
+    agent.to_str().ok().map(Into::into)
+}
+
 #[derive(Deserialize)]
 pub(crate) struct Login {
     user: String,

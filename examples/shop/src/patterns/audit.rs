@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use after::{Outcome, context, tower::RequestHead};
+use after::Outcome;
 use axum::{
     Form,
     extract::{ConnectInfo, State},
@@ -13,7 +13,7 @@ use crate::{
     app::App,
     database::DatabaseError,
     reply::{Refusal, Reply},
-    sessions::User,
+    sessions::{User, user_agent},
     timeline,
 };
 
@@ -94,12 +94,7 @@ async fn audit(
     // Cookies and headers can be read here as in the handler.
     let actor = User::of_this_request(&app).await?;
     let actor = actor.map_or("nobody".into(), |user| user.login);
-    let request = context::get::<RequestHead>();
-    let agent = request.as_ref().and_then(|request| {
-        let agent = request.headers().get("user-agent")?;
-        agent.to_str().ok()
-    });
-    let agent = agent.unwrap_or_default().to_owned();
+    let agent = user_agent().unwrap_or_default();
     // Refused is what was answered so. A request whose client has gone, say, ended otherwise.
     let result = match after::outcome() {
         Some(Outcome::Cancelled) if result == "refused" => "the client has gone",

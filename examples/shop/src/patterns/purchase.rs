@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use after::{context, tower::RequestHead};
 use axum::{Form, extract::State};
 use rusqlite::OptionalExtension as _;
 use serde::Deserialize;
@@ -11,6 +10,7 @@ use serde_json::json;
 use crate::{
     app::App,
     reply::{Refusal, Reply},
+    sessions::user_agent,
     timeline,
 };
 
@@ -55,12 +55,8 @@ async fn place_order(app: &App, purchase: &Purchase) -> Result<i64, Refusal> {
 }
 
 async fn record(app: Arc<App>, order: i64, item: String) -> Result<(), reqwest::Error> {
-    // The layer has kept the request's head: it can be read when the request is long over.
-    let request = context::get::<RequestHead>();
-    let agent = request.as_ref().and_then(|request| {
-        let agent = request.headers().get("user-agent")?;
-        agent.to_str().ok()
-    });
+    // Of a request that is long over: the layer has kept its head.
+    let agent = user_agent();
     let event = json!({ "event": "purchase", "order": order, "item": item, "user_agent": agent });
     let answer = app
         .http
