@@ -61,8 +61,8 @@
 //! }
 //! ```
 //!
-//! In a server the scope goes around each handler, in a middleware: `examples/quickstart.rs` does so with axum,
-//! `examples/actix` with actix-web.
+//! For axum, hyper and tonic there is a layer, `tower::AfterLayer` (feature `tower`): with it a request is over when its
+//! response body is. Elsewhere the scope goes around each handler, in a middleware, as in `examples/actix`.
 //!
 //! # What becomes of the tasks
 //!
@@ -157,7 +157,8 @@
 //! Around a handler, a plain scope ends when the response is made, which is not when it is written. The first poll of
 //! a batch starts nothing and goes back to the end of the runtime's queue, so that the connection's task, which may
 //! stand behind it there, writes the response first. On a runtime with several threads another thread may start the
-//! tasks meanwhile. A body that is streamed after the scope's end is not waited for.
+//! tasks meanwhile. A body that is streamed after the scope's end is not waited for;
+//! the layer of feature `tower` waits for it.
 //!
 //! # Running
 //!
@@ -398,6 +399,7 @@
 //! |---|---|---|
 //! | `tokio` | yes | `spawner::Tokio`, and its detection |
 //! | `tracing` | yes | reports become `tracing` events if a subscriber is set; hooks that carry the caller's span |
+//! | `tower` | | `tower::AfterLayer`: requests end with their response bodies; for axum, hyper, tonic |
 //! | `metrics` | | `metrics::Metrics`, an observer that counts through the `metrics` facade |
 //! | `smol` | | `spawner::Smol` |
 //! | `async-std` | | `spawner::AsyncStd` |

@@ -4,7 +4,8 @@ use crate::current;
 
 /// How a request ended.
 ///
-/// Decided when its scope ends, once; a task reads it with [`outcome`].
+/// Decided when its scope ends, once; a task reads it with [`outcome`]. What is said here is of a plain scope; under the
+/// layer of feature `tower` the response's head and body decide, as the docs of that module say.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {

@@ -24,7 +24,8 @@ pin_project_lite::pin_project! {
     /// The future of an [`AfterService`](super::AfterService): resolves to what the inner one does, with an [`AfterBody`].
     ///
     /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a request that has
-    /// deferred something resolves when there is room for its tasks, which is kept for them until they are handed over.
+    /// deferred something resolves when there is room for its tasks, which is kept for them until they are handed over;
+    /// inside another scope it is waited for and not kept, because that scope may wait for this answer.
     ///
     /// Dropping it before it has resolved (the client has gone) drops the inner future with the scope current, and hands
     /// over, with [`Outcome::Cancelled`]. That never panics: a panic of the inner future's destructor is caught and

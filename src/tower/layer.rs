@@ -177,8 +177,8 @@ impl AfterLayer {
     /// trailers. Takes the place of [`failed_if`](AfterLayer::failed_if).
     ///
     /// A body that ends without that header has failed; one that is dropped before its trailers was cancelled, also when
-    /// all bytes of its message were delivered. With [`HandOver::Head`] only the head is looked at, and one without a
-    /// `grpc-status` is none of a failure.
+    /// all bytes of its message were delivered. With [`HandOver::Head`] only the head is looked at, and one without a `grpc-status` counts
+    /// as no failure.
     ///
     /// ```
     /// let layer = after::tower::AfterLayer::new().grpc();

@@ -78,6 +78,14 @@ impl RequestHead {
     /// The value of the first cookie of this name, as it was sent: nothing is decoded, and quotes are kept.
     ///
     /// Names are compared exactly. A `cookie` header that is not UTF-8 is passed over.
+    ///
+    /// ```
+    /// # fn task(request: after::tower::RequestHead) {
+    /// // `cookie: theme=dark; session=abc`
+    /// let session: Option<&str> = request.cookie("session");
+    /// # drop(session);
+    /// # }
+    /// ```
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let headers = self.head.headers.get_all(COOKIE).iter();
         let pairs = headers

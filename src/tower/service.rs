@@ -48,16 +48,26 @@ impl<S> AfterService<S> {
     }
 
     /// The service below.
+    ///
+    /// ```
+    /// use after::tower::AfterLayer;
+    /// use tower::Layer;
+    ///
+    /// let mut service = AfterLayer::new().layer("a service");
+    /// assert_eq!(*service.get_ref(), "a service");
+    /// *service.get_mut() = "another";
+    /// assert_eq!(service.into_inner(), "another");
+    /// ```
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service below.
+    /// The service below, to be changed: see [`get_ref`](AfterService::get_ref).
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service below, without the layer.
+    /// The service below, without the layer: see [`get_ref`](AfterService::get_ref).
     pub fn into_inner(self) -> S {
         self.inner
     }
