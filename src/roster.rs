@@ -49,6 +49,12 @@ impl Entry {
 
     #[inline]
     pub(crate) fn join(&mut self, tasks: &Queue) {
+        if self.tasks.is_empty() {
+            // Of a million scopes with one task each, four places would be most of the memory.
+            self.tasks.reserve_exact(tasks.len());
+        } else {
+            self.tasks.reserve(tasks.len());
+        }
         tasks.for_each(|node| self.tasks.push(Named::new(node)));
     }
 
