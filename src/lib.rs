@@ -434,6 +434,7 @@ mod hook;
 mod inbox;
 mod limit;
 mod losses;
+mod marks;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;

@@ -245,7 +245,11 @@ impl Queue {
     #[inline]
     pub(crate) fn push_back(&mut self, node: Link) {
         self.len += 1;
-        self.back.push(node);
+        // What is alone need not be turned round.
+        match self.len {
+            1 => self.front.push(node),
+            _ => self.back.push(node),
+        }
     }
 
     pub(crate) fn push_front(&mut self, node: Link) {

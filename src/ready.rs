@@ -1,206 +1,329 @@
-//! A waker for each task of a batch, for batches that are woken often and have many tasks.
+//! The tasks of a batch once each has a waker of its own: only those are polled that were woken.
+//!
+//! A task has a place in a block of 64, and [`marks`](crate::marks) a bit for each place. A block whose tasks have ended goes,
+//! with its memory, and the next one to be made takes its number.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, PoisonError},
-    task::{Wake, Waker},
-};
+use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use crate::{
+    marks::{BLOCK, BlockMarks, Marks},
     node::{Link, Node, Queue, Work},
-    signal::{Kept, drop_waker, wake},
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    turn::MOST_POLLS,
 };
 
 /// The tasks of a batch, of which those are polled whose wakers were woken.
 pub(crate) struct Ready {
-    // A tree gives the memory of what has ended back.
-    tasks: BTreeMap<u64, Task>,
-    shared: Arc<Shared>,
+    marks: Arc<Marks>,
+    /// By number; `None` where one has gone.
+    blocks: Vec<Option<Block>>,
+    /// Numbers of blocks with woken tasks that have not been polled since, in turn.
+    line: VecDeque<u32>,
+    /// How many blocks, from the first on, are known to be full.
+    full: usize,
+    /// Without a place yet: they have not been polled with a waker of their own.
+    new: Queue,
+    /// Tasks with a place.
+    placed: usize,
     turns: usize,
-    /// All tasks with a lower number have been polled.
-    fresh: u64,
 }
 
-struct Task {
-    /// `None` while it is polled.
-    node: Option<Link>,
-    waker: Arc<TaskWaker>,
+struct Block {
+    marks: Arc<BlockMarks>,
+    /// `None` for a free place, and while its task is polled.
+    tasks: Vec<Option<(Link, Waker)>>,
+    /// Bits of the places that are taken.
+    taken: u64,
+    /// Bits of the tasks that were woken and have not been polled since.
+    woken: u64,
+    /// Which of them comes first.
+    next: u32,
 }
 
-/// What the wakers of one batch share.
-#[derive(Default)]
-pub(crate) struct Shared {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// In the order of waking.
-    woken: VecDeque<u64>,
-    /// Wakes the batch.
-    batch: Kept,
-}
-
-struct TaskWaker {
-    sequence: u64,
-    /// Whether it stands in `woken`.
-    queued: AtomicBool,
-    shared: Arc<Shared>,
-}
-
-/// Which tasks to poll now.
+/// Which tasks a turn polls.
 #[derive(Default)]
 pub(crate) struct Polls {
-    pub(crate) sequences: Vec<u64>,
+    places: [u32; MOST_POLLS],
+    /// How many places there are, and the next of them.
+    len: usize,
+    next: usize,
+    /// How many of those without a place come after them.
+    new: usize,
     /// Whether others are waiting.
     pub(crate) more: bool,
 }
 
-impl Ready {
-    /// All of them are polled at first: who knows which was woken last.
-    pub(crate) fn new(tasks: Queue, fresh: u64) -> Self {
-        let mut ready = Ready {
-            tasks: BTreeMap::new(),
-            shared: Arc::default(),
-            turns: 0,
-            fresh,
-        };
-        ready.extend(tasks);
-        ready
-    }
+/// A task that is polled.
+pub(crate) struct Polled {
+    pub(crate) place: u32,
+    pub(crate) node: Link,
+    pub(crate) waker: Waker,
+}
 
-    pub(crate) fn extend(&mut self, mut tasks: Queue) {
-        while let Some(node) = tasks.pop_front() {
-            let sequence = node.sequence();
-            self.shared.lock().woken.push_back(sequence);
-            let waker = Arc::new(TaskWaker {
-                sequence,
-                queued: AtomicBool::new(true),
-                shared: self.shared.clone(),
-            });
-            let node = Some(node);
-            self.tasks.insert(sequence, Task { node, waker });
+impl Block {
+    fn new(marks: Arc<BlockMarks>, room: usize) -> Block {
+        Block {
+            marks,
+            tasks: Vec::with_capacity(room.min(BLOCK)),
+            taken: 0,
+            woken: 0,
+            next: 0,
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.taken == u64::MAX
+    }
+}
+
+impl Ready {
+    /// All of them are polled at first: who knows which was woken last. `waker` is the one that the batch is polled with.
+    pub(crate) fn new(tasks: Queue, waker: Waker) -> Self {
+        Ready {
+            marks: Marks::new(waker),
+            blocks: Vec::new(),
+            line: VecDeque::new(),
+            full: 0,
+            new: tasks,
+            placed: 0,
+            turns: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn marks(&self) -> &Arc<Marks> {
+        &self.marks
+    }
+
+    pub(crate) fn extend(&mut self, tasks: Queue) {
+        self.new.append(tasks);
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.tasks.len()
+        self.placed + self.new.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
-        self.tasks.values().filter_map(|task| task.node.as_deref())
+        let tasks = self.blocks.iter().flatten().flat_map(|block| &block.tasks);
+        let placed = tasks.flatten().map(|(node, _)| &**node);
+        placed.chain(self.new.iter())
     }
 
     /// Takes out those that `remove` chooses.
     pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut Link) -> bool) -> Queue {
         let mut removed = Queue::default();
-        let chosen: Vec<u64> = self
-            .tasks
-            .iter_mut()
-            .filter_map(|(sequence, task)| {
-                task.node
-                    .as_mut()
-                    .is_some_and(&mut remove)
-                    .then_some(*sequence)
-            })
-            .collect();
-        for sequence in chosen {
-            if let Some(node) = self.tasks.remove(&sequence).and_then(|task| task.node) {
-                removed.push_back(node);
+        for number in 0..self.blocks.len() {
+            let places = self.blocks[number]
+                .as_ref()
+                .map_or(0, |block| block.tasks.len());
+            for place in 0..places {
+                let place = (number * BLOCK + place) as u32;
+                let Some(task) = self.task(place) else {
+                    continue;
+                };
+                if task.as_mut().is_some_and(|(node, _)| remove(node)) {
+                    if let Some((node, _)) = task.take() {
+                        removed.push_back(node);
+                    }
+                    self.leave(place);
+                }
             }
         }
+        removed.append(self.new.extract(remove));
         removed
     }
 
     pub(crate) fn into_tasks(self) -> Queue {
         let mut tasks = Queue::default();
-        for task in self.tasks.into_values() {
-            if let Some(node) = task.node {
-                tasks.push_back(node);
-            }
+        for (node, _) in self
+            .blocks
+            .into_iter()
+            .flatten()
+            .flat_map(|block| block.tasks)
+            .flatten()
+        {
+            tasks.push_back(node);
         }
+        tasks.append(self.new);
         tasks
     }
 
-    pub(crate) fn shared(&self) -> Arc<Shared> {
-        self.shared.clone()
+    #[inline]
+    fn block(&mut self, number: usize) -> Option<&mut Block> {
+        self.blocks.get_mut(number)?.as_mut()
     }
 
-    /// Of those that were woken at most `most`. Each turn starts one further on than the last: see `turn`.
-    pub(crate) fn next_turn(&mut self, most: usize) -> Polls {
-        let mut state = self.shared.lock();
-        let taken = state.woken.len().min(most);
-        let woken: Vec<u64> = state.woken.drain(..taken).collect();
-        let more = !state.woken.is_empty();
-        drop(state);
-        // Those that were polled before take turns at being the first; new ones start in their order.
-        let (mut sequences, new): (Vec<u64>, Vec<u64>) =
-            woken.into_iter().partition(|task| *task < self.fresh);
-        if !sequences.is_empty() {
-            let first = self.turns % sequences.len();
-            sequences.rotate_left(first);
+    #[inline]
+    fn task(&mut self, place: u32) -> Option<&mut Option<(Link, Waker)>> {
+        let place = place as usize;
+        self.block(place / BLOCK)?.tasks.get_mut(place % BLOCK)
+    }
+
+    /// The tasks that were woken, and new ones, [`MOST_POLLS`] together at most.
+    ///
+    /// Blocks take turns, and within one the places do, so that many busy tasks starve none; with new ones waiting, only half
+    /// of the turn is for those that have been polled. Each turn starts one further on than the last: see `turn`.
+    #[inline]
+    pub(crate) fn begin_turn(&mut self, polls: &mut Polls) -> Option<Polled> {
+        // Nearly always it is one task of the first block.
+        if self.line.is_empty() && self.new.is_empty() {
+            if let Some(Some(block)) = self.blocks.first_mut() {
+                let woken = block.marks.take() & block.taken;
+                if woken.is_power_of_two() && !self.marks.any() {
+                    return self.take(woken.trailing_zeros());
+                }
+                block.woken = woken;
+                if woken != 0 {
+                    self.line.push_back(0);
+                }
+            }
+        }
+        self.begin_longer_turn(polls);
+        self.next(polls)
+    }
+
+    fn begin_longer_turn(&mut self, polls: &mut Polls) {
+        self.gather();
+        let new = self.new.len().min(MOST_POLLS / 2);
+        let most = MOST_POLLS - new;
+        while polls.len < most {
+            let Some(number) = self.line.pop_front() else {
+                break;
+            };
+            let Some(block) = self.block(number as usize) else {
+                continue;
+            };
+            while block.woken != 0 && polls.len < most {
+                let step = block.woken.rotate_right(block.next).trailing_zeros();
+                let place = (block.next + step) % BLOCK as u32;
+                block.woken &= !(1 << place);
+                block.next = (place + 1) % BLOCK as u32;
+                polls.places[polls.len] = number * BLOCK as u32 + place;
+                polls.len += 1;
+            }
+            if block.woken != 0 {
+                self.line.push_back(number);
+            } else {
+                block.next = 0;
+            }
+        }
+        if polls.len > 1 {
+            let first = self.turns % polls.len;
+            polls.places[..polls.len].rotate_left(first);
         }
         self.turns = self.turns.wrapping_add(1);
-        if let Some(last) = new.last() {
-            self.fresh = last + 1;
-        }
-        sequences.extend(new);
-        Polls { sequences, more }
+        polls.new = self.new.len().min(MOST_POLLS - polls.len);
+        polls.more = !self.line.is_empty() || polls.new < self.new.len();
     }
 
-    pub(crate) fn take(&mut self, sequence: u64) -> Option<(Link, Waker)> {
-        let task = self.tasks.get_mut(&sequence)?;
-        // Before the poll, so that a wake-up during it queues the task again. Acquire, with the AcqRel in `wake_by_ref`:
-        // the poll sees what the waker's thread did before it woke.
-        task.waker.queued.swap(false, Ordering::Acquire);
-        let node = task.node.take()?;
-        Some((node, Waker::from(task.waker.clone())))
-    }
-
-    pub(crate) fn put_back(&mut self, sequence: u64, node: Link) {
-        if let Some(task) = self.tasks.get_mut(&sequence) {
-            task.node = Some(node);
+    /// Looks which tasks were woken.
+    #[inline]
+    fn gather(&mut self) {
+        self.gather_block(0);
+        let mut marked = self.marks.take();
+        while marked != 0 {
+            let first = marked.trailing_zeros() as usize;
+            marked &= marked - 1;
+            for number in (first..self.blocks.len()).step_by(BLOCK) {
+                self.gather_block(number);
+            }
         }
     }
 
-    pub(crate) fn remove(&mut self, sequence: u64) {
-        self.tasks.remove(&sequence);
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From now on whoever wakes a task wakes the batch through `waker`.
-    pub(crate) fn watch(&self, waker: &Waker) {
-        let waker = waker.clone();
-        let before = self.lock().batch.replace(waker);
-        drop_waker(before);
-    }
-}
-
-impl Wake for TaskWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::AcqRel) {
+    #[inline]
+    fn gather_block(&mut self, number: usize) {
+        let Some(block) = self.block(number) else {
             return;
+        };
+        let before = block.woken;
+        block.woken |= block.marks.take() & block.taken;
+        if before == 0 && block.woken != 0 {
+            self.line.push_back(number as u32);
         }
-        let mut state = self.shared.lock();
-        state.woken.push_back(self.sequence);
-        // Taken: the batch sets it again when it looks, and until then one wake-up is enough.
-        let batch = state.batch.take();
-        drop(state);
-        if let Some(batch) = batch {
-            wake(batch);
+    }
+
+    /// Takes out the next task of the turn.
+    #[inline]
+    pub(crate) fn next(&mut self, polls: &mut Polls) -> Option<Polled> {
+        while polls.next < polls.len {
+            let place = polls.places[polls.next];
+            polls.next += 1;
+            // Nothing is there if it has ended.
+            if let Some(polled) = self.take(place) {
+                return Some(polled);
+            }
+        }
+        if polls.new == 0 {
+            return None;
+        }
+        polls.new -= 1;
+        self.take_new()
+    }
+
+    #[inline]
+    fn take(&mut self, place: u32) -> Option<Polled> {
+        let task = place as usize % BLOCK;
+        let block = self.block(place as usize / BLOCK)?;
+        // Woken again since the turn began: this poll is for that too.
+        block.marks.clear(task);
+        let (node, waker) = block.tasks.get_mut(task)?.take()?;
+        Some(Polled { place, node, waker })
+    }
+
+    /// The first of those without a place gets one, and is taken out to be polled.
+    #[cold]
+    fn take_new(&mut self) -> Option<Polled> {
+        let node = self.new.pop_front()?;
+        let number = self.room();
+        let new = self.new.len();
+        let marks = &self.marks;
+        let block = self.blocks[number]
+            .get_or_insert_with(|| Block::new(BlockMarks::new(marks, number), new + 1));
+        let place = block.taken.trailing_ones() as usize;
+        block.taken |= 1 << place;
+        if block.tasks.len() <= place {
+            block.tasks.push(None);
+        }
+        let waker = block.marks.waker(place);
+        self.placed += 1;
+        let place = (number * BLOCK + place) as u32;
+        Some(Polled { place, node, waker })
+    }
+
+    /// The number of a block with room, which may have to be made.
+    fn room(&mut self) -> usize {
+        let full = |block: &Option<Block>| block.as_ref().is_some_and(Block::is_full);
+        while self.blocks.get(self.full).is_some_and(full) {
+            self.full += 1;
+        }
+        if self.full == self.blocks.len() {
+            self.blocks.push(None);
+        }
+        self.full
+    }
+
+    #[inline]
+    pub(crate) fn put_back(&mut self, polled: Polled) {
+        if let Some(place) = self.task(polled.place) {
+            *place = Some((polled.node, polled.waker));
+        }
+    }
+
+    /// A task that was taken out has ended.
+    pub(crate) fn leave(&mut self, place: u32) {
+        let (number, place) = (place as usize / BLOCK, place as usize % BLOCK);
+        let Some(block) = self.block(number) else {
+            return;
+        };
+        block.taken &= !(1 << place);
+        block.woken &= !(1 << place);
+        let empty = block.taken == 0;
+        self.placed -= 1;
+        self.full = self.full.min(number);
+        if empty {
+            self.blocks[number] = None;
+            while let Some(None) = self.blocks.last() {
+                self.blocks.pop();
+            }
         }
     }
 }

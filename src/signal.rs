@@ -63,6 +63,14 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
+/// As `wake`, for a waker that is kept.
+#[inline]
+pub(crate) fn wake_by_ref(waker: &Waker) {
+    if let Err(payload) = report::catch(|| waker.wake_by_ref()) {
+        report::forget_payload(payload);
+    }
+}
+
 /// Drops a waker, whose destructor may be the last of somebody's future.
 pub(crate) fn drop_waker(waker: Option<Waker>) {
     if let Err(payload) = report::catch(|| drop(waker)) {
@@ -86,6 +94,16 @@ impl Kept {
 
     pub(crate) fn take(&mut self) -> Option<Waker> {
         self.waker.take()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&Waker> {
+        self.waker.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
+        self.waker.as_ref().is_some_and(|own| own.will_wake(waker))
     }
 }
 

@@ -9,7 +9,7 @@
 //! ([`Ready`]), so that the cost stays linear in tasks and wakes. So does each after a first round of more than one turn:
 //! a wake-up that came in its first turn would be used up by the second, which polls only the rest.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::{
     active::Active,
@@ -18,7 +18,7 @@ use crate::{
     finished::Finished,
     node::{Link, Queue},
     outcome::Order,
-    ready::Ready,
+    ready::{Polled, Polls, Ready},
     registry::Registry,
     report,
     runner::Core,
@@ -28,10 +28,11 @@ use crate::{
 
 /// Polls in one turn.
 pub(crate) const MOST_POLLS: usize = 32;
-/// Polls for each task, on average, before tasks get wakers of their own.
-const POLLS_A_TASK: u64 = 8;
-/// With no more tasks than this, polling them all is cheaper than their wakers.
-const FEW: usize = 8;
+/// Polls for each task, on average, before tasks get wakers of their own. A waker costs about as much as so many polls
+/// for nothing: whoever waits until they are spent never pays more than twice what would have been best.
+const POLLS_A_TASK: u64 = 5;
+/// With no more tasks than this, polling all of them is cheaper than to find out which was woken.
+const FEW: usize = 3;
 
 /// Runs one turn; returns whether nothing is left to run. `registry` is current.
 #[inline]
@@ -52,6 +53,11 @@ pub(crate) fn run(registry: &Registry, cx: &mut Context<'_>) -> bool {
     match again {
         // Nearly all batches end here, after one turn.
         Again::Never => true,
+        Again::No
+            if finished.is_empty() && registry.peek(|active| active.is_quiet()) == Some(true) =>
+        {
+            false
+        }
         Again::No => end(registry, cx, false, &mut finished),
         Again::Yes => end(registry, cx, true, &mut finished),
     }
@@ -180,34 +186,54 @@ fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) 
 }
 
 /// Polls the tasks whose wakers were woken; returns whether there are more than one turn takes.
-#[cold]
+#[inline(never)]
 fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Again {
-    let shared = registry.peek(|active| active.uncommon().ready.as_ref().map(Ready::shared));
-    let Some(shared) = shared.flatten() else {
-        return Again::No;
-    };
-    // Wakers are the user's code: nothing is taken out meanwhile.
-    shared.watch(cx.waker());
-    let turn = registry
-        .with_ready(|ready| ready.next_turn(MOST_POLLS))
-        .unwrap_or_default();
-    for sequence in turn.sequences {
-        let taken = registry.with_ready(|ready| ready.take(sequence));
-        let Some((mut node, waker)) = taken.flatten() else {
-            // It has ended, and was woken late.
-            continue;
-        };
-        match poll(registry, &mut node, &mut Context::from_waker(&waker)) {
-            None => {
-                registry.with_ready(|ready| ready.put_back(sequence, node));
-            }
+    let mut polls = Polls::default();
+    let mut next = begin_woken(registry, cx.waker(), &mut polls);
+    while let Some(mut polled) = next {
+        let Polled { node, waker, .. } = &mut polled;
+        next = match poll(registry, node, &mut Context::from_waker(waker)) {
+            None => registry.with_ready(|ready| {
+                ready.put_back(polled);
+                ready.next(&mut polls)
+            }),
             Some(end) => {
-                registry.with_ready(|ready| ready.remove(sequence));
-                finish(registry, node, end, finished);
+                registry.with_ready(|ready| ready.leave(polled.place));
+                finish(registry, polled.node, end, finished);
+                registry.with_ready(|ready| ready.next(&mut polls))
             }
         }
+        .flatten();
     }
-    Again::from(turn.more)
+    Again::from(polls.more)
+}
+
+/// Begins a turn and takes out its first task.
+#[inline]
+fn begin_woken(registry: &Registry, waker: &Waker, polls: &mut Polls) -> Option<Polled> {
+    let first = registry.with_ready(|ready| match ready.marks().is_watched_by(waker) {
+        true => Ok(ready.begin_turn(polls)),
+        false => Err(ready.marks().clone()),
+    });
+    // Wakers are the user's code: nothing is taken out while one is cloned or dropped.
+    match first {
+        Some(Ok(first)) => return first,
+        Some(Err(marks)) => marks.watch(waker),
+        None => give_wakers(registry, waker.clone()),
+    }
+    registry
+        .with_ready(|ready| ready.begin_turn(polls))
+        .flatten()
+}
+
+/// From now on each task of the batch has a waker of its own.
+#[cold]
+fn give_wakers(registry: &Registry, waker: Waker) {
+    registry.peek(|active| {
+        let tasks = std::mem::take(&mut active.queue);
+        active.split = false;
+        active.uncommon().ready = Some(Ready::new(tasks, waker));
+    });
 }
 
 /// Polls a task; `None` while it is pending.
@@ -263,9 +289,7 @@ fn end(
         (active.unfinished(), active.special, new)
     });
     let (left, special, new) = state.unwrap_or_default();
-    if !special && left > 0 && !new && finished.is_empty() {
-        // Nobody has ended, nobody has joined: there is nothing to tell.
-    } else if !special {
+    if !special {
         let joined = registry.take_collected();
         if left == 0 && joined.is_empty() {
             return true;
@@ -379,6 +403,12 @@ impl Active {
         Mode::Round(polls, self.next_of_round(polls))
     }
 
+    /// Whether there is nothing to tell: if nobody has ended either, the turn is over.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        !self.special && self.collected.len() == 0 && self.unpublished.is_empty()
+    }
+
     /// Whether a plain batch has nothing left.
     #[inline]
     fn is_done(&self) -> bool {
@@ -392,11 +422,7 @@ impl Active {
     #[inline(never)]
     fn begin_later_round(&mut self) -> bool {
         let tasks = self.queue.len();
-        if tasks > MOST_POLLS || (tasks > FEW && self.polls > POLLS_A_TASK * self.joined) {
-            let tasks = std::mem::take(&mut self.queue);
-            self.split = false;
-            let fresh = self.fresh;
-            self.uncommon().ready = Some(Ready::new(tasks, fresh));
+        if tasks > MOST_POLLS || (tasks > FEW && self.polls >= POLLS_A_TASK * self.joined) {
             return true;
         }
         if let Some(first) = self.queue.pop_front() {

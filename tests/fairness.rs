@@ -232,9 +232,9 @@ fn the_cost_is_linear_in_tasks_and_wakes() {
         }
     }
     let wakes = TASKS * WAKES;
-    // Eight polls of each task before they get wakers, one when they do, a last round; and one a wake.
+    // A first round, one more when they get wakers; and one poll a wake.
     assert!(
-        polls <= TASKS * 11 + wakes,
+        polls <= TASKS * 2 + wakes,
         "{polls} polls for {wakes} wakes"
     );
 }
