@@ -53,12 +53,8 @@ pub(crate) fn run(registry: &Registry, cx: &mut Context<'_>) -> bool {
     match again {
         // Nearly all batches end here, after one turn.
         Again::Never => true,
-        Again::No
-            if finished.is_empty() && registry.peek(|active| active.is_quiet()) == Some(true) =>
-        {
-            false
-        }
-        Again::No => end(registry, cx, false, &mut finished),
+        Again::Quiet if finished.is_empty() => false,
+        Again::No | Again::Quiet => end(registry, cx, false, &mut finished),
         Again::Yes => end(registry, cx, true, &mut finished),
     }
 }
@@ -68,13 +64,9 @@ enum Again {
     /// All is done.
     Never,
     No,
+    /// As `No`, and if nobody has ended there is nothing to tell either.
+    Quiet,
     Yes,
-}
-
-impl From<bool> for Again {
-    fn from(again: bool) -> Self {
-        if again { Again::Yes } else { Again::No }
-    }
 }
 
 enum Mode {
@@ -115,6 +107,7 @@ fn round(
     first: Option<Link>,
     finished: &mut Finished,
 ) -> Again {
+    let mut again = Again::No;
     let mut next = first;
     while let Some(mut node) = next {
         polls -= 1;
@@ -127,7 +120,7 @@ fn round(
             None => registry.peek(|active| {
                 active.fresh = active.fresh.max(node.sequence() + 1);
                 active.queue.push_back(node);
-                active.next_of_round(polls)
+                active.next_of_round(polls, &mut again)
             }),
             Some(end) if plain && matches!(end, End::Completed) => {
                 // It holds nothing, and forgetting it spares the plain path its destructor.
@@ -139,13 +132,13 @@ fn round(
                     registry.peek(|active| active.unpublished.panicked += 1);
                     finished.push(sequence);
                     report::destructor_panicked(name, location, payload);
-                    registry.peek(|active| active.next_of_round(polls))
+                    registry.peek(|active| active.next_of_round(polls, &mut again))
                 } else {
                     registry.peek(|active| {
                         active.unpublished.completed += 1;
-                        let next = active.next_of_round(polls);
+                        let next = active.next_of_round(polls, &mut again);
                         // The roster is told, unless this was all: then the whole seat is given up.
-                        if next.is_some() || !active.is_done() {
+                        if next.is_some() || !matches!(again, Again::Never) {
                             finished.push(sequence);
                         }
                         next
@@ -154,18 +147,12 @@ fn round(
             }
             Some(end) => {
                 finish(registry, node, end, finished);
-                registry.peek(|active| active.next_of_round(polls))
+                registry.peek(|active| active.next_of_round(polls, &mut again))
             }
         }
         .flatten();
     }
-    let again = registry.peek(|active| {
-        if active.is_done() {
-            return Again::Never;
-        }
-        Again::from(active.round > 0 || (active.split && !active.queue.is_empty()))
-    });
-    again.unwrap_or(Again::Never)
+    again
 }
 
 /// Polls the first task, and the next when it has ended; returns whether there are more than one turn takes.
@@ -205,7 +192,8 @@ fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> 
         }
         .flatten();
     }
-    Again::from(polls.more)
+    let again = registry.peek(|active| active.again(polls.more));
+    again.unwrap_or(Again::No)
 }
 
 /// Begins a turn and takes out its first task.
@@ -364,11 +352,27 @@ impl Registry {
 
 impl Active {
     #[inline]
-    fn next_of_round(&mut self, polls: usize) -> Option<Link> {
-        if polls == 0 {
-            return None;
+    fn next_of_round(&mut self, polls: usize, again: &mut Again) -> Option<Link> {
+        if polls > 0 {
+            if let Some(node) = self.queue.pop_front() {
+                return Some(node);
+            }
         }
-        self.queue.pop_front()
+        *again = match self.is_done() {
+            true => Again::Never,
+            false => self.again(self.round > 0 || (self.split && !self.queue.is_empty())),
+        };
+        None
+    }
+
+    /// Whether the batch is to be polled again although nobody has woken it, if its turn was over now.
+    #[inline]
+    fn again(&self, again: bool) -> Again {
+        match again {
+            true => Again::Yes,
+            false if self.is_quiet() => Again::Quiet,
+            false => Again::No,
+        }
     }
 
     #[inline]
@@ -400,10 +404,10 @@ impl Active {
         let polls = self.round.min(MOST_POLLS);
         self.round -= polls;
         self.polls += polls as u64;
-        Mode::Round(polls, self.next_of_round(polls))
+        Mode::Round(polls, self.queue.pop_front())
     }
 
-    /// Whether there is nothing to tell: if nobody has ended either, the turn is over.
+    /// Whether there is nothing to tell but of those who have ended.
     #[inline]
     fn is_quiet(&self) -> bool {
         !self.special && self.collected.len() == 0 && self.unpublished.is_empty()
