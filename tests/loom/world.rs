@@ -19,7 +19,7 @@ use loom::{
 };
 
 /// How many tasks a model may have.
-const MOST_TASKS: usize = 16;
+const MOST_TASKS: usize = 66;
 
 /// A Runner whose spawner keeps what it is given. Clones are the same world.
 #[derive(Clone)]
@@ -208,9 +208,16 @@ impl World {
 }
 
 /// What became of the tasks. Of std's atomics: it takes no part in the race.
-#[derive(Default)]
 pub(crate) struct Ledger {
     entries: [Entry; MOST_TASKS],
+}
+
+impl Default for Ledger {
+    fn default() -> Ledger {
+        Ledger {
+            entries: std::array::from_fn(|_| Entry::default()),
+        }
+    }
 }
 
 #[derive(Default)]
