@@ -94,7 +94,7 @@ impl Waiting {
 
 /// Race 6: tasks that are woken while their batch looks whom to poll, or polls them, are polled again.
 ///
-/// Broken: `BlockMarks::mark` woke nobody if the task was marked before the block.
+/// Broken: `BlockMarks::take` read the bits and cleared them in two steps.
 #[test]
 fn tasks_that_are_woken_while_their_batch_looks_are_polled() {
     model(|world| Waiting::new(world, 9, [0, 1]).run_to_the_end(world));
@@ -102,7 +102,7 @@ fn tasks_that_are_woken_while_their_batch_looks_are_polled() {
 
 /// Race 6: the same for tasks beyond the first block of 64, which have a bit for their block too.
 ///
-/// Broken: `Ready::gather` took the tasks' bits before the block's.
+/// Broken: `Ready::gather` took the block's bit after those of its tasks.
 #[test]
 fn tasks_of_a_later_block_that_are_woken_while_their_batch_looks_are_polled() {
     model(|world| Waiting::new(world, 66, [64, 65]).run_to_the_end(world));
