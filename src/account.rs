@@ -22,6 +22,7 @@ use std::{
 use coarsetime::Instant;
 
 use crate::{
+    finished::Finished,
     losses::Losses,
     node::Queue,
     roster::Entry,
@@ -240,13 +241,7 @@ impl Account {
     }
 
     /// Publishes what a batch has done in one turn, while some of its tasks are unfinished.
-    pub(crate) fn update(
-        &self,
-        seat: Seat,
-        counts: Counts,
-        finished: impl Iterator<Item = u64>,
-        joined: &Queue,
-    ) {
+    pub(crate) fn update(&self, seat: Seat, counts: Counts, finished: &Finished, joined: &Queue) {
         self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
             let entry = &mut books.entries[seat.entry as usize];

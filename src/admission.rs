@@ -17,6 +17,7 @@ use crate::{
     active::Active,
     batch::Batch,
     ending::Ended,
+    finished::Finished,
     node::{Link, Queue},
     outcome::{Order, Outcome},
     registry::Registry,
@@ -251,9 +252,9 @@ pub(crate) fn line_up(registry: &Registry, core: &Core, mut tasks: Queue) {
     if shed.is_empty() {
         return;
     }
-    let gone: Vec<u64> = shed.iter().map(|node| node.sequence()).collect();
+    let mut gone: Finished = shed.iter().map(|node| node.sequence()).collect();
     lose(registry, core, shed);
-    registry.record(gone.into_iter(), &Queue::default());
+    registry.record(&mut gone, &Queue::default());
 }
 
 /// Gathers losses, so that they are reported together, and drops what is lost.

@@ -1,5 +1,7 @@
 //! Which tasks have ended in a turn, for the roster.
 
+use std::ops::Range;
+
 use crate::turn::MOST_POLLS;
 
 /// The sequence numbers of the tasks that ended in this turn, while the batch has not.
@@ -43,11 +45,25 @@ impl Finished {
         self.run == 0
     }
 
-    pub(crate) fn take(&mut self) -> impl Iterator<Item = u64> {
-        let finished = std::mem::take(self);
-        let run = finished.first..finished.first + finished.run;
-        let others = finished.others.unwrap_or([0; MOST_POLLS]);
-        run.chain(others.into_iter().take(finished.len))
-            .chain(finished.more)
+    /// As ranges of sequence numbers, none of which is empty.
+    #[inline]
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Range<u64>)) {
+        if self.run > 0 {
+            f(self.first..self.first + self.run);
+        }
+        let others = self.others.iter().flatten().take(self.len);
+        others
+            .chain(&self.more)
+            .for_each(|&sequence| f(sequence..sequence + 1));
+    }
+}
+
+impl FromIterator<u64> for Finished {
+    fn from_iter<I: IntoIterator<Item = u64>>(sequences: I) -> Self {
+        let mut finished = Finished::default();
+        sequences
+            .into_iter()
+            .for_each(|sequence| finished.push(sequence));
+        finished
     }
 }

@@ -1,10 +1,11 @@
 //! What a report says of unfinished batches: one entry each, in the account's shards.
 
-use std::{panic::Location, time::Duration};
+use std::{ops::Range, panic::Location, ptr, time::Duration};
 
 use coarsetime::Instant;
 
 use crate::{
+    finished::Finished,
     node::{Node, Queue, Work},
     stats::Unfinished,
 };
@@ -13,31 +14,70 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Entry {
     since: Option<Instant>,
-    /// In ascending order of `sequence`; what has finished is marked, and removed when it is more than half.
-    tasks: Vec<Named>,
-    finished: usize,
+    /// In ascending order of `first`; what has ended is removed when it is more than half.
+    runs: Vec<Run>,
+    ended: usize,
 }
 
-struct Named {
-    sequence: u64,
+/// Tasks of one name, deferred one after another from one place: a loop that defers thousands takes a bit for each.
+struct Run {
+    /// The sequence of the first task.
+    first: u64,
+    /// A bit for each task that has not ended, by its distance from the first.
+    unfinished: u64,
     name: &'static str,
     location: &'static Location<'static>,
-    finished: bool,
 }
 
-impl Named {
+impl Run {
     #[inline]
     fn new(node: &Node<dyn Work>) -> Self {
-        Named {
-            sequence: node.sequence(),
+        Run {
+            first: node.sequence(),
+            unfinished: 1,
             name: node.name(),
             location: node.location(),
-            finished: false,
         }
+    }
+
+    /// The bit of a task that comes within its reach.
+    #[inline]
+    fn bit(&self, sequence: u64) -> Option<u64> {
+        let distance = sequence.checked_sub(self.first)?;
+        (distance < u64::from(u64::BITS)).then(|| 1 << distance)
+    }
+
+    /// Takes in a task that comes after all of its own, if it is of their kind.
+    #[inline]
+    fn take_in(&mut self, node: &Node<dyn Work>) -> bool {
+        let same = ptr::eq(self.location, node.location()) && ptr::eq(self.name, node.name());
+        match self.bit(node.sequence()) {
+            // One that has ended is counted as such.
+            Some(bit) if same && self.unfinished != 0 => {
+                self.unfinished |= bit;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[inline]
+    fn finish(&mut self, sequences: &Range<u64>) {
+        let begin = sequences.start.saturating_sub(self.first);
+        let end = sequences.end.saturating_sub(self.first);
+        let below = |end: u64| {
+            1u64.checked_shl(end.min(64) as u32)
+                .map_or(u64::MAX, |bit| bit - 1)
+        };
+        self.unfinished &= below(begin) | !below(end);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.unfinished == 0
     }
 }
 
-/// An entry with room for more tasks than this gives its memory back.
+/// An entry with room for more runs than this gives its memory back.
 const KEPT_CAPACITY: usize = 64;
 
 impl Entry {
@@ -49,39 +89,46 @@ impl Entry {
 
     #[inline]
     pub(crate) fn join(&mut self, tasks: &Queue) {
-        if self.tasks.is_empty() {
-            // Of a million scopes with one task each, four places would be most of the memory.
-            self.tasks.reserve_exact(tasks.len());
-        } else {
-            self.tasks.reserve(tasks.len());
-        }
-        tasks.for_each(|node| self.tasks.push(Named::new(node)));
+        tasks.for_each(|node| {
+            if !self.runs.last_mut().is_some_and(|run| run.take_in(node)) {
+                if self.runs.capacity() == 0 {
+                    // Of a million scopes with one task each, four places would be most of the memory.
+                    self.runs.reserve_exact(1);
+                }
+                self.runs.push(Run::new(node));
+            }
+        });
     }
 
-    pub(crate) fn finish(&mut self, finished: impl Iterator<Item = u64>) {
-        for sequence in finished {
-            if let Ok(index) = self
-                .tasks
-                .binary_search_by_key(&sequence, |task| task.sequence)
-            {
-                self.tasks[index].finished = true;
-                self.finished += 1;
+    pub(crate) fn finish(&mut self, finished: &Finished) {
+        finished.for_each(|sequences| {
+            let after = self
+                .runs
+                .partition_point(|run| run.first <= sequences.start);
+            for run in &mut self.runs[after.saturating_sub(1)..] {
+                if run.first >= sequences.end {
+                    break;
+                }
+                if run.unfinished != 0 {
+                    run.finish(&sequences);
+                    self.ended += usize::from(run.has_ended());
+                }
             }
-        }
-        if self.finished > KEPT_CAPACITY && self.finished > self.tasks.len() / 2 {
-            self.tasks.retain(|task| !task.finished);
-            self.tasks.shrink_to(KEPT_CAPACITY);
-            self.finished = 0;
+        });
+        if self.ended > KEPT_CAPACITY && self.ended > self.runs.len() / 2 {
+            self.runs.retain(|run| !run.has_ended());
+            self.runs.shrink_to(KEPT_CAPACITY);
+            self.ended = 0;
         }
     }
 
     #[inline]
     pub(crate) fn vacate(&mut self) {
         self.since = None;
-        self.finished = 0;
-        self.tasks.clear();
-        if self.tasks.capacity() > KEPT_CAPACITY {
-            self.tasks = Vec::new();
+        self.ended = 0;
+        self.runs.clear();
+        if self.runs.capacity() > KEPT_CAPACITY {
+            self.runs = Vec::new();
         }
     }
 
@@ -93,13 +140,13 @@ impl Entry {
 
     pub(crate) fn unfinished(&self, now: Instant) -> impl Iterator<Item = Unfinished> {
         let age = self.age(now);
-        self.tasks
-            .iter()
-            .filter(|task| !task.finished)
-            .map(move |task| Unfinished {
-                name: task.name,
-                location: task.location,
+        self.runs.iter().flat_map(move |run| {
+            let tasks = run.unfinished.count_ones() as usize;
+            std::iter::repeat_n(run, tasks).map(move |run| Unfinished {
+                name: run.name,
+                location: run.location,
                 age,
             })
+        })
     }
 }

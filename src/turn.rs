@@ -284,7 +284,7 @@ fn end(
         }
         again |= !joined.is_empty();
         if new || !finished.is_empty() {
-            registry.record(finished.take(), &joined);
+            registry.record(finished, &joined);
             registry.peek(|active| active.queue_up(joined));
         }
     } else {
@@ -316,7 +316,7 @@ fn join_specially(registry: &Registry, core: &Core, joined: Queue, finished: &mu
     if joined.is_empty() && finished.is_empty() && published == Some(true) {
         return;
     }
-    registry.record(finished.take(), &joined);
+    registry.record(finished, &joined);
     if !joined.is_empty() {
         admission::line_up(registry, core, joined);
     }
@@ -325,7 +325,7 @@ fn join_specially(registry: &Registry, core: &Core, joined: Queue, finished: &mu
 impl Registry {
     /// Tells the account what has ended, what has joined, and the counts. Not inside `peek`: if this was the last of
     /// all, those who wait for that are woken.
-    pub(crate) fn record(&self, finished: impl Iterator<Item = u64>, joined: &Queue) {
+    pub(crate) fn record(&self, finished: &mut Finished, joined: &Queue) {
         let state = self.peek(|active| {
             active.joined += joined.len() as u64;
             let counts = std::mem::take(&mut active.unpublished);
@@ -342,6 +342,7 @@ impl Registry {
                 self.peek(|active| active.seat = Some(seat));
             }
         }
+        *finished = Finished::default();
     }
 
     fn with_ready<R>(&self, f: impl FnOnce(&mut Ready) -> R) -> Option<R> {

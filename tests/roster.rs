@@ -1,0 +1,159 @@
+//! Sentence 20, of scopes with many tasks: a shutdown names what has not ended, each task once, with its own place.
+
+mod common;
+
+use std::{collections::BTreeMap, future::Future, pin::Pin, task::Context, time::Duration};
+
+use common::{CountingWaker, keeping, now_or_never};
+use futures::{
+    StreamExt as _,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+};
+use proptest::prelude::*;
+
+const NAMES: [&str; 3] = ["audit", "mail", "index"];
+
+enum Order {
+    End,
+    /// Defer so many of this kind.
+    Bear(Kind, usize),
+}
+
+/// Their name, and from which of two places they are deferred.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    name: usize,
+    second: bool,
+    /// Each has another name than the one before.
+    mixed: bool,
+}
+
+/// Gives the number of the line.
+fn defer(kind: Kind, orders: UnboundedReceiver<Order>, born: &UnboundedSender<Born>) -> u32 {
+    let Kind { name, second, .. } = kind;
+    let task = after::task(NAMES[name % NAMES.len()]);
+    let work = obey(orders, born.clone());
+    if second {
+        task.defer(work);
+        line!() - 1
+    } else {
+        task.defer(work);
+        line!() - 1
+    }
+}
+
+/// A new task: what a report says of it, and how it is told what to do.
+type Born = ((&'static str, u32), UnboundedSender<Order>);
+
+fn bear(mut kind: Kind, tasks: usize, born: &UnboundedSender<Born>) {
+    for _ in 0..tasks {
+        kind.name += usize::from(kind.mixed);
+        let (tell, orders) = unbounded();
+        let line = defer(kind, orders, born);
+        born.unbounded_send(((NAMES[kind.name % NAMES.len()], line), tell))
+            .unwrap();
+    }
+}
+
+fn obey(
+    mut orders: UnboundedReceiver<Order>,
+    born: UnboundedSender<Born>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        while let Some(Order::Bear(kind, tasks)) = orders.next().await {
+            bear(kind, tasks, &born);
+        }
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    End(prop::sample::Index),
+    /// Those that come one after another, so many.
+    EndAll(prop::sample::Index, usize),
+    Bear(prop::sample::Index, Kind, usize),
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let fields = (0..NAMES.len(), any::<bool>(), any::<bool>());
+    fields.prop_map(|(name, second, mixed)| Kind {
+        name,
+        second,
+        mixed,
+    })
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let who = any::<prop::sample::Index>;
+    let event = prop_oneof![
+        6 => who().prop_map(Event::End),
+        3 => (who(), 0..200_usize).prop_map(|(who, tasks)| Event::EndAll(who, tasks)),
+        4 => (who(), kind(), 1..100_usize).prop_map(|(who, kind, n)| Event::Bear(who, kind, n)),
+    ];
+    prop::collection::vec(event, 0..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Whoever has ended, in whatever order, and whoever has joined: those that are left are named, in the order of deferral.
+    #[test]
+    fn a_shutdown_names_exactly_what_is_left(
+        first in prop::collection::vec((kind(), 1..100_usize), 1..6),
+        events in events(),
+    ) {
+        let (runner, batches) = keeping();
+        let (born, mut births) = unbounded();
+        now_or_never(runner.scope(async {
+            first.into_iter().for_each(|(kind, tasks)| bear(kind, tasks, &born));
+        }));
+        let mut batch = batches.take_one();
+        // By the order of deferral.
+        let mut left: BTreeMap<usize, Born> = BTreeMap::new();
+        let mut next = 0;
+        let (counter, waker) = CountingWaker::new();
+        let mut settle = |left: &mut BTreeMap<usize, Born>| {
+            let mut seen = counter.wakes();
+            let mut cx = Context::from_waker(&waker);
+            while Pin::new(&mut batch).poll(&mut cx).is_pending() && counter.wakes() > seen {
+                seen = counter.wakes();
+            }
+            while let Ok(born) = births.try_recv() {
+                left.insert(next, born);
+                next += 1;
+            }
+        };
+        settle(&mut left);
+        for event in events {
+            if left.is_empty() {
+                break;
+            }
+            let ids: Vec<usize> = left.keys().copied().collect();
+            let (who, tasks) = match event {
+                Event::Bear(who, kind, tasks) => {
+                    let (_, tell) = &left[who.get(&ids)];
+                    tell.unbounded_send(Order::Bear(kind, tasks)).unwrap();
+                    settle(&mut left);
+                    continue;
+                }
+                Event::End(who) => (who, 1),
+                Event::EndAll(who, tasks) => (who, tasks),
+            };
+            for id in ids.into_iter().skip(who.index(left.len())).take(tasks) {
+                let (_, tell) = left.remove(&id).unwrap();
+                tell.unbounded_send(Order::End).unwrap();
+            }
+            settle(&mut left);
+        }
+        let report = now_or_never(runner.shutdown(Duration::ZERO));
+        let named = report.unfinished().iter().map(|task| (task.name, task.location.line()));
+        let expected = left.values().map(|(task, _)| *task);
+        prop_assert!(named.eq(expected), "{} left: {report}", left.len());
+        left.clear();
+        settle(&mut left);
+        prop_assert_eq!(runner.stats().pending, 0);
+    }
+}
