@@ -61,7 +61,7 @@ pub(crate) struct Active {
 #[derive(Default)]
 pub(crate) struct Uncommon {
     /// The tasks, once each has a waker of its own.
-    pub(crate) ready: Option<Ready>,
+    pub(crate) ready: Option<Box<Ready>>,
     /// Split off at the hand-over, and not handed to the spawner yet.
     pub(crate) apart: Vec<Batch>,
     /// Split off and waited for.
@@ -251,7 +251,7 @@ impl Active {
     #[inline]
     pub(crate) fn unfinished(&self) -> usize {
         let elsewhere = self.look_uncommon().map_or(0, |rare| {
-            let ready = rare.ready.as_ref().map_or(0, Ready::len);
+            let ready = rare.ready.as_ref().map_or(0, |ready| ready.len());
             let waiting = rare.permits.as_ref().map_or(0, |line| line.waiting.len());
             ready + waiting
         });
@@ -266,7 +266,7 @@ impl Active {
     pub(crate) fn tasks(&self) -> impl Iterator<Item = &Node<dyn Work>> {
         let rare = self.look_uncommon().into_iter();
         let elsewhere = rare.flat_map(|rare| {
-            let ready = rare.ready.iter().flat_map(Ready::iter);
+            let ready = rare.ready.iter().flat_map(|ready| ready.iter());
             ready.chain(rare.permits.iter().flat_map(|line| line.waiting.iter()))
         });
         self.queue.iter().chain(elsewhere)

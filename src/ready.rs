@@ -29,7 +29,7 @@ pub(crate) struct Ready {
 
 struct Block {
     marks: Arc<BlockMarks>,
-    /// `None` for a free place, and while its task is polled.
+    /// `None` for a free place.
     tasks: Vec<Option<(Link, Waker)>>,
     /// Bits of the places that are taken.
     taken: u64,
@@ -50,13 +50,6 @@ pub(crate) struct Polls {
     new: usize,
     /// Whether others are waiting.
     pub(crate) more: bool,
-}
-
-/// A task that is polled.
-pub(crate) struct Polled {
-    pub(crate) place: u32,
-    pub(crate) node: Link,
-    pub(crate) waker: Waker,
 }
 
 impl Block {
@@ -112,19 +105,12 @@ impl Ready {
     pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut Link) -> bool) -> Queue {
         let mut removed = Queue::default();
         for number in 0..self.blocks.len() {
-            let places = self.blocks[number]
-                .as_ref()
-                .map_or(0, |block| block.tasks.len());
-            for place in 0..places {
-                let place = (number * BLOCK + place) as u32;
-                let Some(task) = self.task(place) else {
-                    continue;
-                };
-                if task.as_mut().is_some_and(|(node, _)| remove(node)) {
-                    if let Some((node, _)) = task.take() {
+            for place in (number * BLOCK..).take(BLOCK) {
+                let place = place as u32;
+                if self.task(place).is_some_and(|(node, _)| remove(node)) {
+                    if let Some(node) = self.leave(place) {
                         removed.push_back(node);
                     }
-                    self.leave(place);
                 }
             }
         }
@@ -153,35 +139,46 @@ impl Ready {
     }
 
     #[inline]
-    fn task(&mut self, place: u32) -> Option<&mut Option<(Link, Waker)>> {
+    fn task(&mut self, place: u32) -> Option<&mut (Link, Waker)> {
         let place = place as usize;
-        self.block(place / BLOCK)?.tasks.get_mut(place % BLOCK)
+        let block = self.block(place / BLOCK)?;
+        block.tasks.get_mut(place % BLOCK)?.as_mut()
+    }
+
+    /// The task with this place, to be polled with its waker.
+    #[inline]
+    pub(crate) fn polled(&mut self, place: u32) -> Option<&mut (Link, Waker)> {
+        let task = place as usize % BLOCK;
+        let block = self.block(place as usize / BLOCK)?;
+        // Woken again since the turn began: this poll is for that too.
+        block.marks.clear(task);
+        block.tasks.get_mut(task)?.as_mut()
+    }
+
+    /// The place of the task that was woken, if nothing else is to be polled: nearly always it is one, of the first block.
+    #[inline]
+    pub(crate) fn only(&mut self) -> Option<u32> {
+        if !self.line.is_empty() || !self.new.is_empty() {
+            return None;
+        }
+        let block = self.blocks.first_mut()?.as_mut()?;
+        let woken = block.marks.take() & block.taken;
+        if woken.is_power_of_two() && !self.marks.any() {
+            return Some(woken.trailing_zeros());
+        }
+        block.woken = woken;
+        if woken != 0 {
+            self.line.push_back(0);
+        }
+        None
     }
 
     /// The tasks that were woken, and new ones, [`MOST_POLLS`] together at most.
     ///
     /// Blocks take turns, and within one the places do, so that many busy tasks starve none; with new ones waiting, only half
     /// of the turn is for those that have been polled. Each turn starts one further on than the last: see `turn`.
-    #[inline]
-    pub(crate) fn begin_turn(&mut self, polls: &mut Polls) -> Option<Polled> {
-        // Nearly always it is one task of the first block.
-        if self.line.is_empty() && self.new.is_empty() {
-            if let Some(Some(block)) = self.blocks.first_mut() {
-                let woken = block.marks.take() & block.taken;
-                if woken.is_power_of_two() && !self.marks.any() {
-                    return self.take(woken.trailing_zeros());
-                }
-                block.woken = woken;
-                if woken != 0 {
-                    self.line.push_back(0);
-                }
-            }
-        }
-        self.begin_longer_turn(polls);
-        self.next(polls)
-    }
-
-    fn begin_longer_turn(&mut self, polls: &mut Polls) {
+    pub(crate) fn begin_turn(&mut self) -> Polls {
+        let mut polls = Polls::default();
         self.gather();
         let new = self.new.len().min(MOST_POLLS / 2);
         let most = MOST_POLLS - new;
@@ -213,6 +210,7 @@ impl Ready {
         self.turns = self.turns.wrapping_add(1);
         polls.new = self.new.len().min(MOST_POLLS - polls.len);
         polls.more = !self.line.is_empty() || polls.new < self.new.len();
+        polls
     }
 
     /// Looks which tasks were woken.
@@ -241,37 +239,19 @@ impl Ready {
         }
     }
 
-    /// Takes out the next task of the turn.
-    #[inline]
-    pub(crate) fn next(&mut self, polls: &mut Polls) -> Option<Polled> {
-        while polls.next < polls.len {
-            let place = polls.places[polls.next];
+    /// The place of the next task of the turn; nothing may be there any more.
+    pub(crate) fn next(&mut self, polls: &mut Polls) -> Option<u32> {
+        if polls.next < polls.len {
             polls.next += 1;
-            // Nothing is there if it has ended.
-            if let Some(polled) = self.take(place) {
-                return Some(polled);
-            }
+            return Some(polls.places[polls.next - 1]);
         }
-        if polls.new == 0 {
-            return None;
-        }
-        polls.new -= 1;
-        self.take_new()
+        polls.new = polls.new.checked_sub(1)?;
+        self.place_new()
     }
 
-    #[inline]
-    fn take(&mut self, place: u32) -> Option<Polled> {
-        let task = place as usize % BLOCK;
-        let block = self.block(place as usize / BLOCK)?;
-        // Woken again since the turn began: this poll is for that too.
-        block.marks.clear(task);
-        let (node, waker) = block.tasks.get_mut(task)?.take()?;
-        Some(Polled { place, node, waker })
-    }
-
-    /// The first of those without a place gets one, and is taken out to be polled.
+    /// The first of those without a place gets one.
     #[cold]
-    fn take_new(&mut self) -> Option<Polled> {
+    fn place_new(&mut self) -> Option<u32> {
         let node = self.new.pop_front()?;
         let number = self.room();
         let new = self.new.len();
@@ -283,10 +263,9 @@ impl Ready {
         if block.tasks.len() <= place {
             block.tasks.push(None);
         }
-        let waker = block.marks.waker(place);
+        block.tasks[place] = Some((node, block.marks.waker(place)));
         self.placed += 1;
-        let place = (number * BLOCK + place) as u32;
-        Some(Polled { place, node, waker })
+        Some((number * BLOCK + place) as u32)
     }
 
     /// The number of a block with room, which may have to be made.
@@ -301,19 +280,11 @@ impl Ready {
         self.full
     }
 
-    #[inline]
-    pub(crate) fn put_back(&mut self, polled: Polled) {
-        if let Some(place) = self.task(polled.place) {
-            *place = Some((polled.node, polled.waker));
-        }
-    }
-
-    /// A task that was taken out has ended.
-    pub(crate) fn leave(&mut self, place: u32) {
+    /// A task that has ended goes.
+    pub(crate) fn leave(&mut self, place: u32) -> Option<Link> {
         let (number, place) = (place as usize / BLOCK, place as usize % BLOCK);
-        let Some(block) = self.block(number) else {
-            return;
-        };
+        let block = self.block(number)?;
+        let (node, _waker) = block.tasks.get_mut(place)?.take()?;
         block.taken &= !(1 << place);
         block.woken &= !(1 << place);
         let empty = block.taken == 0;
@@ -325,5 +296,6 @@ impl Ready {
                 self.blocks.pop();
             }
         }
+        Some(node)
     }
 }

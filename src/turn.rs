@@ -18,7 +18,7 @@ use crate::{
     finished::Finished,
     node::{Link, Queue},
     outcome::Order,
-    ready::{Polled, Polls, Ready},
+    ready::Ready,
     registry::Registry,
     report,
     runner::Core,
@@ -173,55 +173,93 @@ fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) 
 }
 
 /// Polls the tasks whose wakers were woken; returns whether there are more than one turn takes.
-#[inline(never)]
 fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Again {
-    let mut polls = Polls::default();
-    let mut next = begin_woken(registry, cx.waker(), &mut polls);
-    while let Some(mut polled) = next {
-        let Polled { node, waker, .. } = &mut polled;
-        next = match poll(registry, node, &mut Context::from_waker(waker)) {
-            None => registry.with_ready(|ready| {
-                ready.put_back(polled);
-                ready.next(&mut polls)
-            }),
-            Some(end) => {
-                registry.with_ready(|ready| ready.leave(polled.place));
-                finish(registry, polled.node, end, finished);
-                registry.with_ready(|ready| ready.next(&mut polls))
-            }
-        }
-        .flatten();
+    let mut turn = ReadyTurn::begin(registry, cx.waker());
+    let Some(ready) = &mut turn.ready else {
+        return Again::No;
+    };
+    let mut more = false;
+    if let Some(place) = ready.only() {
+        poll_at(registry, ready, place, finished);
+    } else {
+        more = woken_among_many(registry, ready, finished);
     }
-    let again = registry.peek(|active| active.again(polls.more));
-    again.unwrap_or(Again::No)
+    turn.end(more)
 }
 
-/// Begins a turn and takes out its first task.
+#[inline(never)]
+fn woken_among_many(registry: &Registry, ready: &mut Ready, finished: &mut Finished) -> bool {
+    let mut polls = ready.begin_turn();
+    while let Some(place) = ready.next(&mut polls) {
+        poll_at(registry, ready, place, finished);
+    }
+    polls.more
+}
+
+/// Polls the task with this place, if it has not ended.
 #[inline]
-fn begin_woken(registry: &Registry, waker: &Waker, polls: &mut Polls) -> Option<Polled> {
-    let first = registry.with_ready(|ready| match ready.marks().is_watched_by(waker) {
-        true => Ok(ready.begin_turn(polls)),
-        false => Err(ready.marks().clone()),
-    });
-    // Wakers are the user's code: nothing is taken out while one is cloned or dropped.
-    match first {
-        Some(Ok(first)) => return first,
-        Some(Err(marks)) => marks.watch(waker),
-        None => give_wakers(registry, waker.clone()),
+fn poll_at(registry: &Registry, ready: &mut Ready, place: u32, finished: &mut Finished) {
+    let Some((node, waker)) = ready.polled(place) else {
+        return;
+    };
+    if let Some(end) = poll(registry, node, &mut Context::from_waker(waker)) {
+        if let Some(node) = ready.leave(place) {
+            finish(registry, node, end, finished);
+        }
     }
-    registry
-        .with_ready(|ready| ready.begin_turn(polls))
-        .flatten()
 }
 
-/// From now on each task of the batch has a waker of its own.
-#[cold]
-fn give_wakers(registry: &Registry, waker: Waker) {
-    registry.peek(|active| {
-        let tasks = std::mem::take(&mut active.queue);
-        active.split = false;
-        active.uncommon().ready = Some(Ready::new(tasks, waker));
-    });
+/// The tasks of a batch with wakers of their own, taken out of it for a turn: so they are polled where they are, and nobody
+/// moves them. They go back also on unwinding.
+struct ReadyTurn<'a> {
+    registry: &'a Registry,
+    ready: Option<Box<Ready>>,
+}
+
+impl ReadyTurn<'_> {
+    #[inline]
+    fn begin<'a>(registry: &'a Registry, waker: &Waker) -> ReadyTurn<'a> {
+        let ready = registry.peek(|active| active.uncommon_if_any()?.ready.take());
+        let mut turn = ReadyTurn {
+            registry,
+            ready: ready.flatten(),
+        };
+        match &mut turn.ready {
+            Some(ready) if ready.marks().is_watched_by(waker) => {}
+            Some(ready) => ready.marks().watch(waker),
+            None => turn.give_wakers(waker.clone()),
+        }
+        turn
+    }
+
+    /// From now on each task of the batch has a waker of its own.
+    #[cold]
+    fn give_wakers(&mut self, waker: Waker) {
+        let tasks = self.registry.peek(|active| {
+            active.split = false;
+            std::mem::take(&mut active.queue)
+        });
+        self.ready = Some(Box::new(Ready::new(tasks.unwrap_or_default(), waker)));
+    }
+
+    #[inline]
+    fn end(mut self, more: bool) -> Again {
+        let again = self.registry.peek(|active| {
+            active.uncommon().ready = self.ready.take();
+            active.again(more)
+        });
+        again.unwrap_or(Again::No)
+    }
+}
+
+impl Drop for ReadyTurn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            self.registry
+                .peek(|active| active.uncommon().ready = Some(ready));
+        }
+    }
 }
 
 /// Polls a task; `None` while it is pending.
@@ -343,11 +381,6 @@ impl Registry {
             }
         }
         *finished = Finished::default();
-    }
-
-    fn with_ready<R>(&self, f: impl FnOnce(&mut Ready) -> R) -> Option<R> {
-        self.peek(|active| active.uncommon().ready.as_mut().map(f))
-            .flatten()
     }
 }
 
