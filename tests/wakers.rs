@@ -291,6 +291,21 @@ fn busy_tasks_starve_nobody() {
     }
 }
 
+/// A turn polls at most 32, also of those that are new.
+#[test]
+fn new_tasks_come_by_turns_too() {
+    let mut crowd = Crowd::new(8);
+    crowd.ledger().births[3] = 100;
+    crowd.wake(3);
+    while crowd.is_woken() {
+        crowd.ledger().polled.clear();
+        assert!(crowd.poll().is_pending());
+        assert!(crowd.ledger().polled.len() <= 32);
+    }
+    let all_polled = crowd.ledger().wakers.iter().all(Option::is_some);
+    assert!(all_polled && crowd.live.len() == 108);
+}
+
 /// What happens to a crowd.
 #[derive(Clone, Debug)]
 enum Event {
