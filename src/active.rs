@@ -28,6 +28,8 @@ pub(crate) struct Active {
     pub(crate) collected: Collected,
     /// Handed over, and not finished, but for the one that is being polled.
     pub(crate) queue: Queue,
+    /// In place of the queue, once each task has a waker of its own. Out of here while its tasks are polled.
+    pub(crate) ready: Option<Box<Ready>>,
     /// Polls left before a new round over the queue begins.
     pub(crate) round: usize,
     /// Whether the round takes more than one turn: what was woken in one is not seen in the next.
@@ -60,8 +62,6 @@ pub(crate) struct Active {
 /// What few batches have.
 #[derive(Default)]
 pub(crate) struct Uncommon {
-    /// The tasks, once each has a waker of its own.
-    pub(crate) ready: Option<Box<Ready>>,
     /// Split off at the hand-over, and not handed to the spawner yet.
     pub(crate) apart: Vec<Batch>,
     /// Split off and waited for.
@@ -80,6 +80,7 @@ impl Active {
             found: Found::Nothing,
             collected: Collected::default(),
             queue: Queue::default(),
+            ready: None,
             round: 0,
             split: false,
             polls: 0,
@@ -250,12 +251,10 @@ impl Active {
 
     #[inline]
     pub(crate) fn unfinished(&self) -> usize {
-        let elsewhere = self.look_uncommon().map_or(0, |rare| {
-            let ready = rare.ready.as_ref().map_or(0, |ready| ready.len());
-            let waiting = rare.permits.as_ref().map_or(0, |line| line.waiting.len());
-            ready + waiting
-        });
-        self.queue.len() + elsewhere
+        let ready = self.ready.as_ref().map_or(0, |ready| ready.len());
+        let permits = self.look_uncommon().and_then(|rare| rare.permits.as_ref());
+        let waiting = permits.map_or(0, |line| line.waiting.len());
+        self.queue.len() + ready + waiting
     }
 
     /// Whether there is nothing to run, and nothing was deferred that is to join.
@@ -264,16 +263,14 @@ impl Active {
     }
 
     pub(crate) fn tasks(&self) -> impl Iterator<Item = &Node<dyn Work>> {
-        let rare = self.look_uncommon().into_iter();
-        let elsewhere = rare.flat_map(|rare| {
-            let ready = rare.ready.iter().flat_map(|ready| ready.iter());
-            ready.chain(rare.permits.iter().flat_map(|line| line.waiting.iter()))
-        });
-        self.queue.iter().chain(elsewhere)
+        let ready = self.ready.iter().flat_map(|ready| ready.iter());
+        let permits = self.look_uncommon().and_then(|rare| rare.permits.as_ref());
+        let waiting = permits.into_iter().flat_map(|line| line.waiting.iter());
+        self.queue.iter().chain(ready).chain(waiting)
     }
 
     pub(crate) fn queue_up(&mut self, joined: Queue) {
-        match self.uncommon_if_any().and_then(|rare| rare.ready.as_mut()) {
+        match &mut self.ready {
             Some(ready) => ready.extend(joined),
             None => self.queue.append(joined),
         }

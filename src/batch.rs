@@ -369,15 +369,17 @@ impl Future for Batch {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let plan = active.begin_turn();
         // The tasks run in a registry of their own on this stack; it goes back into the batch, also on unwinding: a
         // waker that panics must not take the tasks along.
         let turn = Turn {
             registry: Registry::active(active),
             batch: &mut self,
         };
+        let registry = &turn.registry;
         let done = match special {
-            false => current::enter(&turn.registry, || turn::run(&turn.registry, cx)),
-            true => current::enter_tasks(&turn.registry, || turn::run(&turn.registry, cx)),
+            false => current::enter(registry, || turn::run(registry, cx, plan)),
+            true => current::enter_tasks(registry, || turn::run(registry, cx, plan)),
         };
         turn.end();
         if !done {

@@ -404,7 +404,7 @@
 //! | `smol` | | `spawner::Smol` |
 //! | `async-std` | | `spawner::AsyncStd` |
 //!
-//! The crate needs Rust 1.85, and has no `unsafe` code of its own.
+//! The crate needs Rust 1.87, and has no `unsafe` code of its own.
 //!
 //! # When to prefer something simpler
 //!

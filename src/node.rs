@@ -92,14 +92,21 @@ impl Node<()> {
         name: &'static str,
         location: &'static Location<'static>,
     ) -> Link {
-        Box::pin(Node {
-            next: None,
-            name,
-            location,
-            sequence: 0,
-            rare: None,
-            work,
-        })
+        // Allocated first, and written where it is. `Box::new` would make it on the stack, because it is to be dropped if
+        // the allocation unwinds, and copy it in pieces of another size than those it was written in: for that the
+        // processor waits until all of it has left its store buffer.
+        let node: Box<Node<W>> = Box::write(
+            Box::new_uninit(),
+            Node {
+                next: None,
+                name,
+                location,
+                sequence: 0,
+                rare: None,
+                work,
+            },
+        );
+        Box::into_pin(node)
     }
 }
 

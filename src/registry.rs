@@ -1,7 +1,10 @@
 //! What one scope has collected, and everything code inside a scope may ask of it.
 //!
 //! A [`Registry`] is what "current" points to. It sits in the `Scope` itself, or on the stack of `Batch::poll`, and costs
-//! one word to initialise; the rest, [`Active`], is one box made by the first use and moved on, as it is, to the batch.
+//! two words to initialise; the rest, [`Active`], is one box made by the first use and moved on, as it is, to the batch.
+//!
+//! Each of the two words has a cell of its own: an enum of both is written word by word and read as a whole, which the
+//! processor can't forward from one to the other, so that each look at it waited for the write before.
 //!
 //! Invariant 1: `Active` is taken out of its registry only across our own code. Whenever a user's code runs (a task, a
 //! destructor, a waker, the spawner) it is back in its place, so that such code may defer, and no borrow is held.
@@ -24,73 +27,58 @@ use crate::{
 
 /// What is current while a scope's future, one of its tasks, or a destructor of either runs.
 pub(crate) struct Registry {
-    state: Cell<State>,
-}
-
-enum State {
-    /// Nothing was collected; the Runner is the global one, which need not exist yet.
-    Global,
-    /// Nothing was collected, on a Runner of the user's.
-    Given(Runner),
-    Active(Box<Active>),
-    /// The scope is over. No user code sees this.
-    Over,
+    /// Whose the active part will be. Unused once there is one.
+    runner: Cell<RunnerRef>,
+    /// `None` until something is collected, and once the scope is over.
+    active: Cell<Option<Box<Active>>>,
 }
 
 impl Registry {
     #[inline]
     pub(crate) fn global() -> Self {
         Registry {
-            state: Cell::new(State::Global),
+            runner: Cell::default(),
+            active: Cell::new(None),
         }
     }
 
     #[inline]
     pub(crate) fn given(runner: Runner) -> Self {
         Registry {
-            state: Cell::new(State::Given(runner)),
+            runner: Cell::new(RunnerRef::given(runner)),
+            active: Cell::new(None),
         }
     }
 
     #[inline]
     pub(crate) fn active(active: Box<Active>) -> Self {
         Registry {
-            state: Cell::new(State::Active(active)),
+            runner: Cell::default(),
+            active: Cell::new(Some(active)),
         }
     }
 
     /// Takes out what has been collected, and ends the registry: see invariant 1.
     #[inline]
     pub(crate) fn close(&self) -> Option<Box<Active>> {
-        match self.state.replace(State::Over) {
-            State::Active(active) => Some(active),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn put(&self, active: Box<Active>) {
-        self.restore(State::Active(active));
+        drop(self.runner.take());
+        self.active.take()
     }
 
     /// Puts back what was taken out. Nothing is there meanwhile (invariant 1), so there is nothing to drop, and to look
     /// whether there is would cost something each time.
     #[inline]
-    fn restore(&self, state: State) {
-        let gap = self.state.replace(state);
-        debug_assert!(
-            matches!(gap, State::Over),
-            "somebody has used what was taken out"
-        );
+    pub(crate) fn put(&self, active: Box<Active>) {
+        let gap = self.active.replace(Some(active));
+        debug_assert!(gap.is_none(), "somebody has used what was taken out");
         mem::forget(gap);
     }
 
     #[inline]
     fn open(&self) -> Box<Active> {
-        match self.state.replace(State::Over) {
-            State::Active(active) => active,
-            State::Given(runner) => spare::active(RunnerRef::given(runner)),
-            State::Global | State::Over => spare::active(RunnerRef::global()),
+        match self.active.take() {
+            Some(active) => active,
+            None => spare::active(self.runner.take()),
         }
     }
 
@@ -106,17 +94,10 @@ impl Registry {
     /// As `with_active`, if there is an active part.
     #[inline]
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&mut Active) -> R) -> Option<R> {
-        match self.state.replace(State::Over) {
-            State::Active(mut active) => {
-                let result = f(&mut active);
-                self.put(active);
-                Some(result)
-            }
-            other => {
-                self.restore(other);
-                None
-            }
-        }
+        let mut active = self.active.take()?;
+        let result = f(&mut active);
+        self.put(active);
+        Some(result)
     }
 
     #[inline]
@@ -183,8 +164,7 @@ impl Registry {
     pub(crate) fn take_running(&self) -> Queue {
         let taken = self.peek(|active| {
             let tasks = mem::take(&mut active.queue);
-            let ready = active.uncommon.as_mut().and_then(|rare| rare.ready.take());
-            (tasks, ready)
+            (tasks, active.ready.take())
         });
         let (mut tasks, ready) = taken.unwrap_or_default();
         // Apart, because the batch's waker goes with it, which is the user's code.
@@ -274,14 +254,12 @@ impl Registry {
 
     /// The Runner of this scope.
     pub(crate) fn runner(&self) -> RunnerRef {
-        let state = self.state.replace(State::Over);
-        let runner = match &state {
-            State::Active(active) => active.runner.clone(),
-            State::Given(runner) => RunnerRef::given(runner.clone()),
-            State::Global | State::Over => RunnerRef::global(),
-        };
-        self.restore(state);
-        runner
+        self.peek(|active| active.runner.clone())
+            .unwrap_or_else(|| {
+                let runner = self.runner.take();
+                self.runner.set(runner.clone());
+                runner
+            })
     }
 
     /// Lets the account know what this scope still keeps to itself.

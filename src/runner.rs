@@ -295,8 +295,8 @@ impl fmt::Debug for Runner {
     }
 }
 
-/// The Runner of a scope. The global one costs no reference count.
-#[derive(Clone)]
+/// The Runner of a scope: by default the global one, which costs no reference count.
+#[derive(Clone, Default)]
 pub(crate) struct RunnerRef {
     given: Option<Runner>,
 }

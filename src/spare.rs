@@ -8,14 +8,13 @@ use crate::{active::Active, outcome::Order, runner::RunnerRef, spawner::Found};
 const MOST: usize = 64;
 
 /// A list of boxes, each of which holds the next.
-#[derive(Default)]
 struct Spares {
-    top: Option<Box<Active>>,
-    len: usize,
+    top: Cell<Option<Box<Active>>>,
+    len: Cell<usize>,
 }
 
 thread_local! {
-    static SPARES: Cell<Spares> = const { Cell::new(Spares { top: None, len: 0 }) };
+    static SPARES: Spares = const { Spares { top: Cell::new(None), len: Cell::new(0) } };
 }
 
 /// A box from an ended batch, or a new one.
@@ -23,10 +22,9 @@ thread_local! {
 pub(crate) fn active(runner: RunnerRef) -> Box<Active> {
     // An error where this thread's locals are being destroyed.
     let spare = SPARES.try_with(|spares| {
-        let Spares { top, len } = spares.take();
-        let mut active = top?;
-        let top = active.next_spare.take();
-        spares.set(Spares { top, len: len - 1 });
+        let mut active = spares.top.take()?;
+        spares.top.set(active.next_spare.take());
+        spares.len.set(spares.len.get() - 1);
         Some(active)
     });
     match spare {
@@ -35,7 +33,8 @@ pub(crate) fn active(runner: RunnerRef) -> Box<Active> {
             active.runner = runner;
             active
         }
-        _ => Box::new(Active::new(runner)),
+        // Written where it is, as in `Node::boxed`.
+        _ => Box::write(Box::new_uninit(), Active::new(runner)),
     }
 }
 
@@ -60,14 +59,12 @@ pub(crate) fn keep(mut active: Box<Active>) {
     active.seat = None;
     active.on_account = false;
     let _ = SPARES.try_with(|spares| {
-        let Spares { top, len } = spares.take();
-        if len >= MOST {
-            spares.set(Spares { top, len });
-            return;
+        let len = spares.len.get();
+        if len < MOST {
+            active.next_spare = spares.top.take();
+            spares.top.set(Some(active));
+            spares.len.set(len + 1);
         }
-        active.next_spare = top;
-        let top = Some(active);
-        spares.set(Spares { top, len: len + 1 });
     });
 }
 
@@ -79,6 +76,7 @@ impl Active {
             && self.look_uncommon().is_none()
             && self.context.is_empty()
             && self.queue.is_empty()
+            && self.ready.is_none()
             && self.collected.len() == 0
             && self.unpublished.is_empty()
     }

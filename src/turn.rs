@@ -34,21 +34,29 @@ const POLLS_A_TASK: u64 = 5;
 /// With no more tasks than this, polling all of them is cheaper than to find out which was woken.
 const FEW: usize = 3;
 
-/// Runs one turn; returns whether nothing is left to run. `registry` is current.
+/// Runs the turn that [`Active::begin_turn`] has planned; returns whether nothing is left to run. `registry` is current.
 #[inline]
-pub(crate) fn run(registry: &Registry, cx: &mut Context<'_>) -> bool {
+pub(crate) fn run(registry: &Registry, cx: &mut Context<'_>, plan: Plan) -> bool {
+    match plan {
+        // A batch that waits has as a rule one task, or one that was woken, and it goes on waiting.
+        Plan::Lone => lone(registry, cx),
+        Plan::Woken => one_woken(registry, cx),
+        plan => turn(registry, cx, plan),
+    }
+}
+
+#[inline(never)]
+fn turn(registry: &Registry, cx: &mut Context<'_>, mut plan: Plan) -> bool {
     let mut finished = Finished::default();
-    let Some(mut plan) = registry.peek(Active::begin_turn) else {
-        return true;
-    };
-    if let Mode::Special = plan {
+    if let Plan::Special = plan {
         plan = begin_special(registry, cx, &mut finished);
     }
     let again = match plan {
-        Mode::Round(polls, first) => round(registry, cx, polls, first, &mut finished),
-        Mode::Sequence => sequence(registry, cx, &mut finished),
-        Mode::Ready => woken(registry, cx, &mut finished),
-        Mode::Special => Again::No,
+        Plan::Round(polls) => round(registry, cx, polls, &mut finished),
+        Plan::Lone => round(registry, cx, 1, &mut finished),
+        Plan::Sequence => sequence(registry, cx, &mut finished),
+        Plan::Woken => woken(registry, cx, &mut finished),
+        Plan::Special => Again::No,
     };
     match again {
         // Nearly all batches end here, after one turn.
@@ -69,19 +77,24 @@ enum Again {
     Yes,
 }
 
-enum Mode {
+/// What a turn is to do. Not the tasks that it is to poll: like this it stays in registers.
+#[derive(Clone, Copy)]
+pub(crate) enum Plan {
     /// Look first at what plain batches don't have.
     Special,
-    /// So many polls, beginning with this task.
-    Round(usize, Option<Link>),
+    /// So many polls.
+    Round(usize),
     Sequence,
-    Ready,
+    /// Poll the only task, which has been polled before.
+    Lone,
+    /// Poll those that were woken. If they have no wakers of their own, they get some.
+    Woken,
 }
 
 /// Before the turn: what came through handles takes part in it, so do tasks with new permits, and what is past its time
 /// does not.
 #[cold]
-fn begin_special(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Mode {
+fn begin_special(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Plan {
     let runner = registry.runner();
     let core = runner.get();
     if let Some(inbox) = registry.inbox() {
@@ -92,8 +105,8 @@ fn begin_special(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finis
     }
     watched::take_permits(registry, cx.waker());
     watched::expire(registry, core, cx, finished);
-    let mode = registry.peek(Active::next_polls);
-    mode.unwrap_or(Mode::Sequence)
+    let plan = registry.peek(Active::next_polls);
+    plan.unwrap_or(Plan::Sequence)
 }
 
 /// Polls the next tasks of the queue.
@@ -104,11 +117,10 @@ fn round(
     registry: &Registry,
     cx: &mut Context<'_>,
     mut polls: usize,
-    first: Option<Link>,
     finished: &mut Finished,
 ) -> Again {
     let mut again = Again::No;
-    let mut next = first;
+    let mut next = registry.peek(|active| active.queue.pop_front()).flatten();
     while let Some(mut node) = next {
         polls -= 1;
         let plain = node.rare().is_none();
@@ -125,25 +137,17 @@ fn round(
             Some(end) if plain && matches!(end, End::Completed) => {
                 // It holds nothing, and forgetting it spares the plain path its destructor.
                 std::mem::forget(end);
-                let (name, location) = (node.name(), node.location());
                 let sequence = node.sequence();
-                let dropped = report::catch(|| drop(node));
-                if let Err(payload) = dropped {
-                    registry.peek(|active| active.unpublished.panicked += 1);
-                    finished.push(sequence);
-                    report::destructor_panicked(name, location, payload);
-                    registry.peek(|active| active.next_of_round(polls, &mut again))
-                } else {
-                    registry.peek(|active| {
-                        active.unpublished.completed += 1;
-                        let next = active.next_of_round(polls, &mut again);
-                        // The roster is told, unless this was all: then the whole seat is given up.
-                        if next.is_some() || !matches!(again, Again::Never) {
-                            finished.push(sequence);
-                        }
-                        next
-                    })
-                }
+                let completed = drop_completed(registry, node, finished);
+                registry.peek(|active| {
+                    active.unpublished.completed += u64::from(completed);
+                    let next = active.next_of_round(polls, &mut again);
+                    // The roster is told, unless this was all: then the whole seat is given up.
+                    if completed && (next.is_some() || !matches!(again, Again::Never)) {
+                        finished.push(sequence);
+                    }
+                    next
+                })
             }
             Some(end) => {
                 finish(registry, node, end, finished);
@@ -153,6 +157,23 @@ fn round(
         .flatten();
     }
     again
+}
+
+/// Drops a plain task that has completed; returns whether that was all. If its destructor has panicked, that is counted and
+/// reported here.
+#[inline]
+fn drop_completed(registry: &Registry, node: Link, finished: &mut Finished) -> bool {
+    let (name, location) = (node.name(), node.location());
+    let sequence = node.sequence();
+    match report::catch(|| drop(node)) {
+        Ok(()) => true,
+        Err(payload) => {
+            registry.peek(|active| active.unpublished.panicked += 1);
+            finished.push(sequence);
+            report::destructor_panicked(name, location, payload);
+            false
+        }
+    }
 }
 
 /// Polls the first task, and the next when it has ended; returns whether there are more than one turn takes.
@@ -172,41 +193,106 @@ fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) 
     Again::Yes
 }
 
-/// Polls the tasks whose wakers were woken; returns whether there are more than one turn takes.
+/// A turn of a plain batch whose only task has been polled before.
+#[inline]
+fn lone(registry: &Registry, cx: &mut Context<'_>) -> bool {
+    let Some(mut node) = registry.peek(|active| active.queue.pop_front()).flatten() else {
+        return turn(registry, cx, Plan::Lone);
+    };
+    match poll_plain(&mut node, cx) {
+        Some(end) => ended(registry, cx, node, end),
+        None => pending(registry, cx, |active| {
+            active.fresh = active.fresh.max(node.sequence() + 1);
+            active.queue.push_front(node);
+        }),
+    }
+}
+
+/// A turn of a plain batch whose tasks have wakers of their own: nearly always one was woken.
+#[inline]
+fn one_woken(registry: &Registry, cx: &mut Context<'_>) -> bool {
+    let waker = cx.waker();
+    let found = registry.peek(|active| {
+        let mut ready = active
+            .ready
+            .take_if(|ready| ready.marks().is_watched_by(waker))?;
+        match ready.only() {
+            Some(place) => Some((ready, place)),
+            None => {
+                active.ready = Some(ready);
+                None
+            }
+        }
+    });
+    let Some((mut ready, place)) = found.flatten() else {
+        return turn(registry, cx, Plan::Woken);
+    };
+    // No way out of here unwinds, so that the others go back.
+    let end = match ready.polled(place) {
+        Some((node, waker)) => poll(registry, node, &mut Context::from_waker(waker)),
+        None => None,
+    };
+    let left = end.and_then(|end| Some((ready.leave(place)?, end)));
+    match left {
+        Some((node, end)) => {
+            registry.peek(|active| active.ready = Some(ready));
+            ended(registry, cx, node, end)
+        }
+        None => pending(registry, cx, |active| active.ready = Some(ready)),
+    }
+}
+
+/// The end of a turn in which one task was polled, which goes on waiting, and is put `back`.
+#[inline]
+fn pending(registry: &Registry, cx: &mut Context<'_>, back: impl FnOnce(&mut Active)) -> bool {
+    let quiet = registry.peek(|active| {
+        back(active);
+        active.is_quiet()
+    });
+    quiet != Some(true) && end(registry, cx, false, &mut Finished::default())
+}
+
+/// The end of a turn in which one task was polled and has ended.
+#[inline(never)]
+fn ended(registry: &Registry, cx: &mut Context<'_>, node: Link, how: End) -> bool {
+    let mut finished = Finished::default();
+    if node.rare().is_none() && matches!(how, End::Completed) {
+        let sequence = node.sequence();
+        if drop_completed(registry, node, &mut finished) {
+            let over = registry.peek(|active| {
+                active.unpublished.completed += 1;
+                active.is_done()
+            });
+            if over == Some(true) {
+                return true;
+            }
+            finished.push(sequence);
+        }
+    } else {
+        finish(registry, node, how, &mut finished);
+    }
+    end(registry, cx, false, &mut finished)
+}
+
+/// Polls the tasks whose wakers were woken, or gives each a waker.
 fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Again {
     let mut turn = ReadyTurn::begin(registry, cx.waker());
     let Some(ready) = &mut turn.ready else {
         return Again::No;
     };
-    let mut more = false;
-    if let Some(place) = ready.only() {
-        poll_at(registry, ready, place, finished);
-    } else {
-        more = woken_among_many(registry, ready, finished);
-    }
-    turn.end(more)
-}
-
-#[inline(never)]
-fn woken_among_many(registry: &Registry, ready: &mut Ready, finished: &mut Finished) -> bool {
     let mut polls = ready.begin_turn();
     while let Some(place) = ready.next(&mut polls) {
-        poll_at(registry, ready, place, finished);
-    }
-    polls.more
-}
-
-/// Polls the task with this place, if it has not ended.
-#[inline]
-fn poll_at(registry: &Registry, ready: &mut Ready, place: u32, finished: &mut Finished) {
-    let Some((node, waker)) = ready.polled(place) else {
-        return;
-    };
-    if let Some(end) = poll(registry, node, &mut Context::from_waker(waker)) {
-        if let Some(node) = ready.leave(place) {
-            finish(registry, node, end, finished);
+        // Nothing where it has ended.
+        let Some((node, waker)) = ready.polled(place) else {
+            continue;
+        };
+        if let Some(end) = poll(registry, node, &mut Context::from_waker(waker)) {
+            if let Some(node) = ready.leave(place) {
+                finish(registry, node, end, finished);
+            }
         }
     }
+    turn.end(polls.more)
 }
 
 /// The tasks of a batch with wakers of their own, taken out of it for a turn: so they are polled where they are, and nobody
@@ -217,13 +303,9 @@ struct ReadyTurn<'a> {
 }
 
 impl ReadyTurn<'_> {
-    #[inline]
     fn begin<'a>(registry: &'a Registry, waker: &Waker) -> ReadyTurn<'a> {
-        let ready = registry.peek(|active| active.uncommon_if_any()?.ready.take());
-        let mut turn = ReadyTurn {
-            registry,
-            ready: ready.flatten(),
-        };
+        let ready = registry.peek(|active| active.ready.take()).flatten();
+        let mut turn = ReadyTurn { registry, ready };
         match &mut turn.ready {
             Some(ready) if ready.marks().is_watched_by(waker) => {}
             Some(ready) => ready.marks().watch(waker),
@@ -242,10 +324,9 @@ impl ReadyTurn<'_> {
         self.ready = Some(Box::new(Ready::new(tasks.unwrap_or_default(), waker)));
     }
 
-    #[inline]
     fn end(mut self, more: bool) -> Again {
         let again = self.registry.peek(|active| {
-            active.uncommon().ready = self.ready.take();
+            active.ready = self.ready.take();
             active.again(more)
         });
         again.unwrap_or(Again::No)
@@ -253,11 +334,9 @@ impl ReadyTurn<'_> {
 }
 
 impl Drop for ReadyTurn<'_> {
-    #[inline]
     fn drop(&mut self) {
         if let Some(ready) = self.ready.take() {
-            self.registry
-                .peek(|active| active.uncommon().ready = Some(ready));
+            self.registry.peek(|active| active.ready = Some(ready));
         }
     }
 }
@@ -410,27 +489,30 @@ impl Active {
     }
 
     #[inline]
-    fn begin_turn(&mut self) -> Mode {
+    pub(crate) fn begin_turn(&mut self) -> Plan {
         if self.special {
-            return Mode::Special;
+            return Plan::Special;
         }
         self.next_polls()
     }
 
     #[inline]
-    fn next_polls(&mut self) -> Mode {
-        if self.order == Order::Sequential {
-            return Mode::Sequence;
+    fn next_polls(&mut self) -> Plan {
+        if self.ready.is_some() {
+            return Plan::Woken;
         }
-        if self
-            .look_uncommon()
-            .is_some_and(|rare| rare.ready.is_some())
-        {
-            return Mode::Ready;
+        if self.order == Order::Sequential {
+            return Plan::Sequence;
         }
         if self.round == 0 {
-            if self.polls > 0 && self.queue.len() > 1 && self.begin_later_round() {
-                return Mode::Ready;
+            if self.polls > 0 {
+                if self.queue.len() == 1 {
+                    // Its polls are no reason to give it a waker of its own.
+                    return Plan::Lone;
+                }
+                if self.queue.len() > 1 && self.begin_later_round() {
+                    return Plan::Woken;
+                }
             }
             self.round = self.queue.len();
             self.split = self.round > MOST_POLLS;
@@ -438,7 +520,7 @@ impl Active {
         let polls = self.round.min(MOST_POLLS);
         self.round -= polls;
         self.polls += polls as u64;
-        Mode::Round(polls, self.queue.pop_front())
+        Plan::Round(polls)
     }
 
     /// Whether there is nothing to tell but of those who have ended.
@@ -453,6 +535,7 @@ impl Active {
         !self.special
             && self.queue.is_empty()
             && self.collected.len() == 0
+            && self.ready.is_none()
             && self.look_uncommon().is_none()
     }
 

@@ -99,10 +99,7 @@ pub(crate) fn take_permits(registry: &Registry, waker: &Waker) {
                 }
             }
         }
-        match &mut uncommon.ready {
-            Some(ready) => ready.extend(granted),
-            None => active.queue.append(granted),
-        }
+        active.queue_up(granted);
     });
 }
 
@@ -168,10 +165,7 @@ pub(crate) fn expire(
     } else {
         let tasks = registry.peek(|active| {
             let chosen = |node: &mut Link| expired.tasks.contains_key(&node.sequence());
-            match active
-                .uncommon_if_any()
-                .and_then(|rare| rare.ready.as_mut())
-            {
+            match &mut active.ready {
                 Some(ready) => ready.extract(chosen),
                 None => active.queue.extract(chosen),
             }
@@ -181,15 +175,7 @@ pub(crate) fn expire(
             let mut one = Queue::default();
             one.push_back(node);
             let stays = end_expired(registry, one, limit.unwrap_or_default(), finished);
-            registry.peek(|active| {
-                match active
-                    .uncommon_if_any()
-                    .and_then(|rare| rare.ready.as_mut())
-                {
-                    Some(ready) => ready.extend(stays),
-                    None => active.queue.append(stays),
-                }
-            });
+            registry.peek(|active| active.queue_up(stays));
         }
     }
     // The queue has changed: the next turn begins a round of its own.
