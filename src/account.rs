@@ -1,8 +1,8 @@
 //! The counts of a Runner, the roster of its unfinished batches, and waiting until there are none.
 //!
-//! Everything is kept in shards, chosen by thread, so that threads that serve requests do not meet. A thread adds to one
-//! counter at the first defer of a scope, locks a shard at its hand-over and again at its end. Whoever reads locks all of
-//! them, in order, and so sees one moment: that is why every [`Stats`] value balances, and why no moment with nothing
+//! Everything is kept in shards, chosen by thread, so that threads that serve requests do not meet. A thread adds to a
+//! counter of its own at the first defer of a scope, locks a shard at its hand-over and again at its end. Whoever reads locks
+//! all of them, in order, and so sees one moment: that is why every [`Stats`] value balances, and why no moment with nothing
 //! pending is missed.
 //!
 //! Invariant 2: a task's `deferred` is published before or together with its end, so no snapshot shows more ends than
@@ -54,7 +54,7 @@ impl Counts {
     }
 
     #[inline]
-    pub(crate) fn add(&mut self, other: Counts) {
+    pub(crate) fn add(&mut self, other: &Counts) {
         self.deferred += other.deferred;
         self.completed += other.completed;
         self.failed += other.failed;
@@ -94,8 +94,11 @@ pub(crate) struct Account {
 #[repr(align(128))]
 #[derive(Default)]
 struct Shard {
-    /// First defers of scopes. Not under the lock, and read when all are held: a task's end is published under one of
-    /// them after this has counted it, so invariant 2 holds.
+    /// First defers of scopes, by the one thread whose number this shard has, which alone writes it: it needs no atomic
+    /// addition. Not under the lock, and read when all are held: a task's end is published under one of them after this
+    /// has counted it, so invariant 2 holds.
+    opened_by_owner: AtomicU64,
+    /// The same, by threads that came when all shards had an owner.
     opened: AtomicU64,
     books: Mutex<Books>,
 }
@@ -167,11 +170,12 @@ impl Account {
     fn total(&self, all: &[MutexGuard<'_, Books>]) -> Counts {
         let mut total = Counts::default();
         for books in all {
-            total.add(books.counts);
+            total.add(&books.counts);
         }
         // Relaxed: what an end under a lock that we hold was preceded by is visible. What is added meanwhile only makes
         // more pending: if the sum says that nothing is, nothing was when the last lock was taken.
         for shard in &self.shards {
+            total.deferred += shard.opened_by_owner.load(Ordering::Relaxed);
             total.deferred += shard.opened.load(Ordering::Relaxed);
         }
         total
@@ -180,9 +184,16 @@ impl Account {
     /// The first defer of a scope, which is pending from here on. Wakes nobody.
     #[inline]
     pub(crate) fn open(&self) {
-        self.shards[self.own_shard()]
-            .opened
-            .fetch_add(1, Ordering::Relaxed);
+        match self.shards.get(sync::thread_number()) {
+            Some(own) => {
+                let opened = own.opened_by_owner.load(Ordering::Relaxed);
+                own.opened_by_owner.store(opened + 1, Ordering::Relaxed);
+            }
+            None => {
+                let shared = &self.shards[self.own_shard()];
+                shared.opened.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Changes one shard; if somebody waits for the account to be empty and this makes it so, lets them know.
@@ -213,13 +224,13 @@ impl Account {
     }
 
     #[inline]
-    pub(crate) fn publish(&self, counts: Counts) {
+    pub(crate) fn publish(&self, counts: &Counts) {
         self.change(self.own_shard(), |books| books.counts.add(counts));
     }
 
     /// Puts a batch on the roster and publishes `counts`.
     #[inline]
-    pub(crate) fn seat(&self, counts: Counts, tasks: &Queue) -> Seat {
+    pub(crate) fn seat(&self, counts: &Counts, tasks: &Queue) -> Seat {
         let since = Instant::now_without_cache_update();
         let shard = self.own_shard();
         let entry = self.change(shard, |books| {
@@ -241,7 +252,7 @@ impl Account {
     }
 
     /// Publishes what a batch has done in one turn, while some of its tasks are unfinished.
-    pub(crate) fn update(&self, seat: Seat, counts: Counts, finished: &Finished, joined: &Queue) {
+    pub(crate) fn update(&self, seat: Seat, counts: &Counts, finished: &Finished, joined: &Queue) {
         self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
             let entry = &mut books.entries[seat.entry as usize];
@@ -252,7 +263,7 @@ impl Account {
 
     /// Takes a batch off the roster and publishes its last counts.
     #[inline]
-    pub(crate) fn vacate(&self, seat: Seat, counts: Counts) {
+    pub(crate) fn vacate(&self, seat: Seat, counts: &Counts) {
         self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
             books.entries[seat.entry as usize].vacate();
@@ -276,12 +287,17 @@ impl Account {
     /// Resolves at the first moment, from the call on, with nothing pending.
     pub(crate) async fn drain(&self) {
         let watch = self.watch();
-        // Made before the look: a moment after the look is not missed.
-        let waiting = Waiting::new(&self.drained);
-        if self.total(&self.lock_all()).pending() > 0 {
+        if let Some(waiting) = self.wait_if_pending() {
             waiting.await;
         }
         drop(watch);
+    }
+
+    /// Begins to wait under the locks under which moments are seen: one that was seen before this look is not taken for a
+    /// later one, and one after it is not missed.
+    fn wait_if_pending(&self) -> Option<Waiting<'_>> {
+        let all = self.lock_all();
+        (self.total(&all).pending() > 0).then(|| Waiting::new(&self.drained))
     }
 
     fn watch(&self) -> Watch<'_> {

@@ -13,7 +13,6 @@ use std::{
 };
 
 use crate::{
-    account::Counts,
     active::Active,
     batch::Batch,
     ending::Ended,
@@ -186,7 +185,7 @@ fn single(registry: &Registry, node: Link) -> Option<Batch> {
         if let Some(time) = active.look_uncommon().and_then(|rare| rare.timers.scope()) {
             single.uncommon().timers.limit_scope(time.share());
         }
-        Batch::seated(single, Counts::default())
+        Batch::seated(single)
     })
 }
 

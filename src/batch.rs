@@ -71,12 +71,11 @@ impl Batch {
         }
         active.queue = active.collected.take();
         active.joined = active.queue.len() as u64;
-        let counts = mem::take(&mut active.unpublished);
         if active.queue.is_empty() {
-            active.runner.get().account.publish(counts);
+            active.runner.get().account.publish(&active.unpublished);
             return Batch { active: None };
         }
-        Batch::seated(active, counts)
+        Batch::seated(active)
     }
 
     #[cold]
@@ -87,7 +86,7 @@ impl Batch {
         current::enter(&registry, || {
             admission::at_hand_over(&registry, runner.get(), outcome);
         });
-        let Some(mut active) = registry.close() else {
+        let Some(active) = registry.close() else {
             return Batch { active: None };
         };
         let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
@@ -100,15 +99,15 @@ impl Batch {
                 active: Some(active),
             };
         }
-        let counts = mem::take(&mut active.unpublished);
-        Batch::seated(active, counts)
+        Batch::seated(active)
     }
 
     /// On the roster, with what is in the queue.
     #[inline]
-    pub(crate) fn seated(mut active: Box<Active>, counts: Counts) -> Batch {
+    pub(crate) fn seated(mut active: Box<Active>) -> Batch {
         let account = &active.runner.get().account;
-        active.seat = Some(account.seat(counts, &active.queue));
+        active.seat = Some(account.seat(&active.unpublished, &active.queue));
+        active.unpublished = Counts::default();
         Batch {
             active: Some(active),
         }

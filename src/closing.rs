@@ -2,21 +2,23 @@
 
 use std::mem;
 
-use crate::{active::Active, admission, current, registry::Registry, runner::Core, spare};
+use crate::{
+    account::Counts, active::Active, admission, current, registry::Registry, runner::Core, spare,
+};
 
 /// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
 #[inline]
 pub(crate) fn settle(mut active: Box<Active>) {
     debug_assert!(active.is_empty(), "a task would leave the account silently");
-    let counts = mem::take(&mut active.unpublished);
     let member_of = active.leave_group();
     // Its values' destructors are the user's code; whoever has waited for the account finds them gone.
     drop(mem::take(&mut active.context));
     let account = &active.runner.get().account;
     match active.seat {
-        Some(seat) => account.vacate(seat, counts),
-        None => account.publish(counts),
+        Some(seat) => account.vacate(seat, &active.unpublished),
+        None => account.publish(&active.unpublished),
     }
+    active.unpublished = Counts::default();
     spare::keep(active);
     if let Some(group) = member_of {
         group.leave();

@@ -92,7 +92,7 @@ impl Inbox {
         }
         // Counted before it is stored, under the lock that the batch needs to find it: a task that ended before it was
         // counted would make the account wrong. Nobody is woken by it: a task of ours is pending.
-        account.publish(Counts {
+        account.publish(&Counts {
             deferred: 1,
             ..Counts::default()
         });
@@ -122,7 +122,7 @@ impl Inbox {
         if let Some(node) = node {
             let core = self.runner.get();
             ending::discard(core, self.outcome(), node);
-            core.account.publish(Counts {
+            core.account.publish(&Counts {
                 discarded: 1,
                 ..Counts::default()
             });

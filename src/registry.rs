@@ -267,7 +267,7 @@ impl Registry {
         let unpublished =
             self.peek(|active| (active.runner.clone(), mem::take(&mut active.unpublished)));
         if let Some((runner, counts)) = unpublished {
-            runner.get().account.publish(counts);
+            runner.get().account.publish(&counts);
         }
     }
 }

@@ -271,8 +271,8 @@ impl Recorder {
         let mut before = Counts::default();
         let mut after = Counts::default();
         for (runner, counts) in runners {
-            before.add(counts);
-            after.add(runner.counts());
+            before.add(&counts);
+            after.add(&runner.counts());
         }
         (before, after)
     }

@@ -453,9 +453,9 @@ impl Registry {
         };
         let account = &runner.get().account;
         match seat {
-            Some(seat) => account.update(seat, counts, finished, joined),
+            Some(seat) => account.update(seat, &counts, finished, joined),
             None => {
-                let seat = account.seat(counts, joined);
+                let seat = account.seat(&counts, joined);
                 self.peek(|active| active.seat = Some(seat));
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use after::{Runner, ShutdownReport, Stats};
 use loom::{future::block_on, thread};
 
-use crate::world::{World, join, model, poll_once, shorter_model};
+use crate::world::{World, join, model, pend, poll_once, shorter_model};
 
 /// Sentence 20, race 3: `drain` begins to wait while the last task ends, and is woken, or sees that it has ended.
 ///
@@ -87,6 +87,34 @@ fn drain_does_not_take_an_earlier_moment_for_its_own() {
         assert!(poll_once(later.as_mut()).is_pending());
         assert!(poll_once(later.as_mut()).is_pending());
         block_on(second);
+        block_on(later);
+        elsewhere.join().unwrap();
+    });
+}
+
+/// Sentence 20, race 3: as above, of what a request in progress has deferred: until its hand-over it is counted without a
+/// lock.
+///
+/// Broken: `Account::wait_if_pending` made the waiter before it locked the shards.
+#[test]
+fn drain_waits_for_what_a_request_in_progress_has_deferred() {
+    model(|world| {
+        let first = world.plain_batch([world.ledger.task(0)]);
+        let mut earlier = Box::pin(world.runner.drain());
+        assert!(poll_once(earlier.as_mut()).is_pending());
+        let elsewhere = thread::spawn(move || block_on(first));
+        let task = world.ledger.task(1);
+        let mut request = Box::pin(world.runner.scope(async {
+            after::defer(task);
+            pend(1).await;
+        }));
+        assert!(poll_once(request.as_mut()).is_pending());
+        let mut later = Box::pin(world.runner.drain());
+        // Twice: the other thread may tell of its moment between the two.
+        assert!(poll_once(later.as_mut()).is_pending());
+        assert!(poll_once(later.as_mut()).is_pending());
+        block_on(request);
+        block_on(world.take_batch());
         block_on(later);
         elsewhere.join().unwrap();
     });
