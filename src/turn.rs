@@ -4,10 +4,10 @@
 //! queue. Each round starts one task further on than the last: a runtime's budget for cooperation is shared by all tasks
 //! of a batch, and in a fixed order a busy one would leave nothing of it to those behind it, for ever.
 //!
-//! Whatever wakes the batch, all of its tasks are polled: for a few tasks that is cheaper than a waker for each. When
-//! that has gone on for too long with too many tasks ([`POLLS_A_TASK`], [`FEW`]), each gets a waker of its own
-//! ([`Ready`]), so that the cost stays linear in tasks and wakes. So does each after a first round of more than one turn:
-//! a wake-up that came in its first turn would be used up by the second, which polls only the rest.
+//! Whatever wakes the batch, all of its tasks are polled: for tasks that wait once or not at all that is cheaper than a
+//! waker for each. When that has gone on for some time ([`POLLS_A_TASK`]), each gets a waker of its own ([`Ready`]), so that
+//! the cost stays linear in tasks and wakes. So does each after a first round of more than one turn: a wake-up that came in
+//! its first turn would be used up by the second, which polls only the rest. A task without siblings needs none.
 
 use std::task::{Context, Poll, Waker};
 
@@ -28,11 +28,9 @@ use crate::{
 
 /// Polls in one turn.
 pub(crate) const MOST_POLLS: usize = 32;
-/// Polls for each task, on average, before tasks get wakers of their own. A waker costs about as much as so many polls
-/// for nothing: whoever waits until they are spent never pays more than twice what would have been best.
-const POLLS_A_TASK: u64 = 5;
-/// With no more tasks than this, polling all of them is cheaper than to find out which was woken.
-const FEW: usize = 3;
+/// Polls for each task, on average, before tasks get wakers of their own. A waker costs as much as three polls of a task that
+/// does nothing in them, and a poll for nothing of one that does something costs more.
+const POLLS_A_TASK: u64 = 3;
 
 /// Runs the turn that [`Active::begin_turn`] has planned; returns whether nothing is left to run. `registry` is current.
 #[inline]
@@ -539,13 +537,9 @@ impl Active {
             && self.look_uncommon().is_none()
     }
 
-    /// Before a round that is not the first: gives each task a waker if it is time, or else moves the start on by one.
+    /// Before a round that is not the first: moves the start on by one; returns whether it is time to give each task a waker.
     #[inline(never)]
     fn begin_later_round(&mut self) -> bool {
-        let tasks = self.queue.len();
-        if tasks > MOST_POLLS || (tasks > FEW && self.polls >= POLLS_A_TASK * self.joined) {
-            return true;
-        }
         if let Some(first) = self.queue.pop_front() {
             // A task that has not been polled yet keeps its place: they start in order.
             if first.sequence() < self.fresh {
@@ -554,6 +548,6 @@ impl Active {
                 self.queue.push_front(first);
             }
         }
-        false
+        self.queue.len() > MOST_POLLS || self.polls >= POLLS_A_TASK * self.joined
     }
 }

@@ -29,11 +29,11 @@ struct Waiting {
 impl Waiting {
     /// Those in these two places wait for an event each.
     fn new(world: &World, tasks: usize, places: [usize; 2]) -> Waiting {
-        // Up to 32 tasks get wakers after five rounds; more of them after the first, which takes several turns.
+        // Up to 32 tasks get wakers after three rounds; more of them after the first, which takes several turns.
         let (rounds, turns) = if tasks > 32 {
             (1, tasks.div_ceil(32))
         } else {
-            (5, 1)
+            (3, 1)
         };
         let (events, others) = (<[Event; 2]>::default(), Event::default());
         let tasks = (0..tasks).map(|place| {
