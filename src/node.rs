@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     panic::Location,
     pin::Pin,
     sync::Arc,
@@ -165,14 +166,20 @@ pub(crate) struct Stack {
 impl Stack {
     #[inline]
     pub(crate) fn push(&mut self, mut node: Link) {
-        *node.as_mut().project().next = self.top.take();
-        self.top = Some(node);
+        // What is in no list has no next, and nothing is left on top: to look for something to drop would cost more than to
+        // push. Here and below.
+        let gap = mem::replace(node.as_mut().project().next, self.top.take());
+        debug_assert!(gap.is_none(), "it is in a list already");
+        mem::forget(gap);
+        let gap = self.top.replace(node);
+        mem::forget(gap);
     }
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Link> {
         let mut node = self.top.take()?;
-        self.top = node.as_mut().project().next.take();
+        let gap = mem::replace(&mut self.top, node.as_mut().project().next.take());
+        mem::forget(gap);
         Some(node)
     }
 
