@@ -453,7 +453,7 @@ fn interleaved(mut body: impl FnMut() -> f64, mut written: impl FnMut() -> f64) 
     let mut samples = Vec::new();
     for round in 0..pairs() {
         // Each goes first in turn.
-        let pair = if round % 2 == 0 {
+        let pair = if round.is_multiple_of(2) {
             let body = body();
             (body, written())
         } else {

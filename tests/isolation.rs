@@ -449,7 +449,7 @@ async fn serve(book: Arc<Book>, runner: Runner, id: usize, special: bool) {
         true => scope.order(orders[id % 3]),
         false => scope,
     };
-    if id % 5 == 0 {
+    if id.is_multiple_of(5) {
         let batch = until(scope.held(), &reached).await;
         if let Some((_, batch)) = batch {
             book.spawn(batch);
@@ -499,7 +499,7 @@ fn mix(executor: Executor, special: bool) -> usize {
     let runner = builder.build();
     for id in 0..SCOPES {
         book.spawn(serve(book.clone(), runner.clone(), id, special));
-        if id % 3 == 0 {
+        if id.is_multiple_of(3) {
             book.spawn(unscoped(book.clone()));
         }
     }

@@ -111,7 +111,7 @@ every_builder! {
                     after::handle()
                 });
                 handles.push(request.order(order).await);
-                if scope % 5 == 0 {
+                if scope.is_multiple_of(5) {
                     for handle in &handles {
                         handle.defer(gauge.task(1));
                     }

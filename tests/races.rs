@@ -184,7 +184,7 @@ fn requests_that_change_threads_keep_to_themselves() {
     let request = |own: usize| -> Job {
         let (tally, strangers) = (tally.clone(), strangers.clone());
         // Every other request has a secret.
-        let secret = (own % 2 == 0).then_some(own as u64);
+        let secret = (own.is_multiple_of(2)).then_some(own as u64);
         let look = move || {
             let seen = (after::context::get::<usize>(), after::context::get::<u64>());
             strangers.fetch_add(usize::from(seen != (Some(own), secret)), SeqCst);
@@ -493,7 +493,7 @@ fn threads_that_exit_hand_over() {
             let register = || AT_EXIT.with(|slot| *slot.borrow_mut() = Some(at_exit));
             let serve = || now_or_never(runner.scope(async { after::defer(tally.task()) }));
             // Thread-locals are destroyed in the reverse order of their first use: before and after the spare boxes.
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 register();
                 serve();
             } else {

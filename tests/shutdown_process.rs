@@ -292,7 +292,7 @@ struct Load {
 impl Load {
     /// Asks until the server is gone. Each id is sent once and never again; gives those that were answered in full.
     fn ask(&self, client: u64, address: SocketAddr) -> Vec<u64> {
-        let keeps = client % 2 == 0;
+        let keeps = client.is_multiple_of(2);
         let mut connection = None;
         let mut answered = Vec::new();
         for request in 0..MOST_REQUESTS {

@@ -185,7 +185,7 @@ impl Service {
         for turn in [request, request / 11, request / 121] {
             self.defer(OTHERS[(turn % 11) as usize], request);
         }
-        if request % 50 == 0 {
+        if request.is_multiple_of(50) {
             self.defer(Kind::Hangs, request);
         }
         request

@@ -48,13 +48,13 @@ impl Load {
 
     /// Asks until the server is gone. Each id is sent once and never again.
     fn ask(&self, client: u64, address: SocketAddr, mut rng: Rng) -> Result<Vec<u64>, AnyError> {
-        let keeps = client % 2 == 0;
+        let keeps = client.is_multiple_of(2);
         let mut connection = None;
         let mut answered = Vec::new();
         for request in 0..MOST_REQUESTS {
             let id = client * MOST_REQUESTS + request;
             let milliseconds = match self.stuck {
-                Some(stuck) if request % stuck == 0 => 600_000,
+                Some(stuck) if request.is_multiple_of(stuck) => 600_000,
                 _ => rng.u64(..=self.longest_task),
             };
             let open = match connection.take() {
