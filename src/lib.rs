@@ -466,6 +466,7 @@ pub mod tower;
 pub mod tracing;
 mod turn;
 mod watched;
+mod woken;
 
 #[doc(inline)]
 pub use crate::spawner::Spawner;

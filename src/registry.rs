@@ -17,6 +17,7 @@ use crate::{
     active::Active,
     context::Context,
     ending,
+    finished::Finished,
     handle::Handle,
     inbox::Inbox,
     node::{Link, Queue},
@@ -269,5 +270,27 @@ impl Registry {
         if let Some((runner, counts)) = unpublished {
             runner.get().account.publish(&counts);
         }
+    }
+
+    /// Tells the account what has ended, what has joined, and the counts. Not inside `peek`: if this was the last of
+    /// all, those who wait for that are woken.
+    pub(crate) fn record(&self, finished: &mut Finished, joined: &Queue) {
+        let state = self.peek(|active| {
+            active.joined += joined.len() as u64;
+            let counts = std::mem::take(&mut active.unpublished);
+            (active.runner.clone(), active.seat, counts)
+        });
+        let Some((runner, seat, counts)) = state else {
+            return;
+        };
+        let account = &runner.get().account;
+        match seat {
+            Some(seat) => account.update(seat, &counts, finished, joined),
+            None => {
+                let seat = account.seat(&counts, joined);
+                self.peek(|active| active.seat = Some(seat));
+            }
+        }
+        *finished = Finished::default();
     }
 }

@@ -5,11 +5,11 @@
 //! of a batch, and in a fixed order a busy one would leave nothing of it to those behind it, for ever.
 //!
 //! Whatever wakes the batch, all of its tasks are polled: for tasks that wait once or not at all that is cheaper than a
-//! waker for each. When that has gone on for some time ([`POLLS_A_TASK`]), each gets a waker of its own ([`Ready`]), so that
-//! the cost stays linear in tasks and wakes. So does each after a first round of more than one turn: a wake-up that came in
-//! its first turn would be used up by the second, which polls only the rest. A task without siblings needs none.
+//! waker for each. When that has gone on for some time ([`POLLS_A_TASK`]), each gets a waker of its own ([`woken`]), so
+//! that the cost stays linear in tasks and wakes. So does each after a first round of more than one turn: a wake-up that
+//! came in its first turn would be used up by the second, which polls only the rest. A task without siblings needs none.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::{
     active::Active,
@@ -18,12 +18,11 @@ use crate::{
     finished::Finished,
     node::{Link, Queue},
     outcome::Order,
-    ready::Ready,
     registry::Registry,
     report,
     runner::Core,
     task::End,
-    watched,
+    watched, woken,
 };
 
 /// Polls in one turn.
@@ -38,13 +37,13 @@ pub(crate) fn run(registry: &Registry, cx: &mut Context<'_>, plan: Plan) -> bool
     match plan {
         // A batch that waits has as a rule one task, or one that was woken, and it goes on waiting.
         Plan::Lone => lone(registry, cx),
-        Plan::Woken => one_woken(registry, cx),
-        plan => turn(registry, cx, plan),
+        Plan::Woken => woken::one(registry, cx),
+        plan => run_planned(registry, cx, plan),
     }
 }
 
 #[inline(never)]
-fn turn(registry: &Registry, cx: &mut Context<'_>, mut plan: Plan) -> bool {
+pub(crate) fn run_planned(registry: &Registry, cx: &mut Context<'_>, mut plan: Plan) -> bool {
     let mut finished = Finished::default();
     if let Plan::Special = plan {
         plan = begin_special(registry, cx, &mut finished);
@@ -53,7 +52,7 @@ fn turn(registry: &Registry, cx: &mut Context<'_>, mut plan: Plan) -> bool {
         Plan::Round(polls) => round(registry, cx, polls, &mut finished),
         Plan::Lone => round(registry, cx, 1, &mut finished),
         Plan::Sequence => sequence(registry, cx, &mut finished),
-        Plan::Woken => woken(registry, cx, &mut finished),
+        Plan::Woken => woken::several(registry, cx, &mut finished),
         Plan::Special => Again::No,
     };
     match again {
@@ -66,7 +65,7 @@ fn turn(registry: &Registry, cx: &mut Context<'_>, mut plan: Plan) -> bool {
 }
 
 /// Whether the batch is to be polled again although nobody has woken it.
-enum Again {
+pub(crate) enum Again {
     /// All is done.
     Never,
     No,
@@ -195,54 +194,24 @@ fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) 
 #[inline]
 fn lone(registry: &Registry, cx: &mut Context<'_>) -> bool {
     let Some(mut node) = registry.peek(|active| active.queue.pop_front()).flatten() else {
-        return turn(registry, cx, Plan::Lone);
+        return run_planned(registry, cx, Plan::Lone);
     };
     match poll_plain(&mut node, cx) {
-        Some(end) => ended(registry, cx, node, end),
-        None => pending(registry, cx, |active| {
+        Some(end) => one_ended(registry, cx, node, end),
+        None => one_pending(registry, cx, |active| {
             active.fresh = active.fresh.max(node.sequence() + 1);
             active.queue.push_front(node);
         }),
     }
 }
 
-/// A turn of a plain batch whose tasks have wakers of their own: nearly always one was woken.
-#[inline]
-fn one_woken(registry: &Registry, cx: &mut Context<'_>) -> bool {
-    let waker = cx.waker();
-    let found = registry.peek(|active| {
-        let mut ready = active
-            .ready
-            .take_if(|ready| ready.marks().is_watched_by(waker))?;
-        match ready.only() {
-            Some(place) => Some((ready, place)),
-            None => {
-                active.ready = Some(ready);
-                None
-            }
-        }
-    });
-    let Some((mut ready, place)) = found.flatten() else {
-        return turn(registry, cx, Plan::Woken);
-    };
-    // No way out of here unwinds, so that the others go back.
-    let end = match ready.polled(place) {
-        Some((node, waker)) => poll(registry, node, &mut Context::from_waker(waker)),
-        None => None,
-    };
-    let left = end.and_then(|end| Some((ready.leave(place)?, end)));
-    match left {
-        Some((node, end)) => {
-            registry.peek(|active| active.ready = Some(ready));
-            ended(registry, cx, node, end)
-        }
-        None => pending(registry, cx, |active| active.ready = Some(ready)),
-    }
-}
-
 /// The end of a turn in which one task was polled, which goes on waiting, and is put `back`.
 #[inline]
-fn pending(registry: &Registry, cx: &mut Context<'_>, back: impl FnOnce(&mut Active)) -> bool {
+pub(crate) fn one_pending(
+    registry: &Registry,
+    cx: &mut Context<'_>,
+    back: impl FnOnce(&mut Active),
+) -> bool {
     let quiet = registry.peek(|active| {
         back(active);
         active.is_quiet()
@@ -252,7 +221,7 @@ fn pending(registry: &Registry, cx: &mut Context<'_>, back: impl FnOnce(&mut Act
 
 /// The end of a turn in which one task was polled and has ended.
 #[inline(never)]
-fn ended(registry: &Registry, cx: &mut Context<'_>, node: Link, how: End) -> bool {
+pub(crate) fn one_ended(registry: &Registry, cx: &mut Context<'_>, node: Link, how: End) -> bool {
     let mut finished = Finished::default();
     if node.rare().is_none() && matches!(how, End::Completed) {
         let sequence = node.sequence();
@@ -272,76 +241,9 @@ fn ended(registry: &Registry, cx: &mut Context<'_>, node: Link, how: End) -> boo
     end(registry, cx, false, &mut finished)
 }
 
-/// Polls the tasks whose wakers were woken, or gives each a waker.
-fn woken(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Again {
-    let mut turn = ReadyTurn::begin(registry, cx.waker());
-    let Some(ready) = &mut turn.ready else {
-        return Again::No;
-    };
-    let mut polls = ready.begin_turn();
-    while let Some(place) = ready.next(&mut polls) {
-        // Nothing where it has ended.
-        let Some((node, waker)) = ready.polled(place) else {
-            continue;
-        };
-        if let Some(end) = poll(registry, node, &mut Context::from_waker(waker)) {
-            if let Some(node) = ready.leave(place) {
-                finish(registry, node, end, finished);
-            }
-        }
-    }
-    turn.end(polls.more)
-}
-
-/// The tasks of a batch with wakers of their own, taken out of it for a turn: so they are polled where they are, and nobody
-/// moves them. They go back also on unwinding.
-struct ReadyTurn<'a> {
-    registry: &'a Registry,
-    ready: Option<Box<Ready>>,
-}
-
-impl ReadyTurn<'_> {
-    fn begin<'a>(registry: &'a Registry, waker: &Waker) -> ReadyTurn<'a> {
-        let ready = registry.peek(|active| active.ready.take()).flatten();
-        let mut turn = ReadyTurn { registry, ready };
-        match &mut turn.ready {
-            Some(ready) if ready.marks().is_watched_by(waker) => {}
-            Some(ready) => ready.marks().watch(waker),
-            None => turn.give_wakers(waker.clone()),
-        }
-        turn
-    }
-
-    /// From now on each task of the batch has a waker of its own.
-    #[cold]
-    fn give_wakers(&mut self, waker: Waker) {
-        let tasks = self.registry.peek(|active| {
-            active.split = false;
-            std::mem::take(&mut active.queue)
-        });
-        self.ready = Some(Box::new(Ready::new(tasks.unwrap_or_default(), waker)));
-    }
-
-    fn end(mut self, more: bool) -> Again {
-        let again = self.registry.peek(|active| {
-            active.ready = self.ready.take();
-            active.again(more)
-        });
-        again.unwrap_or(Again::No)
-    }
-}
-
-impl Drop for ReadyTurn<'_> {
-    fn drop(&mut self) {
-        if let Some(ready) = self.ready.take() {
-            self.registry.peek(|active| active.ready = Some(ready));
-        }
-    }
-}
-
 /// Polls a task; `None` while it is pending.
 #[inline]
-fn poll(registry: &Registry, node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
+pub(crate) fn poll(registry: &Registry, node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
     if node.rare().is_some() {
         return watched::poll(registry, node, cx);
     }
@@ -437,30 +339,6 @@ fn join_specially(registry: &Registry, core: &Core, joined: Queue, finished: &mu
     }
 }
 
-impl Registry {
-    /// Tells the account what has ended, what has joined, and the counts. Not inside `peek`: if this was the last of
-    /// all, those who wait for that are woken.
-    pub(crate) fn record(&self, finished: &mut Finished, joined: &Queue) {
-        let state = self.peek(|active| {
-            active.joined += joined.len() as u64;
-            let counts = std::mem::take(&mut active.unpublished);
-            (active.runner.clone(), active.seat, counts)
-        });
-        let Some((runner, seat, counts)) = state else {
-            return;
-        };
-        let account = &runner.get().account;
-        match seat {
-            Some(seat) => account.update(seat, &counts, finished, joined),
-            None => {
-                let seat = account.seat(&counts, joined);
-                self.peek(|active| active.seat = Some(seat));
-            }
-        }
-        *finished = Finished::default();
-    }
-}
-
 impl Active {
     #[inline]
     fn next_of_round(&mut self, polls: usize, again: &mut Again) -> Option<Link> {
@@ -478,7 +356,7 @@ impl Active {
 
     /// Whether the batch is to be polled again although nobody has woken it, if its turn was over now.
     #[inline]
-    fn again(&self, again: bool) -> Again {
+    pub(crate) fn again(&self, again: bool) -> Again {
         match again {
             true => Again::Yes,
             false if self.is_quiet() => Again::Quiet,
