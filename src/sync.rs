@@ -22,7 +22,7 @@ mod real {
     pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
     use std::{
         cell::Cell,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::atomic::{AtomicU64, Ordering},
     };
 
     thread_local! {
@@ -30,14 +30,18 @@ mod real {
         static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
     }
 
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Does not come round, on 32 bits either: no two threads have the same small number.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
 
     /// This thread's number: they are counted as they come.
     pub(crate) fn thread_number() -> usize {
         NUMBER.with(|number| {
             if number.get() == usize::MAX {
-                // Only spreads threads over shards: no order is needed.
-                number.set(NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1));
+                // Of the number only: no order is needed.
+                let next = NEXT.fetch_add(1, Ordering::Relaxed);
+                number.set(
+                    usize::try_from(next).map_or(usize::MAX - 1, |next| next.min(usize::MAX - 1)),
+                );
             }
             number.get()
         })

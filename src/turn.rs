@@ -383,7 +383,8 @@ impl Active {
         if self.round == 0 {
             if self.polls > 0 {
                 if self.queue.len() == 1 {
-                    // Its polls are no reason to give it a waker of its own.
+                    // One turn for all that is left, and polls that are no reason for a waker of its own.
+                    self.split = false;
                     return Plan::Lone;
                 }
                 if self.queue.len() > 1 && self.begin_later_round() {

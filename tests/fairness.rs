@@ -4,11 +4,16 @@ mod common;
 
 use std::{
     future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
+use after::Runner;
 use common::{CountingWaker, keeping, now_or_never, poll_once};
 
 /// Notes its polls, and is pending until its channel says so.
@@ -157,6 +162,50 @@ fn a_wake_between_the_turns_of_a_round_is_not_lost() {
         assert!(polls < 10);
     }
     assert_eq!(common::balanced(&runner).completed, 33);
+}
+
+/// Sentence 11: what is left of tasks that have taken more than one turn is polled when it is woken, and not for ever: on a
+/// plain Runner, on one with a limit, and when the task takes a handle.
+#[test]
+fn the_last_of_many_tasks_is_not_polled_unless_it_is_woken() {
+    let limited = || Runner::builder().task_timeout(Duration::from_secs(3_600));
+    for (runner, takes_handle) in [
+        (Runner::builder().build(), false),
+        (Runner::builder().build(), true),
+        (limited().build(), false),
+    ] {
+        let polls = Arc::new(AtomicUsize::new(0));
+        let count = polls.clone();
+        let ((), batch) = now_or_never(
+            runner
+                .scope(async {
+                    for _ in 0..39 {
+                        after::defer(async {});
+                    }
+                    after::defer(std::future::poll_fn(move |_| {
+                        if count.fetch_add(1, Relaxed) == 3 && takes_handle {
+                            drop(after::handle());
+                        }
+                        Poll::<()>::Pending
+                    }));
+                })
+                .held(),
+        );
+        let mut batch = pin!(batch);
+        let (counter, waker) = CountingWaker::new();
+        let mut cx = Context::from_waker(&waker);
+        for wakes in 1..10 {
+            // As one that has been woken, then as long as it wakes itself.
+            let mut seen = counter.wakes();
+            assert!(batch.as_mut().poll(&mut cx).is_pending());
+            while counter.wakes() > seen {
+                seen = counter.wakes();
+                assert!(seen < 10 * wakes, "it goes on and on");
+                assert!(batch.as_mut().poll(&mut cx).is_pending());
+            }
+        }
+        assert!(polls.load(Relaxed) < 20);
+    }
 }
 
 /// Sentence 11: nested tasks start in the order of deferral too, with one waker for all and with a waker for each.
