@@ -208,6 +208,38 @@ fn the_last_of_many_tasks_is_not_polled_unless_it_is_woken() {
     }
 }
 
+/// Sentence 11: a nested task that has been polled when it was alone is no new one when another joins it.
+#[test]
+fn a_task_that_was_alone_takes_turns_with_those_that_come() {
+    let (runner, batches) = keeping();
+    let log = common::Log::new();
+    now_or_never(runner.scope(async {
+        let log = log.clone();
+        after::defer(async move {
+            let mut polls = 0;
+            after::defer(std::future::poll_fn(move |_| {
+                polls += 1;
+                log.add("first");
+                if polls == 2 {
+                    let log = log.clone();
+                    after::defer(std::future::poll_fn(move |_| {
+                        log.add("second");
+                        Poll::<()>::Pending
+                    }));
+                }
+                Poll::<()>::Pending
+            }));
+        });
+    }));
+    let mut batch = batches.take_one();
+    let mut cx = Context::from_waker(Waker::noop());
+    // The first poll starts nothing, in the second the first of all ends, and the next two are of the task that is alone.
+    for _ in 0..6 {
+        assert!(Pin::new(&mut batch).poll(&mut cx).is_pending());
+    }
+    log.assert(&["first", "first", "second", "first", "first", "second"]);
+}
+
 /// Sentence 11: nested tasks start in the order of deferral too, with one waker for all and with a waker for each.
 #[test]
 fn nested_tasks_start_in_order() {
