@@ -39,9 +39,7 @@ mod real {
             if number.get() == usize::MAX {
                 // Of the number only: no order is needed.
                 let next = NEXT.fetch_add(1, Ordering::Relaxed);
-                number.set(
-                    usize::try_from(next).map_or(usize::MAX - 1, |next| next.min(usize::MAX - 1)),
-                );
+                number.set(usize::try_from(next).unwrap_or(usize::MAX - 1));
             }
             number.get()
         })

@@ -194,7 +194,7 @@ fn sequence(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) 
 #[inline]
 fn lone(registry: &Registry, cx: &mut Context<'_>) -> bool {
     let Some(mut node) = registry.peek(|active| active.queue.pop_front()).flatten() else {
-        return run_planned(registry, cx, Plan::Lone);
+        return end(registry, cx, false, &mut Finished::default());
     };
     match poll_plain(&mut node, cx) {
         Some(end) => one_ended(registry, cx, node, end),
