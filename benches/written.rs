@@ -1,4 +1,4 @@
-//! When `HandOver::Body` and `HandOver::Written` hand over, beside the socket's last write, and what the latter costs:
+//! When `RunAfter::Body` and `RunAfter::Written` hand over, beside the socket's last write, and what the latter costs:
 //! `cargo bench --bench written --features tower`.
 //!
 //! Prints two tables and asserts nothing. docs/http.md says how to read them.
@@ -22,7 +22,7 @@ use std::{
 
 use after::{
     Batch, Runner, spawner,
-    tower::{AfterLayer, HandOver},
+    tower::{AfterLayer, RunAfter},
 };
 use allocation_counter::measure;
 use bytes::Bytes;
@@ -205,7 +205,7 @@ struct Server {
 
 impl Server {
     /// Each of its requests defers one task. The server goes when the program does.
-    fn start(version: Version, shape: Shape, moment: HandOver) -> Server {
+    fn start(version: Version, shape: Shape, moment: RunAfter) -> Server {
         let (bound, address) = mpsc::channel();
         let (hand_over, handed_over) = mpsc::channel();
         let writes = Arc::new(Mutex::new(Vec::new()));
@@ -217,7 +217,7 @@ impl Server {
                     let _ = hand_over.send(Instant::now());
                     tokio::spawn(batch);
                 }));
-                let layer = AfterLayer::with_runner(runner).hand_over(moment);
+                let layer = AfterLayer::with_runner(runner).run_after(moment);
                 let service = layer.layer(service_fn(move |_: Request<Incoming>| {
                     after::defer(async {});
                     async move { Ok::<_, Infallible>(Response::new(shape.body())) }
@@ -368,8 +368,8 @@ fn moments() {
     ];
     for (version, protocol) in [(Version::Http1, "HTTP/1.1"), (Version::Http2, "HTTP/2")] {
         for (name, shape) in shapes {
-            let body = Server::start(version, shape, HandOver::Body);
-            let written = Server::start(version, shape, HandOver::Written);
+            let body = Server::start(version, shape, RunAfter::Body);
+            let written = Server::start(version, shape, RunAfter::Written);
             for (slow, reader) in [(false, "fast"), (true, "slow")] {
                 if slow && shape.bytes() < PIECE {
                     continue;
@@ -403,12 +403,12 @@ struct ByHand {
 }
 
 impl ByHand {
-    fn new(moment: HandOver, shape: Shape, defers: bool) -> ByHand {
+    fn new(moment: RunAfter, shape: Shape, defers: bool) -> ByHand {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let keep = batches.clone();
         let runner = Runner::new(spawner::from_fn(move |batch| lock(&keep).push(batch)));
         ByHand {
-            layer: AfterLayer::with_runner(runner).hand_over(moment),
+            layer: AfterLayer::with_runner(runner).run_after(moment),
             batches,
             shape,
             defers,
@@ -491,8 +491,8 @@ fn costs() {
         ("by hand, 1 kB, one task", small, true),
         ("by hand, 128 frames, one task", frames, true),
     ] {
-        let body = ByHand::new(HandOver::Body, shape, defers);
-        let written = ByHand::new(HandOver::Written, shape, defers);
+        let body = ByHand::new(RunAfter::Body, shape, defers);
+        let written = ByHand::new(RunAfter::Written, shape, defers);
         body.request();
         written.request();
         let allocations = |site: &ByHand| measure(|| site.request()).count_total;
@@ -539,7 +539,7 @@ fn over_sockets(version: Version, shape: Shape, calls: u32) -> [f64; 3] {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let [body, written] =
-        [HandOver::Body, HandOver::Written].map(|moment| Server::start(version, shape, moment));
+        [RunAfter::Body, RunAfter::Written].map(|moment| Server::start(version, shape, moment));
     let ask = |server: &Server| {
         let mut client = runtime.block_on(Client::connect(server, false));
         let mut request = || {

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use after::tower::{AfterLayer, HandOver};
+use after::tower::{AfterLayer, RunAfter};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -48,7 +48,7 @@ async fn serve(
     mut stop: oneshot::Receiver<()>,
 ) -> Result<(), std::io::Error> {
     let service = ServiceBuilder::new()
-        .layer(AfterLayer::new().hand_over(HandOver::Written))
+        .layer(AfterLayer::new().run_after(RunAfter::Written))
         .service_fn(move |request| {
             let answer = download(request, read.clone());
             async { Ok::<_, Infallible>(answer.await) }

@@ -8,7 +8,7 @@ use crate::registry::Registry;
 
 use self::key::{CURRENT, TASK};
 
-#[cfg(not(loom))]
+#[cfg(not(after_loom))]
 mod key {
     use std::cell::Cell;
 
@@ -29,7 +29,7 @@ mod key {
     scoped_tls_hkt::scoped_thread_local!(pub(super) static TASK: Registry);
 }
 
-#[cfg(loom)]
+#[cfg(after_loom)]
 mod key {
     use super::Registry;
     use crate::sync::{ScopedKeys, scoped_keys};

@@ -8,7 +8,7 @@ use std::{any::Any, panic::Location, time::Duration};
 use crate::{
     account::Counts,
     node::Link,
-    observer::{Finished, TaskEnd, TaskInfo},
+    observer::{TaskEnd, TaskFinished, TaskInfo},
     outcome::Outcome,
     report,
     runner::Core,
@@ -72,7 +72,7 @@ impl Ended {
         } = self;
         if !core.observers.is_empty() {
             core.observers.tell(|observer| {
-                observer.finished(&Finished {
+                observer.finished(&TaskFinished {
                     task: TaskInfo {
                         name,
                         location,

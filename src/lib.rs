@@ -234,13 +234,13 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use after::{Finished, Observer, Overflow, Runner};
+//! use after::{TaskFinished, Observer, Overflow, Runner};
 //!
 //! /// Told of every task: here, of those that kept a thread of the runtime busy.
 //! struct LongPolls;
 //!
 //! impl Observer for LongPolls {
-//!     fn finished(&self, event: &Finished<'_>) {
+//!     fn finished(&self, event: &TaskFinished<'_>) {
 //!         if event.longest_poll > Duration::from_millis(10) {
 //!             println!("`{}` was polled for {:?}", event.task.name, event.longest_poll);
 //!         }
@@ -478,7 +478,7 @@ pub use crate::{
     handle::{Attached, Handle, handle, try_handle},
     hook::{TaskFuture, TaskOutput},
     limit::Overflow,
-    observer::{Deferred, Finished, Observer, Started, TaskEnd, TaskInfo},
+    observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},
     outcome::{Order, Outcome, outcome},
     runner::{Runner, shutdown},
     runner_builder::RunnerBuilder,

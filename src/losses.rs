@@ -82,7 +82,7 @@ impl Losses {
     pub(crate) fn report_within_a_second(&self, runner: &RunnerRef) {
         let mut state = self.lock();
         // A model can't wait for a thread of std's: see `sync`.
-        if state.thread || state.gathered.count == 0 || cfg!(loom) {
+        if state.thread || state.gathered.count == 0 || cfg!(after_loom) {
             return;
         }
         state.thread = true;

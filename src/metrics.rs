@@ -12,7 +12,7 @@
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::observer::{Deferred, Finished, Observer, Started, TaskEnd};
+use crate::observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskStarted};
 
 /// Counts the tasks of a [`Runner`](crate::Runner) through the recorder of the `metrics` facade.
 ///
@@ -54,17 +54,17 @@ impl Default for Metrics {
 }
 
 impl Observer for Metrics {
-    fn deferred(&self, event: &Deferred<'_>) {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
         counter!("after_tasks_deferred_total", "task" => event.task.name.to_owned()).increment(1);
         gauge!("after_tasks_pending").increment(1.0);
     }
 
-    fn started(&self, event: &Started<'_>) {
+    fn started(&self, event: &TaskStarted<'_>) {
         histogram!("after_task_waiting_seconds", "task" => event.task.name.to_owned())
             .record(event.waited);
     }
 
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         let end = match event.end {
             TaskEnd::Completed => "completed",
             TaskEnd::Failed(_) => "failed",

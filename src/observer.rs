@@ -17,12 +17,12 @@ use crate::{outcome::Outcome, report};
 /// Each task that was deferred has exactly one `finished`, however it ended; one that was never polled has no `started`.
 ///
 /// ```
-/// use after::{Finished, Observer, Runner, TaskEnd};
+/// use after::{TaskFinished, Observer, Runner, TaskEnd};
 ///
 /// struct SlowTasks;
 ///
 /// impl Observer for SlowTasks {
-///     fn finished(&self, event: &Finished<'_>) {
+///     fn finished(&self, event: &TaskFinished<'_>) {
 ///         if event.ran.as_secs() > 10 {
 ///             println!("{} ran for {:?}", event.task.name, event.ran);
 ///         }
@@ -34,17 +34,17 @@ use crate::{outcome::Outcome, report};
 /// ```
 pub trait Observer: Send + Sync + 'static {
     /// A task was given to `defer`.
-    fn deferred(&self, event: &Deferred<'_>) {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
         let _ = event;
     }
 
     /// A task is about to be polled for the first time.
-    fn started(&self, event: &Started<'_>) {
+    fn started(&self, event: &TaskStarted<'_>) {
         let _ = event;
     }
 
     /// A task has ended: as it should, or otherwise.
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         let _ = event;
     }
 }
@@ -66,7 +66,7 @@ pub struct TaskInfo<'a> {
 /// A task was given to `defer`.
 #[non_exhaustive]
 #[derive(Debug)]
-pub struct Deferred<'a> {
+pub struct TaskDeferred<'a> {
     /// Which one.
     pub task: TaskInfo<'a>,
 }
@@ -74,7 +74,7 @@ pub struct Deferred<'a> {
 /// A task is about to be polled for the first time.
 #[non_exhaustive]
 #[derive(Debug)]
-pub struct Started<'a> {
+pub struct TaskStarted<'a> {
     /// Which one.
     pub task: TaskInfo<'a>,
     /// How long it has waited since it could have started: since the hand-over, or since it joined the batch.
@@ -84,7 +84,7 @@ pub struct Started<'a> {
 /// A task has ended.
 #[non_exhaustive]
 #[derive(Debug)]
-pub struct Finished<'a> {
+pub struct TaskFinished<'a> {
     /// Which one.
     pub task: TaskInfo<'a>,
     /// How.

@@ -189,7 +189,7 @@ fn subscribed() -> bool {
 
 fn to_stderr(text: fmt::Arguments<'_>) {
     // A model loses the same tasks thousands of times.
-    if cfg!(loom) {
+    if cfg!(after_loom) {
         return;
     }
     // `eprintln!` would panic when standard error is closed.

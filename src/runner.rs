@@ -20,7 +20,7 @@ use crate::{
     hook::{TaskFuture, TaskOutput},
     limit::{Limit, Room},
     node::{Link, Node, Times, Wrapped},
-    observer::{Deferred, Observers, TaskInfo},
+    observer::{Observers, TaskDeferred, TaskInfo},
     outcome::{Order, Outcome, outcome},
     report,
     runner_builder::RunnerBuilder,
@@ -101,7 +101,7 @@ impl Core {
             });
             let blocking = rare.blocking.is_some();
             self.observers.tell(|observer| {
-                observer.deferred(&Deferred {
+                observer.deferred(&TaskDeferred {
                     task: TaskInfo {
                         name,
                         location,

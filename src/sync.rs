@@ -1,6 +1,6 @@
 //! What threads share state through: std's, or loom's models of it.
 //!
-//! Built with `--cfg loom`, the tests in `tests/loom` run the interleavings of a few threads one after the other. For
+//! Built with `--cfg after_loom`, the tests in `tests/loom` run the interleavings of a few threads one after the other. For
 //! that, all that the threads of a Runner share must be in loom's types, so the rest of the crate takes them from here.
 //! Not so:
 //!
@@ -12,12 +12,12 @@
 //! - Clocks, and the threads of timers, which a model can't wait for. A model's `Spawner::sleep` is its own, its limits
 //!   of `shutdown` are zero or beyond the clock, and the thread that reports losses is not started.
 
-#[cfg(loom)]
+#[cfg(after_loom)]
 pub(crate) use self::model::*;
-#[cfg(not(loom))]
+#[cfg(not(after_loom))]
 pub(crate) use self::real::*;
 
-#[cfg(not(loom))]
+#[cfg(not(after_loom))]
 mod real {
     pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
     use std::{
@@ -56,7 +56,7 @@ mod real {
     }
 }
 
-#[cfg(loom)]
+#[cfg(after_loom)]
 mod model {
     use std::{
         cell::Cell,

@@ -37,7 +37,7 @@ use std::{
 use crate::{
     account::Counts,
     batch::Batch,
-    observer::{Finished, Observer, TaskEnd},
+    observer::{Observer, TaskEnd, TaskFinished},
     runner::Runner,
     spawner::{self, BlockingWork, Sleep, Spawner},
     stats::{Stats, Unfinished},
@@ -318,7 +318,7 @@ struct Failures {
 }
 
 impl Observer for Failures {
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         let how = match event.end {
             TaskEnd::Failed(error) => format!("failed: {error}"),
             TaskEnd::Panicked(payload) => {

@@ -10,7 +10,7 @@ use crate::{
     admission,
     finished::Finished,
     node::{Link, Queue},
-    observer::{Started, TaskInfo},
+    observer::{TaskInfo, TaskStarted},
     outcome::Order,
     registry::Registry,
     report,
@@ -58,7 +58,7 @@ fn tell_started(registry: &Registry, node: &mut Link) {
     let waited = now.saturating_duration_since(times.ready);
     let outcome = registry.outcome();
     registry.runner().get().observers.tell(|observer| {
-        observer.started(&Started {
+        observer.started(&TaskStarted {
             task: TaskInfo {
                 name,
                 location,

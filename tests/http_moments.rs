@@ -1,4 +1,4 @@
-//! The moment of the hand-over, on real sockets: `HandOver::Head`, `Body` and `Written`.
+//! The moment of the hand-over, on real sockets: `RunAfter::Head`, `Body` and `Written`.
 #![cfg(all(feature = "tower", feature = "tokio"))]
 
 mod common;
@@ -13,7 +13,7 @@ use std::{
 
 use after::{
     Outcome, Runner, spawner,
-    tower::{AfterLayer, HandOver},
+    tower::{AfterLayer, RunAfter},
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -58,7 +58,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for NotesFrames<B
 }
 
 /// What happens to a response of two frames, in order.
-async fn order_of_events(stack: Stack, moment: HandOver) -> Log {
+async fn order_of_events(stack: Stack, moment: RunAfter) -> Log {
     let log = Log::new();
     let (sender, mut ran) = mpsc::unbounded_channel();
     let noted = log.clone();
@@ -73,7 +73,7 @@ async fn order_of_events(stack: Stack, moment: HandOver) -> Log {
         async { Ok::<_, Infallible>(Response::new(body.says_end().says_length())) }
     });
     // Below a layer that defers nothing, with what notes the frames between the two.
-    let layer = AfterLayer::with_runner(runner).hand_over(moment);
+    let layer = AfterLayer::with_runner(runner).run_after(moment);
     let inner = layer.layer(handler);
     let noted = log.clone();
     let address = stack.serve(AfterLayer::new(), move |request| {
@@ -94,7 +94,7 @@ async fn order_of_events(stack: Stack, moment: HandOver) -> Log {
 every_stack! {
     /// 22: nothing is handed over while a data frame is being returned, not even the last one: the server has to take it.
     async fn nothing_is_handed_over_while_the_last_frame_is_being_returned(stack) {
-        for moment in [HandOver::Body, HandOver::Written] {
+        for moment in [RunAfter::Body, RunAfter::Written] {
             let log = order_of_events(stack, moment).await;
             log.assert(&[
                 "head given out",
@@ -105,9 +105,9 @@ every_stack! {
         }
     }
 
-    /// 22: with `HandOver::Head` the tasks are handed over as the head is given out, before the body is asked for anything.
+    /// 22: with `RunAfter::Head` the tasks are handed over as the head is given out, before the body is asked for anything.
     async fn at_the_head_tasks_are_handed_over_before_the_body_is_polled(stack) {
-        let log = order_of_events(stack, HandOver::Head).await;
+        let log = order_of_events(stack, RunAfter::Head).await;
         log.assert(&[
             "handed over",
             "head given out",
@@ -116,10 +116,10 @@ every_stack! {
         ]);
     }
 
-    /// 22: with `HandOver::Head` the tasks of a stream without an end run while it goes on, and know what the head says.
+    /// 22: with `RunAfter::Head` the tasks of a stream without an end run while it goes on, and know what the head says.
     async fn at_the_head_the_tasks_of_an_endless_stream_run_while_it_goes_on(stack) {
         let (layer, teller, mut ends) = watched();
-        let address = stack.serve(layer.hand_over(HandOver::Head), move |request| {
+        let address = stack.serve(layer.run_after(RunAfter::Head), move |request| {
             teller.defer();
             let status = request.uri().path()[1..].parse::<u16>().unwrap();
             let body = Script::new(&Log::new()).data("one").step(Step::Stall).body();
@@ -165,7 +165,7 @@ async fn read(body: &mut Incoming, least: usize) -> usize {
 }
 
 every_stack! {
-    /// 22, 25: with `HandOver::Body` a large frame counts as sent when the server has it, which is before it is written.
+    /// 22, 25: with `RunAfter::Body` a large frame counts as sent when the server has it, which is before it is written.
     async fn with_body_a_large_frame_counts_as_sent_when_the_server_has_taken_it(stack) {
         let (layer, teller, mut ends) = watched();
         let address = stack.serve(layer, move |_| {
@@ -179,10 +179,10 @@ every_stack! {
         assert_eq!(read(&mut answer, LENGTH).await, LENGTH);
     }
 
-    /// 22b: with `HandOver::Written` nothing is handed over before the last byte is written, in one frame as in many.
+    /// 22b: with `RunAfter::Written` nothing is handed over before the last byte is written, in one frame as in many.
     async fn with_written_nothing_is_handed_over_before_the_last_byte_is_written(stack) {
         let (layer, teller, mut ends) = watched();
-        let address = stack.serve(layer.hand_over(HandOver::Written), move |request| {
+        let address = stack.serve(layer.run_after(RunAfter::Written), move |request| {
             teller.defer();
             let body = large(request.uri().path());
             async { Response::new(body) }
@@ -201,7 +201,7 @@ every_stack! {
     /// 22b, N3: what the server will never write, because its client has gone, holds nothing back.
     async fn with_written_tasks_run_when_the_client_hangs_up_in_mid_write(stack) {
         let (layer, teller, mut ends) = watched();
-        let address = stack.serve(layer.hand_over(HandOver::Written), move |request| {
+        let address = stack.serve(layer.run_after(RunAfter::Written), move |request| {
             teller.defer();
             let body = large(request.uri().path());
             async { Response::new(body) }
@@ -221,7 +221,7 @@ every_stack! {
     /// 22b: responses without a body, and empty ones, have nothing to wait for.
     async fn with_written_an_empty_response_hands_over_at_once(stack) {
         let (layer, teller, mut ends) = watched();
-        let address = stack.serve(layer.hand_over(HandOver::Written), move |request| {
+        let address = stack.serve(layer.run_after(RunAfter::Written), move |request| {
             teller.defer();
             let script = Script::new(&Log::new());
             let (status, body) = match request.uri().path() {

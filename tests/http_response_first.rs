@@ -17,7 +17,7 @@ use std::{
 
 use after::{
     Runner,
-    tower::{AfterLayer, HandOver},
+    tower::{AfterLayer, RunAfter},
 };
 use axum::body::Body;
 use http::Response;
@@ -37,7 +37,7 @@ const LENGTH: usize = 100_000;
 
 #[derive(Clone, Copy)]
 enum Around {
-    Layer(HandOver),
+    Layer(RunAfter),
     PlainScope,
 }
 
@@ -79,7 +79,7 @@ impl Site {
             let runner = Runner::builder().build();
             match around {
                 Around::Layer(moment) => {
-                    let layer = AfterLayer::with_runner(runner).hand_over(moment);
+                    let layer = AfterLayer::with_runner(runner).run_after(moment);
                     stack.serve_on(listener, layer, move |_| {
                         let answer = handler();
                         async { answer }
@@ -173,13 +173,13 @@ macro_rules! on_every_runtime {
 
 on_every_runtime! {
     /// N14, 9b, 22: HTTP/1.1, the layer.
-    http1_with_the_layer: Http1, Around::Layer(HandOver::Body);
+    http1_with_the_layer: Http1, Around::Layer(RunAfter::Body);
     /// N14, 9b, 22: HTTP/2, the layer, a client with hyper's windows.
-    http2_with_the_layer: Http2, Around::Layer(HandOver::Body);
+    http2_with_the_layer: Http2, Around::Layer(RunAfter::Body);
     /// N14, 22b: HTTP/1.1, the layer, handing over when all is written.
-    http1_with_written: Http1, Around::Layer(HandOver::Written);
+    http1_with_written: Http1, Around::Layer(RunAfter::Written);
     /// N14, 22b: HTTP/2, the same.
-    http2_with_written: Http2, Around::Layer(HandOver::Written);
+    http2_with_written: Http2, Around::Layer(RunAfter::Written);
     /// N14, 9b: HTTP/1.1, a scope around the handler.
     http1_with_a_plain_scope: Http1, Around::PlainScope;
     /// N14, 9b: HTTP/2, the same.
@@ -190,7 +190,7 @@ on_every_runtime! {
 #[test]
 fn written_waits_for_a_small_send_buffer() {
     for version in [Version::Http1, Version::Http2] {
-        let around = Around::Layer(HandOver::Written);
+        let around = Around::Layer(RunAfter::Written);
         let site = Site::new(current_thread(), version, around, Some(16 << 10));
         servers::run(async {
             let socket = TcpSocket::new_v4().unwrap();
@@ -207,7 +207,7 @@ fn written_waits_for_a_small_send_buffer() {
 /// N14, 22b: nor does it hold back what does not fit into the window of an HTTP/2 client, here the least there is.
 #[test]
 fn written_waits_for_a_small_window() {
-    let around = Around::Layer(HandOver::Written);
+    let around = Around::Layer(RunAfter::Written);
     let site = Site::new(current_thread(), Version::Http2, around, None);
     servers::run(async {
         let socket = TcpStream::connect(site.address).await.unwrap();

@@ -17,7 +17,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use after::{Batch, Finished, Handle, Observer, Outcome, Runner, spawner};
+use after::{Batch, Handle, Observer, Outcome, Runner, TaskFinished, spawner};
 use common::{Batches, balanced, keeping, now_or_never, poll_once};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +184,7 @@ impl Drop for Task {
 struct Tells(Arc<Seen>);
 
 impl Observer for Tells {
-    fn finished(&self, _: &Finished<'_>) {
+    fn finished(&self, _: &TaskFinished<'_>) {
         self.0.told.fetch_add(1, SeqCst);
     }
 }

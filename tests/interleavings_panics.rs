@@ -20,7 +20,7 @@ use std::{
 };
 
 use after::{
-    Batch, Deferred, Finished, Observer, Runner, Spawner, Started, TaskInfo,
+    Batch, Observer, Runner, Spawner, TaskDeferred, TaskFinished, TaskInfo, TaskStarted,
     spawner::{self, BlockingWork, Sleep},
 };
 use common::{Batches, balanced, is_child, poll_once, standard_error_of};
@@ -263,15 +263,15 @@ impl Watches {
 }
 
 impl Observer for Watches {
-    fn deferred(&self, event: &Deferred<'_>) {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
         self.see(&event.task, ObserverDeferred);
     }
 
-    fn started(&self, event: &Started<'_>) {
+    fn started(&self, event: &TaskStarted<'_>) {
         self.see(&event.task, ObserverStarted);
     }
 
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         self.see(&event.task, ObserverFinished);
     }
 }

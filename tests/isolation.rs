@@ -23,8 +23,8 @@ use std::{
 };
 
 use after::{
-    Batch, Deferred, Finished, Observer, Order, Outcome, Runner, Spawner, Started, TaskBuilder,
-    TaskInfo,
+    Batch, Observer, Order, Outcome, Runner, Spawner, TaskBuilder, TaskDeferred, TaskFinished,
+    TaskInfo, TaskStarted,
 };
 use async_task::Runnable;
 use common::{balanced, poll_once, yields};
@@ -217,15 +217,15 @@ impl Spawner for Checks {
 struct Tells(Arc<Book>);
 
 impl Observer for Tells {
-    fn deferred(&self, event: &Deferred<'_>) {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
         self.0.told(&event.task, "the deferral");
     }
 
-    fn started(&self, event: &Started<'_>) {
+    fn started(&self, event: &TaskStarted<'_>) {
         self.0.told(&event.task, "the start");
     }
 
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         self.0.told(&event.task, "the end");
     }
 }

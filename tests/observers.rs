@@ -12,8 +12,8 @@ use std::{
 };
 
 use after::{
-    Deferred, Finished, Observer, Order, Overflow, Runner, RunnerBuilder, Started, TaskEnd,
-    TaskFuture, TaskInfo,
+    Observer, Order, Overflow, Runner, RunnerBuilder, TaskDeferred, TaskEnd, TaskFinished,
+    TaskFuture, TaskInfo, TaskStarted,
 };
 use common::{
     DefersOnDrop, Log, balanced, keeping_with, now_or_never, poll_once, polls_to_end, yields,
@@ -41,16 +41,16 @@ impl Notes {
 }
 
 impl Observer for Notes {
-    fn deferred(&self, event: &Deferred<'_>) {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
         self.note(0, &event.task, "deferred");
     }
 
-    fn started(&self, event: &Started<'_>) {
+    fn started(&self, event: &TaskStarted<'_>) {
         assert!(event.waited < Duration::from_secs(3_600));
         self.note(1, &event.task, "started");
     }
 
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         assert!(event.longest_poll <= event.ran);
         let end = match &event.end {
             TaskEnd::Failed(error) => format!("failed: {error}"),
@@ -149,20 +149,26 @@ fn each_task_finishes_exactly_once() {
         for (name, expected) in [
             ("replaced", &["deferred -", "discarded -"][..]),
             ("taken back", &["deferred -", "discarded -"]),
-            ("condition", &["deferred -", "discarded Finished"]),
-            ("odd", &["deferred -", "panicked: a condition's Finished"]),
+            ("condition", &["deferred -", "discarded TaskFinished"]),
+            (
+                "odd",
+                &["deferred -", "panicked: a condition's TaskFinished"],
+            ),
             (
                 "stuck",
-                &["deferred -", "started Finished", "lost Finished"],
+                &["deferred -", "started TaskFinished", "lost TaskFinished"],
             ),
-            ("done", &["deferred -", "started Finished", "lost Finished"]),
+            (
+                "done",
+                &["deferred -", "started TaskFinished", "lost TaskFinished"],
+            ),
             (
                 "dropped",
-                &["deferred -", "started Finished", "lost Finished"],
+                &["deferred -", "started TaskFinished", "lost TaskFinished"],
             ),
-            ("next", &["deferred -", "lost Finished"]),
-            ("unpolled", &["deferred -", "lost Finished"]),
-            ("shed", &["deferred -", "lost Finished"]),
+            ("next", &["deferred -", "lost TaskFinished"]),
+            ("unpolled", &["deferred -", "lost TaskFinished"]),
+            ("shed", &["deferred -", "lost TaskFinished"]),
         ] {
             let of_it = entries
                 .iter()
@@ -216,7 +222,7 @@ fn an_event_says_which_task_it_is_about() {
     type Seen = Arc<Mutex<Vec<(String, u32, bool)>>>;
     struct Names(Seen);
     impl Observer for Names {
-        fn finished(&self, event: &Finished<'_>) {
+        fn finished(&self, event: &TaskFinished<'_>) {
             let task = &event.task;
             assert_eq!(task.location.file(), file!());
             let seen = (task.name.to_string(), task.location.line(), task.blocking);
@@ -254,7 +260,7 @@ fn an_event_says_which_task_it_is_about() {
 fn times_cover_what_a_task_does() {
     struct Times(Arc<Mutex<Vec<(Duration, Duration)>>>);
     impl Observer for Times {
-        fn finished(&self, event: &Finished<'_>) {
+        fn finished(&self, event: &TaskFinished<'_>) {
             self.0.lock().unwrap().push((event.ran, event.longest_poll));
         }
     }
@@ -283,13 +289,13 @@ fn times_cover_what_a_task_does() {
 fn a_panicking_observer_hurts_nobody() {
     struct Panics;
     impl Observer for Panics {
-        fn deferred(&self, _: &Deferred<'_>) {
+        fn deferred(&self, _: &TaskDeferred<'_>) {
             panic!("an observer's");
         }
-        fn started(&self, _: &Started<'_>) {
+        fn started(&self, _: &TaskStarted<'_>) {
             panic!("an observer's");
         }
-        fn finished(&self, _: &Finished<'_>) {
+        fn finished(&self, _: &TaskFinished<'_>) {
             panic!("an observer's");
         }
     }
@@ -325,13 +331,13 @@ fn an_observer_may_defer() {
         }
     }
     impl Observer for Defers {
-        fn deferred(&self, event: &Deferred<'_>) {
+        fn deferred(&self, event: &TaskDeferred<'_>) {
             self.defer(&event.task, "deferred");
         }
-        fn started(&self, event: &Started<'_>) {
+        fn started(&self, event: &TaskStarted<'_>) {
             self.defer(&event.task, "started");
         }
-        fn finished(&self, event: &Finished<'_>) {
+        fn finished(&self, event: &TaskFinished<'_>) {
             self.defer(&event.task, "finished");
         }
     }

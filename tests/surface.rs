@@ -9,10 +9,10 @@ use std::{
 };
 
 use after::{
-    Attached, Batch, BoxError, Deferred, Finished, Handle, Held, InstallError, Observer, Order,
-    Outcome, Overflow, Runner, RunnerBuilder, Scope, ShutdownReport, Spawner, Started, Stats,
-    Stopping, TaskBuilder, TaskEnd, TaskFuture, TaskInfo, TaskOutput, TaskResult, TryDeferError,
-    Unfinished, context, spawner,
+    Attached, Batch, BoxError, Handle, Held, InstallError, Observer, Order, Outcome, Overflow,
+    Runner, RunnerBuilder, Scope, ShutdownReport, Spawner, Stats, Stopping, TaskBuilder,
+    TaskDeferred, TaskEnd, TaskFinished, TaskFuture, TaskInfo, TaskOutput, TaskResult, TaskStarted,
+    TryDeferError, Unfinished, context, spawner,
     testing::{Recorder, Stuck},
 };
 
@@ -209,13 +209,13 @@ fn every_public_name_is_there() {
 fn every_name_for_production_is_there() {
     struct Watches;
     impl Observer for Watches {
-        fn deferred(&self, event: &Deferred<'_>) {
+        fn deferred(&self, event: &TaskDeferred<'_>) {
             let _: &TaskInfo<'_> = &event.task;
         }
-        fn started(&self, event: &Started<'_>) {
+        fn started(&self, event: &TaskStarted<'_>) {
             let _: (&str, Duration) = (event.task.name, event.waited);
         }
-        fn finished(&self, event: &Finished<'_>) {
+        fn finished(&self, event: &TaskFinished<'_>) {
             let _: (&'static Location<'static>, Option<Outcome>, bool) =
                 (event.task.location, event.task.outcome, event.task.blocking);
             let _: (Duration, Duration) = (event.ran, event.longest_poll);

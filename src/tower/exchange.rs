@@ -18,7 +18,7 @@ use crate::{
     report,
     runner::Runner,
     tower::{
-        layer::{HandOver, Terms},
+        layer::{RunAfter, Terms},
         progress::{Asks, Progress, Said},
         written::{self, Ended, Unwritten},
     },
@@ -31,11 +31,11 @@ pub(super) struct Exchange {
     pub(super) progress: Progress,
     /// What was promised to its tasks before the head was given out, on a Runner that pushes back.
     pub(super) room: Option<Room>,
-    /// With [`HandOver::Written`]: what the data frames share.
+    /// With [`RunAfter::Written`]: what the data frames share.
     unwritten: Option<Arc<Unwritten>>,
-    /// With [`HandOver::Head`], once the head was given out: how the request has ended.
+    /// With [`RunAfter::Head`], once the head was given out: how the request has ended.
     decided: Option<Outcome>,
-    /// With [`HandOver::Head`]: its tasks were handed over, and `registry` is one that lets others join them.
+    /// With [`RunAfter::Head`]: its tasks were handed over, and `registry` is one that lets others join them.
     attached: bool,
 }
 
@@ -82,10 +82,10 @@ impl Exchange {
     pub(super) fn answers(&mut self, head: &Parts, failed: bool, said: Said) {
         self.progress.answers(self.asks, head, failed);
         self.progress.hears(said);
-        match self.terms.hand_over {
-            HandOver::Body => {}
-            HandOver::Written => self.unwritten = Some(Arc::default()),
-            HandOver::Head => {
+        match self.terms.run_after {
+            RunAfter::Body => {}
+            RunAfter::Written => self.unwritten = Some(Arc::default()),
+            RunAfter::Head => {
                 self.decided = Some(self.progress.outcome_of_head());
                 self.keep_up();
             }
@@ -97,7 +97,7 @@ impl Exchange {
         }
     }
 
-    /// With [`HandOver::Head`]: hands over what was collected before the head, or since by the body. What comes when
+    /// With [`RunAfter::Head`]: hands over what was collected before the head, or since by the body. What comes when
     /// something was handed over joins that, or is a batch of its own.
     #[inline]
     pub(super) fn keep_up(&mut self) {
@@ -130,7 +130,7 @@ impl Exchange {
         }
     }
 
-    /// The request is over: its tasks are handed over, or with [`HandOver::Written`] wait for the last byte.
+    /// The request is over: its tasks are handed over, or with [`RunAfter::Written`] wait for the last byte.
     pub(super) fn close(self, outcome: Outcome) {
         if self.attached {
             return;

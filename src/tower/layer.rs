@@ -37,15 +37,15 @@ pub struct AfterLayer {
 /// the response is made.
 ///
 /// ```
-/// use after::tower::{AfterLayer, HandOver};
+/// use after::tower::{AfterLayer, RunAfter};
 ///
 /// // For a route that streams events without an end.
-/// let layer = AfterLayer::new().hand_over(HandOver::Head);
+/// let layer = AfterLayer::new().run_after(RunAfter::Head);
 /// # drop(layer);
 /// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum HandOver {
+pub enum RunAfter {
     /// When the response's head is given to the server: for streams without an end, whose tasks would else run when the
     /// client goes. The outcome is what the head says. What the body defers later runs at once, with the same outcome.
     Head,
@@ -63,7 +63,7 @@ pub enum HandOver {
 /// What an exchange goes by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
-    pub(super) hand_over: HandOver,
+    pub(super) run_after: RunAfter,
     pub(super) order: Option<Order>,
     pub(super) failed: fn(&Parts) -> bool,
     /// Whether `grpc-status` is looked for in the trailers.
@@ -73,7 +73,7 @@ pub(super) struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Terms {
-            hand_over: HandOver::default(),
+            run_after: RunAfter::default(),
             order: None,
             failed: progress::status_failed,
             grpc: false,
@@ -130,16 +130,16 @@ impl AfterLayer {
         self
     }
 
-    /// When the tasks are handed over. Default: [`HandOver::Body`].
+    /// When the tasks are handed over. Default: [`RunAfter::Body`].
     ///
     /// ```
-    /// use after::tower::{AfterLayer, HandOver};
+    /// use after::tower::{AfterLayer, RunAfter};
     ///
-    /// let layer = AfterLayer::new().hand_over(HandOver::Written);
+    /// let layer = AfterLayer::new().run_after(RunAfter::Written);
     /// # drop(layer);
     /// ```
-    pub fn hand_over(mut self, moment: HandOver) -> Self {
-        self.terms.hand_over = moment;
+    pub fn run_after(mut self, moment: RunAfter) -> Self {
+        self.terms.run_after = moment;
         self
     }
 
@@ -177,7 +177,7 @@ impl AfterLayer {
     /// trailers. Takes the place of [`failed_if`](AfterLayer::failed_if).
     ///
     /// A body that ends without that header has failed; one that is dropped before its trailers was cancelled, also when
-    /// all bytes of its message were delivered. With [`HandOver::Head`] only the head is looked at, and one without a `grpc-status` counts
+    /// all bytes of its message were delivered. With [`RunAfter::Head`] only the head is looked at, and one without a `grpc-status` counts
     /// as no failure.
     ///
     /// ```

@@ -71,7 +71,7 @@
 //! It ends earlier for nobody: while a data frame is being returned nothing is handed over, not even for the last one.
 //!
 //! An **endless stream** (server-sent events) is dropped by the server when the client goes, so it always ends as
-//! cancelled, and its tasks wait for that: [`HandOver::Head`] is for those. An **upgraded connection** (WebSocket) is no
+//! cancelled, and its tasks wait for that: [`RunAfter::Head`] is for those. An **upgraded connection** (WebSocket) is no
 //! part of the request, which ends with the 101.
 //!
 //! **gRPC** is HTTP 200 whatever happens: [`AfterLayer::grpc`] reads its own status. It comes after the
@@ -81,7 +81,7 @@
 //! # Written
 //!
 //! That the server has taken the last byte does not mean that it has written it: one large frame is taken at once, and
-//! sent as fast as the client reads. [`HandOver::Written`] hands over when, besides, the server has let go of every data
+//! sent as fast as the client reads. [`RunAfter::Written`] hands over when, besides, the server has let go of every data
 //! frame: each is given out as [`Bytes::from_owner`](bytes::Bytes::from_owner) of a guard. It can't see
 //!
 //! - what a server copies: hyper does on HTTP/1 when its I/O has no vectored writes; h2 does with frames below 256 bytes,
@@ -130,7 +130,7 @@ mod written;
 pub use self::{
     body::AfterBody,
     future::AfterFuture,
-    layer::{AfterLayer, HandOver},
+    layer::{AfterLayer, RunAfter},
     request::RequestHead,
     service::AfterService,
 };

@@ -1,4 +1,4 @@
-//! "The server has let go of the last byte", for [`HandOver::Written`](super::HandOver::Written).
+//! "The server has let go of the last byte", for [`RunAfter::Written`](super::RunAfter::Written).
 //!
 //! Each data frame is given out as the `Bytes` of a guard. The guards and the body share one [`Unwritten`]; the last of
 //! them to go hands over.

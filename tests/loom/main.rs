@@ -1,7 +1,7 @@
 //! Races, each in every interleaving of two or three threads that loom finds.
 //!
 //! ```console
-//! RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom --target-dir target/loom
+//! RUSTFLAGS="--cfg after_loom" cargo test --release --no-default-features --test loom --target-dir target/loom
 //! ```
 //!
 //! With at most three preemptions in a run, in one model two, or as many as `LOOM_MAX_PREEMPTIONS` says. Loom's
@@ -12,7 +12,7 @@
 //! Every model asserts, besides its own fact, that each task has run or is on the account as something else, was
 //! dropped exactly once, and that nothing is left when it ends: see `world`. A wake-up that is missed is a deadlock,
 //! which loom reports. The comment `Broken:` of a test says with which change of the crate it was seen to fail.
-#![cfg(loom)]
+#![cfg(after_loom)]
 
 mod account;
 mod batch;

@@ -1,10 +1,10 @@
-//! `HandOver`: at the head, at the end of the body, when the last byte is written. Sentences 22 and 22b.
+//! `RunAfter`: at the head, at the end of the body, when the last byte is written. Sentences 22 and 22b.
 
 use std::{convert::Infallible, task::Poll};
 
 use after::{
     Outcome, Runner, spawner,
-    tower::{AfterBody, AfterLayer, HandOver},
+    tower::{AfterBody, AfterLayer, RunAfter},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,11 +16,11 @@ use crate::{
 };
 
 fn head(layer: AfterLayer) -> AfterLayer {
-    layer.hand_over(HandOver::Head)
+    layer.run_after(RunAfter::Head)
 }
 
 fn written(layer: AfterLayer) -> AfterLayer {
-    layer.hand_over(HandOver::Written)
+    layer.run_after(RunAfter::Written)
 }
 
 /// A response of a handler that defers nothing itself.

@@ -8,7 +8,7 @@ use std::{
 
 use after::{
     Overflow, Runner,
-    tower::{AfterBody, AfterFuture, AfterLayer, HandOver},
+    tower::{AfterBody, AfterFuture, AfterLayer, RunAfter},
 };
 use http::{Request, Response};
 use tower::{Layer, Service};
@@ -90,7 +90,7 @@ fn the_head_waits_for_room() {
 #[test]
 fn the_head_waits_for_room_also_when_it_hands_over() {
     let (runner, batches) = limited(1);
-    let layer = AfterLayer::with_runner(runner.clone()).hand_over(HandOver::Head);
+    let layer = AfterLayer::with_runner(runner.clone()).run_after(RunAfter::Head);
     let log = Log::new();
     let first = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
     assert!(first.is_some());

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use after::tower::{AfterBody, AfterFuture, AfterLayer, HandOver};
+use after::tower::{AfterBody, AfterFuture, AfterLayer, RunAfter};
 use allocation_counter::measure;
 use http::{Request, Response};
 use http_body::Body;
@@ -291,10 +291,10 @@ fn a_request_that_defers_nothing_allocates_nothing() {
     };
     let bare = request_through(None);
     let runner = after::Runner::builder().build();
-    for moment in [HandOver::Body, HandOver::Head] {
+    for moment in [RunAfter::Body, RunAfter::Head] {
         for layer in [AfterLayer::new(), AfterLayer::with_runner(runner.clone())] {
             assert_eq!(
-                request_through(Some(layer.hand_over(moment))),
+                request_through(Some(layer.run_after(moment))),
                 bare,
                 "{moment:?}"
             );

@@ -14,7 +14,7 @@ use std::{
 
 use after::{
     Runner,
-    tower::{AfterLayer, HandOver},
+    tower::{AfterLayer, RunAfter},
 };
 use axum::{
     Router,
@@ -81,7 +81,7 @@ impl Service {
         let written = Router::new()
             .route("/stream", get(streams))
             .route("/file", get(file))
-            .layer(layer.clone().hand_over(HandOver::Written));
+            .layer(layer.clone().run_after(RunAfter::Written));
         let at_the_end_of_the_body = Router::new()
             .route("/plain", get(plain))
             .route("/fails", get(fails))

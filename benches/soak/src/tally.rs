@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use after::{Deferred, Finished, Observer, Outcome, Started, TaskEnd};
+use after::{Observer, Outcome, TaskDeferred, TaskEnd, TaskFinished, TaskStarted};
 
 use crate::kind::{KINDS, Kind};
 
@@ -107,19 +107,19 @@ impl Tally {
 }
 
 impl Observer for Tally {
-    fn deferred(&self, event: &Deferred<'_>) {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
         if let Some(counts) = self.kind(event.task.name) {
             add(&counts.deferred);
         }
     }
 
-    fn started(&self, event: &Started<'_>) {
+    fn started(&self, event: &TaskStarted<'_>) {
         if let Some(counts) = self.kind(event.task.name) {
             add(&counts.started);
         }
     }
 
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         let end = match event.end {
             TaskEnd::Completed => 0,
             TaskEnd::Failed(_) => 1,

@@ -1,6 +1,6 @@
 //! The page's stream of events.
 //!
-//! It has no end of its own, so its route has [`HandOver::Head`](after::tower::HandOver::Head): with the default what it
+//! It has no end of its own, so its route has [`RunAfter::Head`](after::tower::RunAfter::Head): with the default what it
 //! defers would run when the page is closed.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};

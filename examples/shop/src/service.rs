@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use after::tower::{AfterLayer, HandOver};
+use after::tower::{AfterLayer, RunAfter};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
@@ -71,7 +71,7 @@ pub(crate) fn router(app: Arc<App>, requests: TaskTracker) -> Router {
     // A stream without an end: not tracked, because a stop would wait for it, and its tasks don't wait for its end.
     let endless = Router::new()
         .route("/events", get(events::events))
-        .layer(layer.hand_over(HandOver::Head));
+        .layer(layer.run_after(RunAfter::Head));
 
     routes
         .merge(endless)

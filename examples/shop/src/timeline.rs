@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use after::{Deferred, Finished, Observer, Started, TaskEnd, context};
+use after::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskStarted, context};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -65,19 +65,19 @@ impl Drop for ResponseEnd {
 pub(crate) struct Timeline;
 
 impl Observer for Timeline {
-    fn deferred(&self, event: &Deferred<'_>) {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
         if let Some(Watched { feed, id }) = context::get() {
             feed.task_deferred(id, event.task.name);
         }
     }
 
-    fn started(&self, event: &Started<'_>) {
+    fn started(&self, event: &TaskStarted<'_>) {
         if let Some(Watched { feed, id }) = context::get() {
             feed.task_started(id, event.task.name);
         }
     }
 
-    fn finished(&self, event: &Finished<'_>) {
+    fn finished(&self, event: &TaskFinished<'_>) {
         if let Some(Watched { feed, id }) = context::get() {
             feed.task_finished(id, event.task.name, event.ran, &event.end);
         }
