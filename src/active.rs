@@ -1,6 +1,6 @@
 //! A scope that has been used: one box, made by the first use, that becomes its batch.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use crate::{
     account::{Counts, Seat},
@@ -8,8 +8,9 @@ use crate::{
     batch::Batch,
     collected::Collected,
     context::Context,
+    gate::Gate,
     inbox::Inbox,
-    limit::Permits,
+    limit::{Permits, Place},
     node::{Link, Node, Queue, Work},
     outcome::{Order, Outcome},
     ready::Ready,
@@ -50,6 +51,8 @@ pub(crate) struct Active {
     /// What the account does not know yet.
     pub(crate) unpublished: Counts,
     pub(crate) seat: Option<Seat>,
+    /// With the spawner, and not to start before this is open.
+    pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) context: Context,
     /// Made by the first `handle()`; from then on it holds what is collected, and the context.
     pub(crate) inbox: Option<Arc<Inbox>>,
@@ -68,8 +71,12 @@ pub(crate) struct Uncommon {
     pub(crate) group: Option<Arc<Group>>,
     /// This one was split off, and somebody waits for it.
     pub(crate) member_of: Option<Arc<Group>>,
+    /// What the scope has waited for, until the batch stands in line.
+    pub(crate) place: Option<Place>,
     pub(crate) permits: Option<Permits>,
     pub(crate) timers: Timers,
+    /// When the gate was opened: nothing could start before.
+    pub(crate) opened: Option<Instant>,
 }
 
 impl Active {
@@ -92,6 +99,7 @@ impl Active {
             released: false,
             unpublished: Counts::default(),
             seat: None,
+            gate: None,
             context: Context::default(),
             inbox: None,
             uncommon: None,
@@ -169,6 +177,15 @@ impl Active {
                 None => self.found.clone(),
             };
             time.begin(core, &found, limit);
+        }
+    }
+
+    /// Its gate is open: what it holds was ready from now on. For observers.
+    pub(crate) fn open_at(&mut self, now: Instant) {
+        let uncommon = self.uncommon();
+        uncommon.opened = Some(now);
+        for batch in &mut uncommon.apart {
+            batch.open_at(now);
         }
     }
 

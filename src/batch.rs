@@ -7,20 +7,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     account::Counts,
     active::Active,
     admission::{self, Group},
-    closing, current,
-    limit::Room,
+    closing, current, gate,
+    limit::{Place, Room},
     node::{Node, Work},
     outcome::{Order, Outcome},
     registry::Registry,
     report,
     runner::Runner,
+    signal::wake,
     spawner::Found,
     stats::Unfinished,
     turn,
@@ -91,7 +92,9 @@ impl Batch {
         };
         let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
         if active.queue.is_empty() {
-            if apart == 0 {
+            // Until its gate is open, handles bring what is handed over with the rest.
+            let waits = active.gate.is_some() && active.inbox.is_some();
+            if apart == 0 && !waits {
                 closing::settle(active);
                 return Batch { active: None };
             }
@@ -125,6 +128,12 @@ impl Batch {
         self.active.is_none()
     }
 
+    pub(crate) fn open_at(&mut self, now: Instant) {
+        if let Some(active) = &mut self.active {
+            active.open_at(now);
+        }
+    }
+
     pub(crate) fn be_member_of(&mut self, group: &Arc<Group>) {
         if let Some(active) = &mut self.active {
             group.join();
@@ -144,21 +153,27 @@ impl Batch {
         active.runner.get().room(self.len())
     }
 
-    /// As `release`, with room that was promised.
-    pub(crate) fn release_promised(mut self, room: Room) {
-        let mut promised = room.take();
+    /// As `release`, with the place that its scope has waited for.
+    pub(crate) fn release_in(mut self, place: Place) {
         if let Some(active) = &mut self.active {
-            if let Some(uncommon) = active.uncommon_if_any() {
-                for batch in &mut uncommon.apart {
-                    if let Some(single) = &mut batch.active {
-                        single.promise(promised.min(1));
-                        promised = promised.saturating_sub(1);
-                    }
-                }
-            }
-            active.promise(promised);
+            active.uncommon().place = Some(place);
         }
         self.release();
+    }
+
+    /// The place goes to those that are to stand in line.
+    fn take_place(active: &mut Active) {
+        let Some(place) = active.uncommon_if_any().and_then(|rare| rare.place.take()) else {
+            return;
+        };
+        let mut promised = place.redeem();
+        for batch in &mut active.uncommon().apart {
+            if let Some(single) = &mut batch.active {
+                single.promise(promised.min(1));
+                promised = promised.saturating_sub(1);
+            }
+        }
+        active.promise(promised);
     }
 
     /// Hands it to the Runner's spawner. An empty one is dropped.
@@ -183,8 +198,10 @@ impl Batch {
             return;
         };
         active.released = true;
-        if active.special {
+        let gated = active.gate.is_some();
+        if active.special && !gated {
             active.begin_time();
+            Batch::take_place(active);
             for batch in active.take_apart() {
                 batch.release();
             }
@@ -194,7 +211,7 @@ impl Batch {
             return;
         };
         let inbox = active.inbox.as_ref();
-        if active.is_empty() && inbox.is_none_or(|inbox| inbox.ends_if_empty()) {
+        if active.is_empty() && !gated && inbox.is_none_or(|inbox| inbox.ends_if_empty()) {
             // All of it was split off, or shed; and no handle can bring more.
             return self.end();
         }
@@ -230,13 +247,44 @@ impl Batch {
         });
     }
 
-    /// The first turn of a batch that was held and is awaited: what is split off goes to the spawner, and is waited for.
+    /// The first polls of a batch with a gate, until that is open.
+    #[cold]
+    fn poll_gate(&mut self, cx: &mut Context<'_>) {
+        let waker = cx.waker();
+        let Some(gate) = self.active.as_ref().and_then(|active| active.gate.clone()) else {
+            return;
+        };
+        if gate::is_opening() {
+            // An executor that polls where it is woken.
+            let waker = waker.clone();
+            return gate::aside(|| wake(waker));
+        }
+        if !gate.poll(waker) {
+            return;
+        }
+        gate.leave();
+        if let Some(active) = &mut self.active {
+            active.gate = None;
+            active.started = true;
+            if active.special {
+                if !active.runner.get().observers.is_empty() {
+                    active.open_at(Instant::now());
+                }
+                self.begin_specially();
+            }
+        }
+        waker.wake_by_ref();
+    }
+
+    /// The first turn of a batch that was held and is awaited, or had a gate: what is split off goes to the spawner, and if
+    /// this one is awaited it is waited for.
     #[cold]
     fn begin_specially(&mut self) {
         let Some(mut active) = self.active.take() else {
             return;
         };
         active.begin_time();
+        Batch::take_place(&mut active);
         let apart = active.take_apart();
         if !apart.is_empty() {
             let registry = Registry::active(active);
@@ -360,6 +408,11 @@ impl Future for Batch {
         };
         let special = active.special;
         if !active.started {
+            if active.gate.is_some() {
+                self.active = Some(active);
+                self.poll_gate(cx);
+                return Poll::Pending;
+            }
             active.started = true;
             self.active = Some(active);
             if special {
@@ -423,6 +476,9 @@ impl Drop for Batch {
     #[inline]
     fn drop(&mut self) {
         if let Some(active) = self.active.take() {
+            if gate::is_opening() {
+                return gate::aside(|| closing::lose(active));
+            }
             closing::lose(active);
         }
     }

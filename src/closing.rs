@@ -34,6 +34,7 @@ pub(crate) fn lose(active: Box<Active>) {
     drop(registry.peek(Active::take_apart));
     current::enter(&registry, || {
         give_up_permits(&registry, core);
+        give_up_gate(&registry);
         loop {
             let mut tasks = registry.take_tasks();
             if let Some(inbox) = registry.inbox() {
@@ -61,5 +62,16 @@ fn give_up_permits(registry: &Registry, core: &Core) {
         let wakers = limit.withdraw(&permits.entry, permits.waiting.len(), permits.running);
         registry.peek(|active| active.queue.append(permits.waiting));
         wakers.wake();
+    }
+}
+
+/// Nobody waits for the gate any more, nor needs the place.
+fn give_up_gate(registry: &Registry) {
+    let waits = registry.peek(|active| {
+        let place = active.uncommon_if_any().and_then(|rare| rare.place.take());
+        (active.gate.take(), place)
+    });
+    if let Some((Some(gate), _place)) = waits {
+        gate.leave();
     }
 }

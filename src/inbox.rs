@@ -133,15 +133,22 @@ impl Inbox {
         self.lock().collected.len()
     }
 
-    /// The end of the request: what was collected so far. With nothing there, nobody will look again.
-    pub(crate) fn hand_over(&self, outcome: Outcome, order: Order, found: &Found) -> Queue {
+    /// The end of the request: what was collected so far. With nothing there, nobody will look again, unless the batch waits
+    /// for something else.
+    pub(crate) fn hand_over(
+        &self,
+        outcome: Outcome,
+        order: Order,
+        found: &Found,
+        waits: bool,
+    ) -> Queue {
         let mut state = self.lock();
         state.outcome = Some(outcome);
         state.order = order;
         if state.found.is_nothing() {
             state.found = found.clone();
         }
-        if state.collected.len() == 0 {
+        if state.collected.len() == 0 && !waits {
             state.phase = Phase::Over;
         } else {
             state.phase = Phase::Batch;

@@ -429,10 +429,12 @@ mod current;
 mod ending;
 mod error;
 mod finished;
+mod gate;
 mod handle;
 mod hook;
 mod inbox;
 mod limit;
+mod line;
 mod losses;
 mod marks;
 #[cfg(feature = "metrics")]

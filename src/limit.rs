@@ -4,20 +4,25 @@
 //! was handed over first, over all scopes of the Runner. Permits are handed to those who wait, never left lying for a
 //! newcomer to take.
 //!
-//! Scopes that may wait before their answer wait for room in the same way, in their order.
+//! Scopes that may wait before their answer wait for room in the same way, in their order. Room that was granted is a
+//! [`Place`]: a scope that hands over at once uses it, and one whose response is still to be read lends it to others until
+//! then. So nobody waits for a client to read.
+//!
+//! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a [`Line`]
+//! before his turn is passed over.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
 
 use crate::{
+    line::{Line, Member},
     node::Queue,
     signal::{Kept, Wakers, drop_waker},
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -36,11 +41,18 @@ use crate::{
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Overflow {
-    /// The answer waits: a scope that has collected something resolves when there is room for it. What can't wait (a
-    /// scope that is dropped, work deferred by a task or late through a handle, a held batch) is accepted up to twice
-    /// `max_waiting`, and lost beyond.
+    /// The response waits: a scope that has collected something resolves when there is room for its tasks. Nothing that a
+    /// response can wait for is dropped, whatever its number: more tasks than ever have room wait until nothing else
+    /// waits, and are let in together.
+    ///
+    /// What can't wait (a scope that is dropped, work deferred by a task or late through a handle, a held batch) is
+    /// accepted up to twice `max_waiting`, and shed beyond. Under the layer of feature `tower` room is waited for before
+    /// the head of the response, and not kept while the client reads: see that module's limits.
+    ///
+    /// A task that calls a service whose response waits for room on the same Runner (its own server, say) may wait for
+    /// what only its own end makes: give such calls a time limit, or a Runner of their own.
     Backpressure,
-    /// The newest tasks are dropped, and counted as lost.
+    /// The newest tasks are dropped, and counted as [shed](crate::Stats::shed).
     Shed,
 }
 
@@ -54,24 +66,62 @@ pub(crate) struct Limit {
 #[derive(Default)]
 struct State {
     running: usize,
-    /// Handed over and without a permit, or room that a scope was promised.
+    /// Handed over and without a permit, or a place that a scope has and does not lend.
     waiting: usize,
-    /// Who gets the next permits, and how many.
-    line: VecDeque<(Arc<Entry>, usize)>,
+    /// Places that are lent.
+    lent: usize,
+    /// Who gets the next permits.
+    line: Line<Turn>,
     /// Scopes that wait for room before their answer.
-    rooms: VecDeque<Arc<RoomEntry>>,
+    rooms: Line<Arc<RoomEntry>>,
+    /// Who lends a place, from the one that was lent first.
+    lenders: Line<Arc<Lender>>,
+}
+
+/// Some permits that a batch waits for.
+struct Turn {
+    entry: Arc<Entry>,
+    wanted: usize,
 }
 
 /// The permits of one batch.
 #[derive(Default)]
 pub(crate) struct Entry {
     granted: AtomicUsize,
+    /// How often it stands in the line.
+    turns: AtomicUsize,
+    left: AtomicBool,
     waker: Mutex<Kept>,
 }
 
 struct RoomEntry {
     tasks: usize,
+    left: AtomicBool,
     state: Mutex<RoomState>,
+}
+
+/// A lent place. It has left when it was used or given up, or when those that were lent later are as many as may wait.
+struct Lender {
+    tasks: usize,
+    left: AtomicBool,
+}
+
+impl Member for Turn {
+    fn has_left(&self) -> bool {
+        self.entry.left.load(Ordering::Relaxed)
+    }
+}
+
+impl Member for Arc<RoomEntry> {
+    fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+}
+
+impl Member for Arc<Lender> {
+    fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Default)]
@@ -86,7 +136,7 @@ pub(crate) struct Permits {
     pub(crate) waiting: Queue,
     pub(crate) entry: Arc<Entry>,
     pub(crate) running: usize,
-    /// Room for the first of them was promised to the scope before its answer.
+    /// Room for the first of them was promised to the scope before its answer, and is counted as waiting.
     pub(crate) promised: usize,
     /// They stand in the line, as far as they were accepted.
     pub(crate) entered: bool,
@@ -121,20 +171,20 @@ impl Limit {
         }
     }
 
-    /// Whether scopes wait for room before their answer.
+    /// Whether scopes wait for room before their answer. There is always room where no number is set.
     pub(crate) fn pushes_back(&self) -> bool {
-        self.overflow == Overflow::Backpressure
+        self.overflow == Overflow::Backpressure && self.max_waiting < usize::MAX
     }
 
-    /// How many of `tasks` more may wait, if they can't be made to wait outside.
+    /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left.
     fn accepts(&self, state: &State, tasks: usize) -> usize {
         let most = match self.overflow {
             Overflow::Shed => self.max_waiting,
             Overflow::Backpressure => self.max_waiting.saturating_mul(2),
         };
         let free = self.max_running.saturating_sub(state.running);
-        let room = most.saturating_add(free).saturating_sub(state.waiting);
-        tasks.min(room)
+        let taken = state.waiting + state.lent.min(self.max_waiting);
+        tasks.min(most.saturating_add(free).saturating_sub(taken))
     }
 
     /// Puts tasks in the line, behind all others, for at most `wanted` permits. Returns how many tasks were accepted.
@@ -154,7 +204,10 @@ impl Limit {
         state.waiting += accepted - promised;
         let wanted = wanted.min(accepted);
         if wanted > 0 {
-            state.line.push_back((entry.clone(), wanted));
+            // All under the lock: no order is needed.
+            entry.turns.fetch_add(1, Ordering::Relaxed);
+            let entry = entry.clone();
+            state.line.push(Turn { entry, wanted });
         }
         let wakers = self.grant(&mut state);
         (accepted, wakers)
@@ -174,10 +227,12 @@ impl Limit {
         self.grant(&mut state)
     }
 
-    /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others.
-    pub(crate) fn withdraw(&self, entry: &Arc<Entry>, waiting: usize, running: usize) -> Wakers {
+    /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others. The entry is not to be
+    /// used again.
+    pub(crate) fn withdraw(&self, entry: &Entry, waiting: usize, running: usize) -> Wakers {
         let mut state = lock(&self.state);
-        state.line.retain(|(other, _)| !Arc::ptr_eq(other, entry));
+        entry.left.store(true, Ordering::Relaxed);
+        state.line.leaves(entry.turns.load(Ordering::Relaxed));
         // Granted, and not taken yet: running here, and waiting there.
         let granted = entry.take_granted();
         state.running -= running + granted;
@@ -189,26 +244,26 @@ impl Limit {
     fn grant(&self, state: &mut State) -> Wakers {
         let mut woken = Vec::new();
         while state.running < self.max_running {
-            let Some((entry, wanted)) = state.line.front_mut() else {
+            let Some(turn) = state.line.first() else {
                 break;
             };
             // Release: see `take_granted`.
-            entry.granted.fetch_add(1, Ordering::Release);
-            *wanted -= 1;
-            let done = *wanted == 0;
-            woken.extend(lock(&entry.waker).take());
-            if done {
-                state.line.pop_front();
+            turn.entry.granted.fetch_add(1, Ordering::Release);
+            turn.wanted -= 1;
+            woken.extend(lock(&turn.entry.waker).take());
+            if turn.wanted == 0 {
+                turn.entry.turns.fetch_sub(1, Ordering::Relaxed);
+                state.line.pop();
             }
             state.running += 1;
             state.waiting -= 1;
         }
-        while let Some(room) = state.rooms.front() {
-            if !self.fits(state, room.tasks) {
+        while let Some(tasks) = state.rooms.first().map(|room| room.tasks) {
+            if !self.fits(state, tasks) {
                 break;
             }
-            state.waiting += room.tasks;
-            if let Some(room) = state.rooms.pop_front() {
+            state.waiting += tasks;
+            if let Some(room) = state.rooms.pop() {
                 let mut room = lock(&room.state);
                 room.granted = true;
                 woken.extend(room.waker.take());
@@ -227,20 +282,16 @@ impl Limit {
     /// Room for the tasks of a scope that can wait for it.
     pub(crate) fn room(self: &Arc<Self>, tasks: usize) -> Room {
         let entry = Arc::new(RoomEntry {
-            // Beyond twice the limit they are shed at the hand-over, so that memory is bounded.
-            tasks: tasks.min(
-                self.max_waiting
-                    .saturating_mul(2)
-                    .saturating_add(self.max_running),
-            ),
+            tasks,
+            left: AtomicBool::new(false),
             state: Mutex::default(),
         });
         let mut state = lock(&self.state);
-        if state.rooms.is_empty() && self.fits(&state, entry.tasks) {
-            state.waiting += entry.tasks;
+        if state.rooms.len() == 0 && self.fits(&state, tasks) {
+            state.waiting += tasks;
             lock(&entry.state).granted = true;
         } else {
-            state.rooms.push_back(entry.clone());
+            state.rooms.push(entry.clone());
         }
         drop(state);
         Room {
@@ -251,7 +302,7 @@ impl Limit {
     }
 }
 
-/// A scope's wait for room. Dropped, it gives up its place, or the room that it was promised.
+/// A scope's wait for room. Dropped, it gives up its turn, or the place that it has got.
 pub(crate) struct Room {
     limit: Arc<Limit>,
     entry: Arc<RoomEntry>,
@@ -273,14 +324,19 @@ impl Room {
         Poll::Pending
     }
 
-    pub(crate) fn is_granted(&self) -> bool {
+    fn is_granted(&self) -> bool {
         lock(&self.entry.state).granted
     }
 
-    /// How many tasks were promised room; from now on the hand-over answers for it.
-    pub(crate) fn take(mut self) -> usize {
+    /// The place, when the wait is over.
+    pub(crate) fn take(mut self) -> Place {
+        debug_assert!(self.is_granted(), "there is no room yet");
         self.used = true;
-        self.entry.tasks
+        Place {
+            limit: self.limit.clone(),
+            tasks: self.entry.tasks,
+            lender: None,
+        }
     }
 }
 
@@ -294,12 +350,102 @@ impl Drop for Room {
         if self.is_granted() {
             state.waiting -= self.entry.tasks;
         } else {
-            state.rooms.retain(|room| !Arc::ptr_eq(room, &self.entry));
+            self.entry.left.store(true, Ordering::Relaxed);
+            state.rooms.leaves(1);
         }
         // The next scope may fit where this one did not.
         let wakers = self.limit.grant(&mut state);
         drop(state);
         drop_waker(waker);
+        wakers.wake();
+    }
+}
+
+/// Room for the tasks of one scope, from its wait to its hand-over. Dropped, it is given back.
+///
+/// A scope whose response is still to be read lends its place: others pass as if it was not there, because how long that
+/// takes is up to a client. It has the place back at its hand-over, unless so many others were lent since that they would
+/// fill `max_waiting`: so what is kept in memory is bounded, however many clients don't read.
+pub(crate) struct Place {
+    limit: Arc<Limit>,
+    tasks: usize,
+    /// `None` while it is not lent, and counted as waiting.
+    lender: Option<Arc<Lender>>,
+}
+
+impl Place {
+    #[cfg_attr(not(feature = "tower"), allow(dead_code))]
+    /// The response is given out. Whom this wakes is not to be woken under locks, or while anything of ours is taken out.
+    pub(crate) fn lend(&mut self) {
+        if self.lender.is_some() {
+            return;
+        }
+        let lender = Arc::new(Lender {
+            tasks: self.tasks,
+            left: AtomicBool::new(false),
+        });
+        self.lender = Some(lender.clone());
+        let mut state = lock(&self.limit.state);
+        state.waiting -= self.tasks;
+        state.lent += self.tasks;
+        state.lenders.push(lender);
+        // The last one stays, also if it is larger than all room.
+        while state.lent > self.limit.max_waiting && state.lenders.len() > 1 {
+            let Some(first) = state.lenders.first().cloned() else {
+                break;
+            };
+            first.left.store(true, Ordering::Relaxed);
+            state.lent -= first.tasks;
+            state.lenders.pop();
+        }
+        let wakers = self.limit.grant(&mut state);
+        drop(state);
+        wakers.wake();
+    }
+
+    /// For how many tasks there is a place; from now on they count as waiting, and the hand-over answers for them.
+    pub(crate) fn redeem(mut self) -> usize {
+        let tasks = std::mem::take(&mut self.tasks);
+        let Some(lender) = self.lender.take() else {
+            return tasks;
+        };
+        let mut state = lock(&self.limit.state);
+        match state.ends(&lender) {
+            true => {
+                state.waiting += tasks;
+                tasks
+            }
+            false => 0,
+        }
+    }
+}
+
+impl State {
+    /// A lent place is used, or given up; returns whether it was there still.
+    fn ends(&mut self, lender: &Lender) -> bool {
+        if lender.left.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        self.lent -= lender.tasks;
+        self.lenders.leaves(1);
+        true
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.tasks == 0 {
+            return;
+        }
+        let mut state = lock(&self.limit.state);
+        match self.lender.take() {
+            Some(lender) => {
+                state.ends(&lender);
+            }
+            None => state.waiting -= self.tasks,
+        }
+        let wakers = self.limit.grant(&mut state);
+        drop(state);
         wakers.wake();
     }
 }

@@ -11,8 +11,6 @@
 
 use std::{borrow::Cow, cell::Cell, mem, sync::Arc};
 
-#[cfg(feature = "tower")]
-use crate::limit::Room;
 use crate::{
     active::Active,
     context::Context,
@@ -25,6 +23,8 @@ use crate::{
     runner::{Runner, RunnerRef},
     spare,
 };
+#[cfg(feature = "tower")]
+use crate::{gate::Gate, limit::Room};
 
 /// What is current while a scope's future, one of its tasks, or a destructor of either runs.
 pub(crate) struct Registry {
@@ -229,6 +229,12 @@ impl Registry {
     #[cfg(feature = "tower")]
     pub(crate) fn is_used(&self) -> bool {
         self.peek(|_| ()).is_some()
+    }
+
+    /// The batch is not to start before this is open. Nothing to do for a scope that was not used.
+    #[cfg(feature = "tower")]
+    pub(crate) fn wait_for(&self, gate: Arc<Gate>) {
+        self.peek(|active| active.gate = Some(gate));
     }
 
     /// Room for what was collected so far, if the Runner makes its scopes wait for it before their answer.

@@ -330,7 +330,7 @@ impl<F: Future> Scope<F> {
         }
         let output = waits.output.take();
         if let (Some(batch), Some(room)) = (waits.batch.take(), waits.room.take()) {
-            batch.release_promised(room);
+            batch.release_in(room.take());
         }
         **waiting = None;
         match output {

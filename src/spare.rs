@@ -77,6 +77,7 @@ impl Active {
             && self.context.is_empty()
             && self.queue.is_empty()
             && self.ready.is_none()
+            && self.gate.is_none()
             && self.collected.len() == 0
             && self.unpublished.is_empty()
     }

@@ -55,7 +55,11 @@ fn tell_started(registry: &Registry, node: &mut Link) {
     }
     let now = Instant::now();
     times.started = Some(now);
-    let waited = now.saturating_duration_since(times.ready);
+    let opened = registry
+        .peek(|active| active.look_uncommon()?.opened)
+        .flatten();
+    let ready = opened.map_or(times.ready, |opened| opened.max(times.ready));
+    let waited = now.saturating_duration_since(ready);
     let outcome = registry.outcome();
     registry.runner().get().observers.tell(|observer| {
         observer.started(&TaskStarted {
@@ -187,7 +191,10 @@ fn end_waiting(registry: &Registry, core: &Core, limit: Duration, finished: &mut
     let waiting = registry
         .peek(|active| {
             let permits = active.uncommon_if_any()?.permits.as_mut()?;
-            Some((permits.entry.clone(), std::mem::take(&mut permits.waiting)))
+            Some((
+                std::mem::take(&mut permits.entry),
+                std::mem::take(&mut permits.waiting),
+            ))
         })
         .flatten();
     let (Some(line), Some((entry, waiting))) = (&core.limit, waiting) else {

@@ -3,7 +3,7 @@
 //! It moves with what is in progress: from `call` into the future, from there into the body. Whoever has it runs the
 //! user's code through [`run`], and gives it up through [`Exchange::close`] or [`Exchange::abandon`], once.
 
-use std::{mem, panic::resume_unwind, pin::Pin, sync::Arc};
+use std::{mem, panic::resume_unwind, pin::Pin};
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -12,7 +12,8 @@ use http_body::Frame;
 use crate::{
     batch::Batch,
     current,
-    limit::Room,
+    gate::Hold,
+    limit::{Place, Room},
     outcome::Outcome,
     registry::Registry,
     report,
@@ -20,7 +21,7 @@ use crate::{
     tower::{
         layer::{RunAfter, Terms},
         progress::{Asks, Progress, Said},
-        written::{self, Ended, Unwritten},
+        written,
     },
 };
 
@@ -29,10 +30,10 @@ pub(super) struct Exchange {
     pub(super) terms: Terms,
     pub(super) asks: Asks,
     pub(super) progress: Progress,
-    /// What was promised to its tasks before the head was given out, on a Runner that pushes back.
-    pub(super) room: Option<Room>,
-    /// With [`RunAfter::Written`]: what the data frames share.
-    unwritten: Option<Arc<Unwritten>>,
+    /// What its tasks have waited for before the head was given out, on a Runner that pushes back; lent from then on.
+    pub(super) place: Option<Place>,
+    /// With [`RunAfter::Written`]: the body's, which its data frames share.
+    unwritten: Option<Hold>,
     /// With [`RunAfter::Head`], once the head was given out: how the request has ended.
     decided: Option<Outcome>,
     /// With [`RunAfter::Head`]: its tasks were handed over, and `registry` is one that lets others join them.
@@ -47,7 +48,7 @@ impl Exchange {
             terms,
             asks,
             progress: Progress::new(terms.grpc),
-            room: None,
+            place: None,
             unwritten: None,
             decided: None,
             attached: false,
@@ -84,16 +85,15 @@ impl Exchange {
         self.progress.hears(said);
         match self.terms.run_after {
             RunAfter::Body => {}
-            RunAfter::Written => self.unwritten = Some(Arc::default()),
+            RunAfter::Written => self.unwritten = Some(Hold::new()),
             RunAfter::Head => {
                 self.decided = Some(self.progress.outcome_of_head());
                 self.keep_up();
             }
         }
-        // In another scope it is not kept: that one may wait for room before it gives out this answer, and the body that
-        // would give the room back comes after that.
-        if self.room.is_some() && current::in_scope() {
-            self.room = None;
+        // How long the response takes from here on is up to the client, so nobody else is to wait for that.
+        if let Some(place) = &mut self.place {
+            place.lend();
         }
     }
 
@@ -115,7 +115,7 @@ impl Exchange {
         let batch = Batch::collect(&self.registry, outcome, self.terms.order);
         self.registry = handle.registry();
         self.attached = true;
-        written::release(batch, self.room.take());
+        release(batch, self.place.take());
     }
 
     /// A frame is about to be given out.
@@ -135,16 +135,17 @@ impl Exchange {
         if self.attached {
             return;
         }
-        let ended = Ended {
-            registry: self.registry,
-            outcome: self.decided.unwrap_or(outcome),
-            order: self.terms.order,
-            room: self.room,
-        };
-        match self.unwritten {
-            Some(unwritten) => unwritten.keep(ended),
-            None => ended.hand_over(),
+        let outcome = self.decided.unwrap_or(outcome);
+        if let Some(hold) = self.unwritten {
+            let gate = hold.gate().clone();
+            // The gate that this opens nobody waits for yet.
+            drop(hold);
+            if !gate.is_open() {
+                self.registry.wait_for(gate);
+            }
         }
+        let batch = Batch::collect(&self.registry, outcome, self.terms.order);
+        release(batch, self.place);
     }
 
     /// As `close`, when something is left of the user's, which `rest` drops.
@@ -159,6 +160,16 @@ impl Exchange {
     /// Never panics: this may run while a panic unwinds.
     pub(super) fn drops(&self, of_what: &str, f: impl FnOnce()) {
         drops(of_what, || self.enter(f));
+    }
+}
+
+/// Hands over, with the place that was waited for if there was one.
+#[inline]
+fn release(batch: Batch, place: Option<Place>) {
+    match place {
+        // With nothing to hand over, the place is given back by being dropped.
+        Some(place) if !batch.is_done() => batch.release_in(place),
+        _ => batch.release(),
     }
 }
 

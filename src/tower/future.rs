@@ -24,8 +24,7 @@ pin_project_lite::pin_project! {
     /// The future of an [`AfterService`](super::AfterService): resolves to what the inner one does, with an [`AfterBody`].
     ///
     /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a request that has
-    /// deferred something resolves when there is room for its tasks, which is kept for them until they are handed over;
-    /// inside another scope it is waited for and not kept, because that scope may wait for this answer.
+    /// deferred something resolves when there is room for its tasks; see the [limits](super#limits).
     ///
     /// Dropping it before it has resolved (the client has gone) drops the inner future with the scope current, and hands
     /// over, with [`Outcome::Cancelled`]. That never panics: a panic of the inner future's destructor is caught and
@@ -140,7 +139,7 @@ where
     let Waiting { room, answer } = *waits;
     let mut exchange = slot.take();
     if let Some(exchange) = &mut exchange {
-        exchange.room = Some(room);
+        exchange.place = Some(room.take());
     }
     Poll::Ready(give_out(exchange, answer))
 }

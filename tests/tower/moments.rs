@@ -1,9 +1,14 @@
 //! `RunAfter`: at the head, at the end of the body, when the last byte is written. Sentences 22 and 22b.
 
-use std::{convert::Infallible, task::Poll};
+use std::{
+    convert::Infallible,
+    future::Future,
+    sync::Arc,
+    task::{Poll, Waker},
+};
 
 use after::{
-    Outcome, Runner, spawner,
+    Batch, Outcome,
     tower::{AfterBody, AfterLayer, RunAfter},
 };
 use bytes::Bytes;
@@ -11,7 +16,9 @@ use http::{Request, Response};
 use tower::{Service, ServiceBuilder};
 
 use crate::{
-    common::{Log, balanced, keeping, now_or_never, polls_to_end},
+    common::{
+        Batches, CountingWaker, Log, balanced, keeping, now_or_never, poll_once, polls_to_end,
+    },
     script::{Script, answered, body_of, next_data, next_frame, notes, run_one},
 };
 
@@ -191,7 +198,27 @@ fn at_the_head_an_error_and_a_cancelled_future_hand_over_too() {
     assert_eq!(run_one(&batches, &log), ["handler Cancelled"]);
 }
 
-/// Sentence 22b: the last frame that the server lets go of hands over, in whatever order it does.
+/// The batch that was handed over, which waits for the last byte: it starts nothing, however often it is polled.
+#[track_caller]
+fn waiting(batches: &Batches, log: &Log) -> Batch {
+    let before = log.entries();
+    let mut batch = batches.take_one();
+    for _ in 0..3 {
+        assert!(poll_once(std::pin::Pin::new(&mut batch)).is_pending());
+    }
+    assert_eq!(log.entries(), before);
+    batch
+}
+
+/// Runs a batch whose last byte was let go of, and says what its tasks have noted.
+#[track_caller]
+fn run_written(mut batch: Batch, log: &Log) -> Vec<String> {
+    let before = log.entries().len();
+    polls_to_end(&mut batch, 100);
+    log.entries().split_off(before)
+}
+
+/// Sentence 22b: the tasks start when the server has let go of the last frame, in whatever order it does.
 #[test]
 fn written_waits_until_the_server_has_let_go_of_every_frame() {
     let (runner, batches) = keeping();
@@ -205,17 +232,22 @@ fn written_waits_until_the_server_has_let_go_of_every_frame() {
     let first = next_data(&mut body);
     let second = next_data(&mut body);
     assert_eq!((&first[..], &second[..]), (&b"first"[..], &b"second"[..]));
+    assert_eq!(batches.len(), 0);
     assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
     drop(body);
     assert_eq!(runner.stats().pending, 1);
+    let mut batch = waiting(&batches, &log);
+    let (wakes, waker) = CountingWaker::new();
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(std::pin::Pin::new(&mut batch).poll(&mut cx).is_pending());
     drop(second);
-    assert_eq!(batches.len(), 0);
     // A part of it is not written yet.
     let rest = first.slice(3..);
     drop(first);
-    assert_eq!(batches.len(), 0);
+    assert_eq!(wakes.wakes(), 0);
     drop(rest);
-    assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+    assert_eq!(wakes.wakes(), 1);
+    assert_eq!(run_written(batch, &log), ["handler Finished"]);
     assert_eq!(balanced(&runner).completed, 1);
 }
 
@@ -249,15 +281,15 @@ fn written_decides_the_outcome_at_the_end_of_the_body() {
     );
     let frame = next_data(&mut body);
     drop(body);
-    assert_eq!(batches.len(), 0);
+    let batch = waiting(&batches, &log);
     drop(frame);
-    assert_eq!(run_one(&batches, &log), ["handler Cancelled"]);
+    assert_eq!(run_written(batch, &log), ["handler Cancelled"]);
     let mut body = body_of(layer, Script::new().data("a").error(), &log);
     let frame = next_data(&mut body);
     assert!(matches!(next_frame(&mut body), Poll::Ready(Some(Err(_)))));
-    assert_eq!(batches.len(), 0);
+    let batch = waiting(&batches, &log);
     drop(frame);
-    assert_eq!(run_one(&batches, &log), ["handler Failed"]);
+    assert_eq!(run_written(batch, &log), ["handler Failed"]);
 }
 
 /// Sentence 22b: also what the body's destructor defers, when the last frame is out already.
@@ -273,12 +305,12 @@ fn written_holds_what_the_bodys_destructor_defers() {
     let mut body = idle(written(AfterLayer::with_runner(runner)), script);
     let frame = next_data(&mut body);
     drop(body);
-    assert_eq!(batches.len(), 0);
+    let batch = waiting(&batches, &log);
     drop(frame);
-    assert_eq!(run_one(&batches, &log), ["destructor Finished"]);
+    assert_eq!(run_written(batch, &log), ["destructor Finished"]);
 }
 
-/// Sentence 22b: until the last byte is written the request is not over, so work that comes through a handle waits, too.
+/// Sentence 22b: until the last byte is written work that comes through a handle waits with the rest.
 #[test]
 fn written_holds_what_a_handle_defers_when_the_body_has_ended() {
     for handler_defers in [false, true] {
@@ -302,9 +334,9 @@ fn written_holds_what_a_handle_defers_when_the_body_has_ended() {
         assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
         drop(body);
         handle.unwrap().sync_scope(|| notes(&log, "subtask"));
-        assert_eq!(batches.len(), 0);
+        let batch = waiting(&batches, &log);
         drop(frame);
-        let seen = run_one(&batches, &log);
+        let seen = run_written(batch, &log);
         match handler_defers {
             false => assert_eq!(seen, ["subtask Finished"]),
             true => assert_eq!(seen, ["handler Finished", "subtask Finished"]),
@@ -330,7 +362,7 @@ fn written_passes_on_what_is_not_data() {
     assert_eq!(empty, Bytes::new());
 }
 
-/// Sentence 22b: a frame's memory is given back before the tasks are handed over.
+/// Sentence 22b: a frame's memory is given back before the tasks are woken.
 #[test]
 fn written_gives_the_memory_back_first() {
     struct Memory(Log);
@@ -348,11 +380,7 @@ fn written_gives_the_memory_back_first() {
     }
 
     let log = Log::new();
-    let noting = log.clone();
-    let runner = Runner::new(spawner::from_fn(move |batch| {
-        noting.add("handed over");
-        drop(batch);
-    }));
+    let (runner, batches) = keeping();
     let mut memory = Some(Memory(log.clone()));
     let script = Script::new().does(move |_| {
         let data = Bytes::from_owner(memory.take().unwrap());
@@ -361,13 +389,27 @@ fn written_gives_the_memory_back_first() {
     let mut body = body_of(written(AfterLayer::with_runner(runner)), script, &log);
     let frame = next_data(&mut body);
     drop(body);
+    let mut batch = waiting(&batches, &log);
+    let noting = log.clone();
+    let waker = Waker::from(Arc::new(OnWake(move || noting.add("woken"))));
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(std::pin::Pin::new(&mut batch).poll(&mut cx).is_pending());
     drop(frame);
-    log.assert(&["memory", "handed over"]);
+    log.assert(&["memory", "woken"]);
+    run_written(batch, &log);
+}
+
+struct OnWake<F>(F);
+
+impl<F: Fn() + Send + Sync> std::task::Wake for OnWake<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
 }
 
 /// Sentence 22b: the last frame may go on any thread, after the body.
 #[test]
-fn written_hands_over_from_the_thread_that_lets_go() {
+fn written_starts_the_tasks_from_the_thread_that_lets_go() {
     let (runner, batches) = keeping();
     let log = Log::new();
     let mut body = body_of(
@@ -377,10 +419,11 @@ fn written_hands_over_from_the_thread_that_lets_go() {
     );
     let frame = next_data(&mut body);
     drop(body);
+    let batch = waiting(&batches, &log);
     let outcome = std::thread::spawn(move || drop(frame)).join();
     outcome.unwrap();
     assert_eq!(
-        run_one(&batches, &log),
+        run_written(batch, &log),
         [format!("handler {:?}", Outcome::Cancelled)]
     );
 }

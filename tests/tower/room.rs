@@ -7,7 +7,7 @@ use std::{
 };
 
 use after::{
-    Overflow, Runner,
+    Batch, Overflow, Runner,
     tower::{AfterBody, AfterFuture, AfterLayer, RunAfter},
 };
 use http::{Request, Response};
@@ -15,7 +15,7 @@ use tower::{Layer, Service};
 
 use crate::{
     common::{Batches, CountingWaker, Log, balanced, keeping_with, poll_once, polls_to_end},
-    script::{Script, next_frame, notes},
+    script::{Script, next_data, next_frame, notes},
 };
 
 type Answer = Result<Response<Script>, Infallible>;
@@ -56,15 +56,21 @@ fn answer(
     }
 }
 
-/// Sentence 21: the head is held back until there is room, which is kept while the body goes on.
+/// Fills all room of a Runner that lets one run and so many wait; gives the batch.
+fn fill(layer: &AfterLayer, waiting: usize, batches: &Batches, log: &Log) -> Batch {
+    let mut full = request(layer, 1 + waiting, log, Script::new());
+    drop(answer(poll_once(full.as_mut())).expect("nobody waits"));
+    batches.take_one()
+}
+
+/// Sentence 21: the head is held back until there is room.
 #[test]
 fn the_head_waits_for_room() {
     let (runner, batches) = limited(2);
     let layer = AfterLayer::with_runner(runner.clone());
     let log = Log::new();
     // Three have room: one to run, and two that wait.
-    let first = answer(poll_once(request(&layer, 3, &log, Script::new()).as_mut()));
-    assert!(first.is_some());
+    let mut full = fill(&layer, 2, &batches, &log);
     let mut second = request(&layer, 2, &log, Script::new());
     let (counter, waker) = CountingWaker::new();
     let mut cx = std::task::Context::from_waker(&waker);
@@ -72,18 +78,81 @@ fn the_head_waits_for_room() {
     // A request that has deferred nothing never waits.
     let idle = answer(poll_once(request(&layer, 0, &log, Script::new()).as_mut()));
     assert!(idle.is_some());
-    drop(first);
-    assert!(
-        second.as_mut().poll(&mut cx).is_pending(),
-        "handed over, and not run"
-    );
-    polls_to_end(&mut batches.take_one(), 100);
+    polls_to_end(&mut full, 100);
     assert_eq!(counter.wakes(), 1);
     let second = answer(second.as_mut().poll(&mut cx));
     drop(second.expect("there is room"));
     polls_to_end(&mut batches.take_one(), 100);
     assert_eq!(balanced(&runner).completed, 5);
     assert_eq!(batches.len(), 0);
+}
+
+/// Sentence 21: a response that nobody reads holds nobody else's, whatever their number; what its request has deferred is
+/// accepted when its body ends, up to twice `max_waiting`, and shed beyond.
+#[test]
+fn a_response_that_nobody_reads_holds_no_other() {
+    for moment in [RunAfter::Body, RunAfter::Written] {
+        let (runner, batches) = limited(4);
+        let layer = AfterLayer::with_runner(runner.clone()).run_after(moment);
+        let log = Log::new();
+        let mut stalled: Vec<_> = (0..20)
+            .map(|_| {
+                let mut request = request(&layer, 2, &log, Script::new().data("a"));
+                answer(poll_once(request.as_mut())).expect("nobody reads, and nobody waits")
+            })
+            .collect();
+        let frames: Vec<_> = stalled.iter_mut().map(next_data).collect();
+        assert!(runner.stats().pending >= 20);
+        let mut other = request(&layer, 5, &log, Script::new());
+        let body = answer(poll_once(other.as_mut()));
+        drop(body.expect("there is room"));
+        polls_to_end(&mut batches.take_one(), 100);
+        assert_eq!(balanced(&runner).completed, 5, "all of the other's tasks");
+        // The clients go all at once.
+        drop(stalled);
+        drop(frames);
+        let mut handed_over = batches.take_all();
+        for batch in &mut handed_over {
+            let _ = poll_once(Pin::new(batch));
+        }
+        let stats = balanced(&runner);
+        // One may run and eight may wait; the rest was shed.
+        assert_eq!((stats.pending, stats.lost), (9, 31), "{moment:?}");
+        for mut batch in handed_over {
+            polls_to_end(&mut batch, 100);
+        }
+        let stats = balanced(&runner);
+        assert_eq!((stats.completed, stats.pending), (14, 0), "{moment:?}");
+    }
+}
+
+/// Sentence 21: what an answer has waited for is not dropped because others pass before its body has ended.
+#[test]
+fn what_was_waited_for_is_accepted_when_the_body_ends() {
+    let (runner, batches) = limited(3);
+    let layer = AfterLayer::with_runner(runner.clone());
+    let log = Log::new();
+    // More than twice the limit: let in whole, because nothing waits.
+    let big = answer(poll_once(request(&layer, 30, &log, Script::new()).as_mut()));
+    drop(big.expect("nobody waits"));
+    let mut big = batches.take_one();
+    let mut small = request(&layer, 1, &log, Script::new());
+    assert!(poll_once(small.as_mut()).is_pending());
+    polls_to_end(&mut big, 100);
+    let small = answer(poll_once(small.as_mut())).expect("there is room");
+    // Dropped scopes fill what may wait, and what is left to those that have waited stays theirs.
+    for _ in 0..10 {
+        let mut dropped = request(&layer, 1, &log, Script::new());
+        assert!(answer(poll_once(dropped.as_mut())).is_some() || batches.len() > 3);
+        drop(dropped);
+    }
+    let lost = runner.stats().lost;
+    drop(small);
+    assert_eq!(runner.stats().lost, lost, "it was not shed");
+    for mut batch in batches.take_all() {
+        polls_to_end(&mut batch, 100);
+    }
+    assert_eq!(balanced(&runner).pending, 0);
 }
 
 /// Sentence 21: at the head, too, when that is where the tasks are handed over.
@@ -110,15 +179,13 @@ fn a_captured_request_that_defers_nothing_never_waits() {
     let (runner, batches) = limited(1);
     let layer = AfterLayer::with_runner(runner).capture_request();
     let log = Log::new();
-    let full = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+    let full = fill(&layer, 1, &batches, &log);
     let mut waits = request(&layer, 1, &log, Script::new());
     assert!(poll_once(waits.as_mut()).is_pending());
     let idle = answer(poll_once(request(&layer, 0, &log, Script::new()).as_mut()));
     assert!(idle.is_some());
     drop((full, waits));
-    for mut batch in batches.take_all() {
-        let _ = poll_once(Pin::new(&mut batch));
-    }
+    batches.drive(3);
 }
 
 /// Sentence 21: dropped while it waits, it can't wait any more: its tasks run, and its answer is dropped in the scope.
@@ -127,18 +194,20 @@ fn a_future_that_is_dropped_while_it_waits_hands_over() {
     let (runner, batches) = limited(2);
     let layer = AfterLayer::with_runner(runner.clone());
     let log = Log::new();
-    let first = answer(poll_once(request(&layer, 3, &log, Script::new()).as_mut()));
+    let mut full = fill(&layer, 2, &batches, &log);
     let noting = log.clone();
     let body = Script::new().on_drop(move || notes(&noting, "answer's destructor"));
     let mut second = request(&layer, 1, &log, body);
     assert!(poll_once(second.as_mut()).is_pending());
     drop(second);
     let mut batch = batches.take_one();
-    // It stands in line behind nobody: the first one's tasks are not handed over yet.
+    polls_to_end(&mut full, 100);
     polls_to_end(&mut batch, 100);
-    log.assert(&["task Cancelled", "answer's destructor Cancelled"]);
-    drop(first);
-    polls_to_end(&mut batches.take_one(), 100);
+    let entries = log.entries();
+    assert_eq!(
+        entries[3..],
+        ["task Cancelled", "answer's destructor Cancelled"]
+    );
     assert_eq!(balanced(&runner).completed, 5);
 }
 
@@ -193,14 +262,14 @@ fn what_a_body_defers_is_accepted_up_to_twice_the_limit() {
     assert_eq!((stats.completed, stats.lost), (5, 6));
 }
 
-/// Sentence 21: a request inside another scope does not keep the room for which that one has to wait.
+/// Sentence 21: a request inside another scope keeps no room for which that one has to wait.
 #[test]
 fn an_outer_scope_does_not_wait_for_what_its_own_request_holds() {
     for around in ["a layer", "a scope"] {
         let (runner, batches) = limited(1);
         let layer = AfterLayer::with_runner(runner.clone());
         let log = Log::new();
-        let full = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+        let mut full = fill(&layer, 1, &batches, &log);
         let mut service = layer.layer(tower::service_fn(|_: Request<()>| {
             for _ in 0..2 {
                 notes(&log, "inside");
@@ -225,8 +294,7 @@ fn an_outer_scope_does_not_wait_for_what_its_own_request_holds() {
         };
         // The inner one waits as any other.
         assert!(poll_once(both.as_mut()).is_pending());
-        drop(full);
-        polls_to_end(&mut batches.take_one(), 100);
+        polls_to_end(&mut full, 100);
         assert!(poll_once(both.as_mut()).is_ready(), "{around}");
         drop(both);
         for mut batch in batches.take_all() {
@@ -248,7 +316,7 @@ fn a_request_inside_a_task_never_waits() {
     let (runner, batches) = limited(1);
     let layer = AfterLayer::with_runner(runner.clone());
     let log = Log::new();
-    let full = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
+    let mut full = fill(&layer, 1, &batches, &log);
     let inside = (layer.clone(), log.clone());
     let (outer, outer_batches) = keeping_with(|builder| builder);
     crate::common::now_or_never(outer.scope(async move {
@@ -265,8 +333,7 @@ fn a_request_inside_a_task_never_waits() {
     }));
     polls_to_end(&mut outer_batches.take_one(), 100);
     assert_eq!(outer.stats().completed, 1);
-    polls_to_end(&mut batches.take_one(), 100);
-    drop(full);
+    polls_to_end(&mut full, 100);
     polls_to_end(&mut batches.take_one(), 100);
     assert_eq!(balanced(&runner).completed, 3);
 }
