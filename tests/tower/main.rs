@@ -8,6 +8,7 @@ mod common;
 
 mod ends;
 mod failures;
+mod frames;
 mod moments;
 mod panics;
 mod request;
