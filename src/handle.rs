@@ -21,8 +21,9 @@ use crate::{
     node::{Link, Node},
     registry::Registry,
     report,
+    runner::Runner,
     spawner::Found,
-    task::TaskResult,
+    task::{TaskResult, blocking_node},
 };
 
 /// A handle to the current scope, for code that runs elsewhere.
@@ -95,6 +96,46 @@ impl Handle {
         let location = Location::caller();
         let name = std::any::type_name::<F::IntoFuture>();
         self.place(None, Node::boxed(task.into_future(), name, location));
+    }
+
+    /// As [`defer_blocking`](crate::defer_blocking()), into this handle's scope. Never panics.
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// let handle = after::handle();
+    /// handle.defer_blocking(|| println!("after the response, on a thread that may block"));
+    /// # }));
+    /// ```
+    #[track_caller]
+    pub fn defer_blocking<F, R>(&self, work: F)
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskResult,
+    {
+        self.place(None, blocking_node(None, work, Location::caller()));
+    }
+
+    /// Whose scope it is: for scopes of one's own inside the request, one for each message of a socket, say.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let runner = after::Runner::builder().build();
+    /// # runner.scope(async {
+    /// let runner = after::handle().runner();
+    /// for message in ["ping", "pong"] {
+    ///     let answer = runner.scope(async move {
+    ///         after::defer(async move { println!("counting {message}") });
+    ///         message.len()
+    ///     });
+    ///     println!("{}", answer.await);
+    /// }
+    /// # }).await;
+    /// # runner.drain().await;
+    /// # assert_eq!(runner.stats().completed, 2);
+    /// # });
+    /// ```
+    pub fn runner(&self) -> Runner {
+        self.inbox.runner.runner()
     }
 
     /// As [`task`](crate::task()), for this handle's scope.

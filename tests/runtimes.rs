@@ -602,4 +602,30 @@ every_runtime! {
         runner.drain().await;
         assert!(ran.load(SeqCst) && local.get() == 2);
     }
+
+    /// Sentence 15: a closure that comes through a handle runs with the request's tasks, and late by itself; and a handle
+    /// knows its Runner, for scopes of one's own.
+    async fn a_handle_defers_closures_and_knows_its_runner(runner) {
+        let log = Log::new();
+        let note = |entry| {
+            let log = log.clone();
+            move || log.add(format!("{entry}: {:?}", after::outcome()))
+        };
+        let handle = runner.scope(async {
+            let handle = after::handle();
+            handle.defer_blocking(note("in the request"));
+            handle
+        }).await;
+        runner.drain().await;
+        handle.defer_blocking(note("late"));
+        runner.drain().await;
+        handle.runner().scope(async { after::defer_blocking(note("of its own")) }).await;
+        runner.drain().await;
+        log.assert(&[
+            "in the request: Some(Finished)",
+            "late: Some(Finished)",
+            "of its own: Some(Finished)",
+        ]);
+        assert_eq!(balanced(&runner).completed, 3);
+    }
 }
