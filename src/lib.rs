@@ -198,6 +198,28 @@
 //! # });
 //! ```
 //!
+//! # A request that is not one future
+//!
+//! A server that calls back, a future and then a body, a library's function that may run outside a request: there
+//! [`open()`] gives an [`OpenScope`]. It is entered for each piece, and ended once, with the outcome that you say; dropped
+//! without that it ends as [`Cancelled`](Outcome::Cancelled). What the pieces have deferred is one batch.
+//!
+//! ```
+//! # futures::executor::block_on(async {
+//! # let runner = after::Runner::builder().build();
+//! let mut request = after::open();
+//! # let mut request = runner.open();
+//! request.enter(|| after::defer(async { println!("deferred by a callback") }));
+//! request.scope(async { after::defer(async { println!("deferred by a future") }) }).await;
+//! request.end(after::Outcome::Finished);
+//! # runner.drain().await;
+//! # assert_eq!(runner.stats().completed, 2);
+//! # });
+//! ```
+//!
+//! `examples/library.rs` is a library whose functions defer wherever they are called: in a handler, in a command-line
+//! tool, on a thread, in a test.
+//!
 //! # Account and shutdown
 //!
 //! [`Runner::stats`] gives a [`Stats`], in each of which `deferred` is the sum of `completed`, `failed`, `panicked`,
@@ -442,6 +464,7 @@ mod marks;
 pub mod metrics;
 mod node;
 mod observer;
+mod open;
 mod outcome;
 mod ready;
 mod registry;
@@ -481,6 +504,7 @@ pub use crate::{
     hook::{TaskFuture, TaskOutput},
     limit::Overflow,
     observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},
+    open::{Entered, OpenScope, open},
     outcome::{Order, Outcome, outcome},
     runner::{Runner, shutdown},
     runner_builder::RunnerBuilder,

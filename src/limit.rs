@@ -374,7 +374,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    #[cfg_attr(not(feature = "tower"), allow(dead_code))]
+    /// With one that was got before, by the same scope. To be called before this one is lent.
+    pub(crate) fn and(mut self, earlier: Place) -> Place {
+        debug_assert!(self.lender.is_none(), "it is lent already");
+        self.tasks += earlier.redeem();
+        self
+    }
+
     /// The response is given out. Whom this wakes is not to be woken under locks, or while anything of ours is taken out.
     pub(crate) fn lend(&mut self) {
         if self.lender.is_some() {

@@ -11,6 +11,8 @@
 
 use std::{borrow::Cow, cell::Cell, mem, sync::Arc};
 
+#[cfg(feature = "tower")]
+use crate::gate::Gate;
 use crate::{
     active::Active,
     context::Context,
@@ -18,13 +20,12 @@ use crate::{
     finished::Finished,
     handle::Handle,
     inbox::Inbox,
+    limit::Room,
     node::{Link, Queue},
     outcome::Outcome,
     runner::{Runner, RunnerRef},
     spare,
 };
-#[cfg(feature = "tower")]
-use crate::{gate::Gate, limit::Room};
 
 /// What is current while a scope's future, one of its tasks, or a destructor of either runs.
 pub(crate) struct Registry {
@@ -241,6 +242,12 @@ impl Registry {
     #[cfg(feature = "tower")]
     #[inline]
     pub(crate) fn room(&self) -> Option<Room> {
+        self.room_beyond(0).map(|(_, room)| room)
+    }
+
+    /// As `room`, for those beyond so many that have waited before. And how many tasks there are now.
+    #[inline]
+    pub(crate) fn room_beyond(&self, ready: usize) -> Option<(usize, Room)> {
         let (tasks, runner) = self
             .peek(|active| {
                 if !active.special {
@@ -253,9 +260,9 @@ impl Registry {
                 Some((tasks, active.runner.clone()))
             })
             .flatten()?;
-        match tasks {
+        match tasks.saturating_sub(ready) {
             0 => None,
-            _ => runner.get().room(tasks),
+            rest => Some((tasks, runner.get().room(rest)?)),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     limit::{Limit, Room},
     node::{Link, Node, Times, Wrapped},
     observer::{Observers, TaskDeferred, TaskInfo},
+    open::OpenScope,
     outcome::{Order, Outcome, outcome},
     report,
     runner_builder::RunnerBuilder,
@@ -191,6 +192,23 @@ impl Runner {
     #[inline]
     pub fn scope<F: Future>(&self, request: F) -> Scope<F> {
         Scope::on(self.clone(), request)
+    }
+
+    /// As [`open`](crate::open), on this Runner: a request in several pieces.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let runner = after::Runner::builder().build();
+    /// let mut request = runner.open();
+    /// request.enter(|| after::defer(async { println!("once it has ended") }));
+    /// request.end(after::Outcome::Finished);
+    /// runner.drain().await;
+    /// assert_eq!(runner.stats().completed, 1);
+    /// # });
+    /// ```
+    #[inline]
+    pub fn open(&self) -> OpenScope {
+        OpenScope::on(self.clone())
     }
 
     /// The account at this moment.

@@ -50,6 +50,59 @@ fn an_idle_scope_allocates_nothing() {
     assert_eq!(asked_in_a_scope.count_total, 0);
 }
 
+/// Sentence 1: nor does one in pieces, whatever its pieces and its end are, and on any Runner.
+#[test]
+fn an_idle_open_scope_allocates_nothing() {
+    let limited = after::Runner::builder()
+        .max_running(1)
+        .max_waiting(1)
+        .build();
+    let allocated = measure(|| {
+        let mut scope = after::open();
+        scope.enter(|| assert!(after::in_scope()));
+        now_or_never(scope.scope(async { assert!(!after::forget("nothing")) }));
+        now_or_never(scope.ready());
+        scope.end(after::Outcome::Finished);
+        after::open().hold(after::Outcome::Failed).release();
+        drop(after::open());
+        let mut scope = limited.open();
+        now_or_never(scope.scope(async {}));
+        now_or_never(scope.ready());
+        scope.end(after::Outcome::Finished);
+    });
+    assert_eq!(allocated.count_total, 0);
+}
+
+/// A request in pieces costs what one in a scope does, for any number of tasks and pieces.
+#[test]
+fn a_request_in_pieces_allocates_what_a_scope_does() {
+    let (runner, batches) = keeping();
+    let in_pieces = |tasks| {
+        let mut scope = runner.open();
+        for _ in 0..tasks {
+            scope.enter(|| after::defer(async {}));
+        }
+        scope.end(after::Outcome::Finished);
+    };
+    let in_one = |tasks| {
+        now_or_never(runner.scope(async {
+            for _ in 0..tasks {
+                after::defer(async {});
+            }
+        }));
+    };
+    let allocations = |request: &dyn Fn(usize), tasks| {
+        let allocated = measure(|| request(tasks)).count_total;
+        polls_to_end(&mut batches.take_one(), 3);
+        allocated
+    };
+    // The first ones fill what is reused.
+    allocations(&in_one, 8);
+    for tasks in [1, 3, 8] {
+        assert_eq!(allocations(&in_pieces, tasks), allocations(&in_one, tasks));
+    }
+}
+
 /// A scope is five words, beside its future and what that says of the output.
 #[test]
 fn a_scope_is_five_words_beyond_its_future() {

@@ -9,10 +9,10 @@ use std::{
 };
 
 use after::{
-    Attached, Batch, BoxError, Handle, Held, InstallError, Observer, Order, Outcome, Overflow,
-    Runner, RunnerBuilder, Scope, ShutdownReport, Spawner, Stats, Stopping, TaskBuilder,
-    TaskDeferred, TaskEnd, TaskFinished, TaskFuture, TaskInfo, TaskOutput, TaskResult, TaskStarted,
-    TryDeferError, Unfinished, context, spawner,
+    Attached, Batch, BoxError, Entered, Handle, Held, InstallError, Observer, OpenScope, Order,
+    Outcome, Overflow, Runner, RunnerBuilder, Scope, ShutdownReport, Spawner, Stats, Stopping,
+    TaskBuilder, TaskDeferred, TaskEnd, TaskFinished, TaskFuture, TaskInfo, TaskOutput, TaskResult,
+    TaskStarted, TryDeferError, Unfinished, context, spawner,
     testing::{Recorder, Stuck},
 };
 
@@ -36,6 +36,12 @@ fn auto_traits_are_as_promised() {
     send::<Scope<Request>>();
     send::<Held<Request>>();
     send::<Attached<Request>>();
+    send::<OpenScope>();
+    sync::<OpenScope>();
+    unpin::<OpenScope>();
+    owned::<OpenScope>();
+    send::<Entered<'_, Request>>();
+    unpin::<Entered<'_, Request>>();
     send::<Stopping>();
     unpin::<Stopping>();
     send::<TaskBuilder>();
@@ -58,6 +64,8 @@ fn everything_is_debug() {
     debug::<Scope<std::future::Ready<()>>>();
     debug::<Held<std::future::Ready<()>>>();
     debug::<Attached<std::future::Ready<()>>>();
+    debug::<OpenScope>();
+    debug::<Entered<'_, std::future::Ready<()>>>();
     debug::<Handle>();
     debug::<Runner>();
     debug::<RunnerBuilder>();
@@ -151,6 +159,18 @@ fn every_public_name_is_there() {
         let _: u8 = handle.sync_scope(|| 1);
         let attached: Attached<_> = handle.scope(async {});
         attached.await;
+        handle.defer_blocking(|| ());
+        let _: Runner = handle.runner();
+        let mut open: OpenScope = after::open().order(Order::Sequential);
+        let _: u8 = open.enter(|| 1);
+        let entered: Entered<'_, _> = open.scope(async { 1 });
+        let _: u8 = entered.await;
+        let _: Handle = open.handle();
+        let ready: () = open.ready().await;
+        let _: () = ready;
+        open.end(Outcome::Finished);
+        let held: Batch = Runner::global().open().hold(Outcome::Failed);
+        held.release();
         let builder: TaskBuilder = handle.task("name").key(String::from("key"));
         builder.defer_blocking(|| ());
         after::task("name").key("key").defer(async {});
