@@ -1,4 +1,4 @@
-//! When `RunAfter::Body` and `RunAfter::Written` hand over, beside the socket's last write, and what the latter costs:
+//! When tasks start with `RunAfter::Body` and `RunAfter::Written`, beside the socket's last write, and what the latter costs:
 //! `cargo bench --bench written --features tower`.
 //!
 //! Prints two tables and asserts nothing. docs/http.md says how to read them.
@@ -200,26 +200,25 @@ struct Server {
     address: std::net::SocketAddr,
     version: Version,
     writes: Arc<Mutex<Vec<Write>>>,
-    handed_over: Receiver<Instant>,
+    started: Receiver<Instant>,
 }
 
 impl Server {
     /// Each of its requests defers one task. The server goes when the program does.
     fn start(version: Version, shape: Shape, moment: RunAfter) -> Server {
         let (bound, address) = mpsc::channel();
-        let (hand_over, handed_over) = mpsc::channel();
+        let (starts, started) = mpsc::channel();
         let writes = Arc::new(Mutex::new(Vec::new()));
         let noted = writes.clone();
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let runner = Runner::new(spawner::from_fn(move |batch| {
-                    let _ = hand_over.send(Instant::now());
-                    tokio::spawn(batch);
-                }));
-                let layer = AfterLayer::with_runner(runner).run_after(moment);
+                let layer = AfterLayer::new().run_after(moment);
                 let service = layer.layer(service_fn(move |_: Request<Incoming>| {
-                    after::defer(async {});
+                    let starts = starts.clone();
+                    after::defer(async move {
+                        let _ = starts.send(Instant::now());
+                    });
                     async move { Ok::<_, Infallible>(Response::new(shape.body())) }
                 }));
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -245,7 +244,7 @@ impl Server {
             address: address.recv().expect("a server"),
             version,
             writes,
-            handed_over,
+            started,
         }
     }
 }
@@ -313,9 +312,9 @@ impl Client {
 
 /// What was seen of one request.
 struct Seen {
-    /// From the last write to the hand-over, in milliseconds; negative if the hand-over came first.
+    /// From the last write to the task's first poll, in milliseconds; negative if the task came first.
     late: f64,
-    /// Whether the client had read the last byte when the tasks were handed over.
+    /// Whether the client had read the last byte when the task started.
     read_before: bool,
 }
 
@@ -325,18 +324,18 @@ fn see(server: &Server, slow: bool) -> Seen {
         let mut client = Client::connect(server, slow).await;
         lock(&server.writes).clear();
         let ended = client.ask(slow).await;
-        let handed_over = server.handed_over.recv().expect("a hand-over");
+        let started = server.started.recv().expect("a task that starts");
         // What began later is something else of HTTP/2's, which the client did not wait for.
         let writes = lock(&server.writes);
         let mut before = writes.iter().rev().filter(|write| write.began <= ended);
         let last = before.next().expect("what the client has read").ended;
-        let late = match handed_over.checked_duration_since(last) {
+        let late = match started.checked_duration_since(last) {
             Some(after) => after.as_secs_f64(),
-            None => -last.duration_since(handed_over).as_secs_f64(),
+            None => -last.duration_since(started).as_secs_f64(),
         };
         Seen {
             late: late * 1e3,
-            read_before: ended < handed_over,
+            read_before: ended < started,
         }
     })
 }
@@ -348,7 +347,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn moments() {
     println!(
-        "From the socket's last write to the hand-over, in milliseconds: median (least to most) of {} requests; \
+        "From the socket's last write to the task's first poll, in milliseconds: median (least to most) of {} requests; \
          and in how many of them the client had read everything by then.\n",
         requests()
     );
@@ -544,7 +543,7 @@ fn over_sockets(version: Version, shape: Shape, calls: u32) -> [f64; 3] {
         let mut client = runtime.block_on(Client::connect(server, false));
         let mut request = || {
             runtime.block_on(client.ask(false));
-            let _ = server.handed_over.recv();
+            let _ = server.started.recv();
         };
         // The first is not like the others.
         request();

@@ -322,13 +322,18 @@
 //! **Limits.** With [`max_running`](RunnerBuilder::max_running) no more tasks than that run at once, over all scopes of
 //! the Runner, first come, first served: a permit goes to the task that was handed over first, never to a newcomer.
 //! Closures count until they return. With [`max_waiting`](RunnerBuilder::max_waiting) no more than that wait for one.
-//! Beyond, [`Overflow::Shed`] drops the newest tasks, which count as lost. [`Overflow::Backpressure`] makes the answer
-//! wait: a scope that has collected something resolves when there is room for it. What can't wait (a scope that was
-//! dropped, what tasks and destructors defer, late work, a held batch) is accepted up to twice `max_waiting` and lost
-//! beyond, so that memory is bounded. A scope that has collected nothing never waits. Two consequences:
+//! Beyond, [`Overflow::Shed`] drops the newest tasks, which count as [shed](Stats::shed). [`Overflow::Backpressure`] makes
+//! the answer wait: a scope that has collected something resolves when there is room for its tasks. What an answer can wait
+//! for is never dropped, whatever its number: more tasks than ever have room wait until nothing else waits, and are let in
+//! together. What can't wait (a scope that was dropped, what tasks and destructors defer, late work, a held batch) is
+//! accepted up to twice `max_waiting` and shed beyond, so that memory is bounded. A scope that has collected nothing never
+//! waits. Under the layer of feature `tower` room is waited for before the head, and no client's reading holds another's
+//! answer: see that module. Three consequences:
 //!
 //! - A [`Scope`] has a place for its output, so it is `Send` only if the request *and its output* are, as in `join!`,
 //!   with limits or without.
+//! - A task that calls a service whose answer waits for room on the same Runner, its own server say, may wait for what
+//!   only its own end makes: give such a call a time limit, or a Runner of its own.
 //! - A task that awaits what it has deferred itself keeps its permit, and its place, meanwhile. With `max_running(1)`
 //!   or [`Order::Sequential`] it hangs until its time limit, and for ever if it has none.
 //!

@@ -81,8 +81,8 @@
 //! # Written
 //!
 //! That the server has taken the last byte does not mean that it has written it: one large frame is taken at once, and
-//! sent as fast as the client reads. [`RunAfter::Written`] hands over when, besides, the server has let go of every data
-//! frame: each is given out as [`Bytes::from_owner`](bytes::Bytes::from_owner) of a guard. It can't see
+//! sent as fast as the client reads. With [`RunAfter::Written`] the tasks start when, besides, the server has let go of every
+//! data frame: each is given out as [`Bytes::from_owner`](bytes::Bytes::from_owner) of a guard. It can't see
 //!
 //! - what a server copies: hyper does on HTTP/1 when its I/O has no vectored writes; h2 does with frames below 256 bytes,
 //!   and without vectored writes below 1,024;
@@ -90,10 +90,15 @@
 //! - what a layer outside ours copies (compression does);
 //! - what the kernel has taken, and the network not yet.
 //!
-//! The outcome is decided when the body ends; until the last frame goes the request is not over, so what a
-//! [`Handle`](crate::Handle) defers meanwhile is handed over with the rest.
+//! The request ends with its body, as with [`RunAfter::Body`]: the outcome and the conditions are decided there, what is not
+//! to run is dropped, and the tasks are handed over, to start with the last byte. Time limits, and the line for permits,
+//! begin then. What a [`Handle`](crate::Handle) defers meanwhile starts with the rest.
 //!
-//! A frame that is kept for ever, in a cache say, keeps its request open for ever.
+//! No code of yours runs where the server drops a frame: no task, no destructor, no condition, no observer, no spawner. A
+//! frame that goes marks, and the last one wakes. Servers drop frames under locks of their own (h2 has one for all streams of
+//! a connection), so whatever ran there and wanted such a lock would stop the connection for ever.
+//!
+//! A frame that is kept for ever, in a cache say, keeps the tasks of its request waiting for ever.
 //!
 //! # What nobody can promise
 //!
@@ -101,13 +106,12 @@
 //!
 //! # Limits
 //!
-//! On a Runner that [pushes back](crate::Overflow::Backpressure) a request that has deferred something waits for room
-//! before its head is given out, and the room is kept for its tasks until they run. So a client that reads slowly holds
-//! that room for as long: give the server a limit for that, or set `max_waiting` above the number of connections.
-//!
-//! Inside another scope (that of an outer layer, say) it waits as well, but the room is not kept: the outer one may have to
-//! wait before it gives out the same response. Its tasks are then accepted up to twice `max_waiting`, as what a body
-//! defers.
+//! On a Runner that [pushes back](crate::Overflow::Backpressure) a request that has deferred something waits for room for its
+//! tasks before its head is given out. From there on how long it takes is up to the client, so the room is not kept: others
+//! pass meanwhile, and a client that reads slowly, or never, holds nobody else's response. When the body has ended the tasks
+//! get their room back, unless `max_waiting` tasks of later requests were let through since then. Those whose room has gone,
+//! and what the body has deferred, are accepted up to twice `max_waiting`, and shed beyond. So what waits is bounded, however
+//! many clients don't read.
 //!
 //! # Cost
 //!
