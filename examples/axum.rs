@@ -7,13 +7,14 @@ use std::{convert::Infallible, env, error::Error, io::Read, time::Duration};
 
 use after::{
     context,
-    tower::{AfterLayer, RequestHead},
+    tower::{AfterLayer, RequestHead, RunAfter},
 };
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::{Path, State},
     http::StatusCode,
+    response::IntoResponse,
     routing::get,
 };
 use futures::stream::{self, StreamExt};
@@ -48,6 +49,16 @@ async fn events(State(audit): State<Audit>) -> Body {
     Body::from_stream(ticks)
 }
 
+/// Goes on for ever too, and its audit does not wait for that: the handler says so in the response's extensions.
+async fn clock(State(audit): State<Audit>) -> impl IntoResponse {
+    record(audit);
+    let chunk = Ok::<_, Infallible>(Bytes::from_static(b"tock\n"));
+    (
+        Extension(RunAfter::Head),
+        Body::from_stream(stream::repeat(chunk)),
+    )
+}
+
 /// The audit of a request, which knows what was asked and how it has ended.
 fn record(audit: Audit) {
     after::task("audit").defer(async move {
@@ -66,6 +77,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/", get(hello))
         .route("/purchase/{item}", get(purchase))
         .route("/events", get(events))
+        .route("/clock", get(clock))
         .with_state(audit)
         // Around everything above.
         .layer(AfterLayer::new().capture_request());
@@ -80,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     if env::args().any(|argument| argument == "--serve") {
         println!("Serving on http://{address}; stop it with Ctrl-C. In another terminal, try:\n");
-        for path in ["", "purchase/tea", "events"] {
+        for path in ["", "purchase/tea", "events", "clock"] {
             println!("  curl --cookie user=ann http://{address}/{path}");
         }
         println!();
@@ -96,6 +108,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             ("/purchase/tea", "/purchase/tea by ann: Failed"),
             // The client reads a few ticks and goes.
             ("/events", "/events by ann: Cancelled"),
+            ("/clock", "/clock by ann: Finished"),
         ] {
             let answer = ask(format!("http://{address}{path}")).await?;
             let record = records.recv().await.ok_or("the server is gone")?;

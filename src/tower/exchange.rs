@@ -83,7 +83,9 @@ impl Exchange {
     pub(super) fn answers(&mut self, head: &Parts, failed: bool, said: Said) {
         self.progress.answers(self.asks, head, failed);
         self.progress.hears(said);
-        match self.terms.run_after {
+        // Who has made the response knows best. It stays there: a layer around this one waits for the same body.
+        let own = head.extensions.get::<RunAfter>();
+        match own.copied().unwrap_or(self.terms.run_after) {
             RunAfter::Body => {}
             RunAfter::Written => self.unwritten = Some(Hold::new()),
             RunAfter::Head => {

@@ -36,12 +36,29 @@ pub struct AfterLayer {
 /// With each of them an error of the service, a panic, or a connection that goes hand over at once, if that comes before
 /// the response is made.
 ///
+/// **In the extensions of a response** it goes over what the layer says, for that response: a handler that streams
+/// without an end says so itself. It stays there, so it holds for each of several layers around the handler: their tasks
+/// would wait for the same body.
+///
 /// ```
 /// use after::tower::{AfterLayer, RunAfter};
+/// use axum::{Extension, Router, body::Body, response::IntoResponse, routing::get};
 ///
-/// // For a route that streams events without an end.
-/// let layer = AfterLayer::new().run_after(RunAfter::Head);
-/// # drop(layer);
+/// async fn events() -> impl IntoResponse {
+///     after::defer(async { println!("somebody is watching") });
+///     let stream = Body::empty(); // imagine one without an end
+///     (Extension(RunAfter::Head), stream)
+/// }
+///
+/// async fn report() -> http::Response<Body> {
+///     let mut response = http::Response::new(Body::from("a large one"));
+///     response.extensions_mut().insert(RunAfter::Written);
+///     response
+/// }
+///
+/// let routes: Router = Router::new().route("/events", get(events)).route("/report", get(report));
+/// let app = routes.layer(AfterLayer::new());
+/// # drop(app);
 /// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -130,7 +147,8 @@ impl AfterLayer {
         self
     }
 
-    /// When the tasks are handed over. Default: [`RunAfter::Body`].
+    /// When the tasks are handed over. Default: [`RunAfter::Body`]. A [`RunAfter`] in the extensions of a response goes
+    /// over this.
     ///
     /// ```
     /// use after::tower::{AfterLayer, RunAfter};

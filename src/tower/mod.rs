@@ -71,7 +71,8 @@
 //! It ends earlier for nobody: while a data frame is being returned nothing is handed over, not even for the last one.
 //!
 //! An **endless stream** (server-sent events) is dropped by the server when the client goes, so it always ends as
-//! cancelled, and its tasks wait for that: [`RunAfter::Head`] is for those. An **upgraded connection** (WebSocket) is no
+//! cancelled, and its tasks wait for that: [`RunAfter::Head`] is for those, best put by the handler into the extensions
+//! of its response, where it goes over what the layer says. An **upgraded connection** (WebSocket) is no
 //! part of the request, which ends with the 101.
 //!
 //! **gRPC** is HTTP 200 whatever happens: [`AfterLayer::grpc`] reads its own status. It comes after the

@@ -44,6 +44,140 @@ fn idle(layer: AfterLayer, body: Script) -> AfterBody<Script> {
         .into_body()
 }
 
+/// A handler that streams says so itself: what it puts into the response's extensions goes over the layer's setting, over
+/// each of them, with each of them.
+#[test]
+fn the_response_goes_over_the_layer() {
+    for of_layer in [RunAfter::Head, RunAfter::Body, RunAfter::Written] {
+        for of_response in [RunAfter::Head, RunAfter::Body, RunAfter::Written] {
+            let (runner, batches) = keeping();
+            let log = Log::new();
+            let layer = AfterLayer::with_runner(runner).run_after(of_layer);
+            let mut response = Response::new(Script::new().data("a"));
+            response.extensions_mut().insert(of_response);
+            let response = now_or_never(answered(layer, Request::new(()), response, &log));
+            let mut handed_over = vec![batches.len()];
+            let mut body = response.into_body();
+            let frame = next_data(&mut body);
+            assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+            handed_over.push(batches.len());
+            drop(frame);
+            handed_over.push(batches.len());
+            let expected = match of_response {
+                RunAfter::Head => [1, 1, 1],
+                RunAfter::Body => [0, 1, 1],
+                _ => [0, 0, 1],
+            };
+            assert_eq!(handed_over, expected, "{of_response:?} over {of_layer:?}");
+            assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+        }
+    }
+}
+
+/// The outcome of a response whose handler has asked for the head is that of the head, as with the layer's own setting:
+/// by status, by `failed_if`, by gRPC's status; not by how the body ends.
+#[test]
+fn the_head_of_a_response_that_asks_for_it_decides() {
+    let outcome_of = |configure: fn(AfterLayer) -> AfterLayer, head: http::response::Builder| {
+        let (runner, batches) = keeping();
+        let log = Log::new();
+        let layer = configure(AfterLayer::with_runner(runner));
+        let response = head.extension(RunAfter::Head).body(Script::new().error());
+        let response = now_or_never(answered(layer, Request::new(()), response.unwrap(), &log));
+        let seen = run_one(&batches, &log).concat();
+        let mut body = response.into_body();
+        assert!(matches!(next_frame(&mut body), Poll::Ready(Some(Err(_)))));
+        assert_eq!(batches.len(), 0);
+        seen
+    };
+    let plain = |layer: AfterLayer| layer;
+    assert_eq!(outcome_of(plain, Response::builder()), "handler Finished");
+    assert_eq!(
+        outcome_of(plain, Response::builder().status(503)),
+        "handler Failed"
+    );
+    assert_eq!(
+        outcome_of(
+            |layer| layer.failed_if(|head| head.status == 200),
+            Response::builder()
+        ),
+        "handler Failed"
+    );
+    let grpc = |status| {
+        outcome_of(
+            AfterLayer::grpc,
+            Response::builder().header("grpc-status", status),
+        )
+    };
+    assert_eq!(
+        outcome_of(AfterLayer::grpc, Response::builder()),
+        "handler Finished"
+    );
+    assert_eq!(grpc("0"), "handler Finished");
+    assert_eq!(grpc("13"), "handler Failed");
+}
+
+/// Where the layer has the head and the response asks for the body, the outcome is the body's: an error, gRPC's trailers.
+#[test]
+fn the_body_of_a_response_that_asks_for_it_decides() {
+    for moment in [RunAfter::Body, RunAfter::Written] {
+        let outcome_of = |configure: fn(AfterLayer) -> AfterLayer, body: Script| {
+            let (runner, batches) = keeping();
+            let log = Log::new();
+            let layer = configure(head(AfterLayer::with_runner(runner)));
+            let mut response = Response::new(body);
+            response.extensions_mut().insert(moment);
+            let response = now_or_never(answered(layer, Request::new(()), response, &log));
+            let mut body = response.into_body();
+            drop(next_frame(&mut body));
+            assert_eq!(batches.len(), 0);
+            drop(next_frame(&mut body));
+            drop(body);
+            run_one(&batches, &log).concat()
+        };
+        let plain = |layer: AfterLayer| layer;
+        let error = Script::new().data("a").error();
+        assert_eq!(outcome_of(plain, error), "handler Failed");
+        let cut_off = Script::new().data("a").data("b").data("c");
+        assert_eq!(outcome_of(plain, cut_off), "handler Cancelled");
+        let grpc = |status| {
+            let body = Script::new().data("a").trailers("grpc-status", status);
+            outcome_of(AfterLayer::grpc, body)
+        };
+        assert_eq!(grpc("0"), "handler Finished");
+        assert_eq!(grpc("5"), "handler Failed");
+    }
+}
+
+/// Two layers see the same response, and their tasks would wait for the same body: it holds for both.
+#[test]
+fn the_response_goes_over_two_layers() {
+    let (outer, outer_batches) = keeping();
+    let (inner, inner_batches) = keeping();
+    let log = Log::new();
+    let (between, handler) = (log.clone(), log.clone());
+    let mut service = ServiceBuilder::new()
+        .layer(AfterLayer::with_runner(outer))
+        .map_request(move |request: Request<()>| {
+            notes(&between, "between");
+            request
+        })
+        .layer(AfterLayer::with_runner(inner).run_after(RunAfter::Written))
+        .service_fn(move |_: Request<()>| {
+            notes(&handler, "handler");
+            let mut response = Response::new(Script::new().pending());
+            response.extensions_mut().insert(RunAfter::Head);
+            async { Ok::<_, Infallible>(response) }
+        });
+    let response = now_or_never(service.call(Request::new(()))).unwrap();
+    assert_eq!(run_one(&inner_batches, &log), ["handler Finished"]);
+    assert_eq!(run_one(&outer_batches, &log), ["between Finished"]);
+    // For whoever is above: a layer of another library that asks the same.
+    assert_eq!(response.extensions().get(), Some(&RunAfter::Head));
+    drop(response);
+    assert_eq!((inner_batches.len(), outer_batches.len()), (0, 0));
+}
+
 /// Sentence 22: for endless streams: the head is out, and says how the request ended.
 #[test]
 fn at_the_head_the_tasks_of_the_handler_are_handed_over() {

@@ -1,16 +1,20 @@
 //! The page's stream of events.
 //!
-//! It has no end of its own, so its route has [`RunAfter::Head`](after::tower::RunAfter::Head): with the default what it
-//! defers would run when the page is closed.
+//! It has no end of its own, so its handler answers with [`RunAfter::Head`] in the response's extensions: with the default
+//! what it defers would run when the page is closed.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use after::Stats;
+use after::{Stats, tower::RunAfter};
 use axum::{
+    Extension,
     extract::State,
-    response::sse::{Event, KeepAlive, Sse},
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
 };
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use serde::Serialize;
 use tokio::{sync::watch, time::sleep};
 
@@ -20,9 +24,7 @@ use crate::{
     sessions::user_agent,
 };
 
-pub(crate) async fn events(
-    State(app): State<Arc<App>>,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(crate) async fn events(State(app): State<Arc<App>>) -> impl IntoResponse {
     after::task("visit").defer(async {
         let agent = user_agent();
         let agent = agent.as_deref().unwrap_or("an unknown browser");
@@ -35,7 +37,8 @@ pub(crate) async fn events(
         account: None,
         over: false,
     };
-    Sse::new(stream::unfold(watcher, Watcher::next)).keep_alive(KeepAlive::default())
+    let events = Sse::new(stream::unfold(watcher, Watcher::next)).keep_alive(KeepAlive::default());
+    (Extension(RunAfter::Head), events)
 }
 
 struct Watcher {

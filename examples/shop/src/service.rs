@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use after::tower::{AfterLayer, RunAfter};
+use after::tower::AfterLayer;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
@@ -68,10 +68,10 @@ pub(crate) fn router(app: Arc<App>, requests: TaskTracker) -> Router {
         .layer(layer.clone())
         .layer(middleware::from_fn_with_state(requests, track));
 
-    // A stream without an end: not tracked, because a stop would wait for it, and its tasks don't wait for its end.
+    // A stream without an end: not tracked, because a stop would wait for it.
     let endless = Router::new()
         .route("/events", get(events::events))
-        .layer(layer.run_after(RunAfter::Head));
+        .layer(layer);
 
     routes
         .merge(endless)
