@@ -91,6 +91,27 @@ every_stack! {
         }
     }
 
+    /// A body that ends before it has delivered what its `content-length` header has announced: the server breaks the
+    /// answer off, the client reports it, and the request has failed.
+    async fn an_answer_shorter_than_announced_has_failed(stack) {
+        for says_end in [false, true] {
+            let (layer, teller, mut ends) = watched();
+            let noted = Log::new();
+            let address = stack.serve(layer, move |_| {
+                teller.defer();
+                let body = Script::new(&noted).data("one");
+                let body = if says_end { body.says_end() } else { body };
+                async { Response::builder().header("content-length", "6").body(body.body()).unwrap() }
+            }).await;
+            let mut client = stack.connect(address).await;
+            // The end of the stream may overtake the head.
+            if let Ok(answer) = client.try_send(request("GET", "/")).await {
+                assert!(answer.collect().await.is_err(), "the client has noticed");
+            }
+            assert_eq!(ends.next().await, Outcome::Failed);
+        }
+    }
+
     /// 22: trailers are the last there is. hyper asks for nothing after them.
     async fn trailers_end_the_request_and_reach_the_client(stack) {
         let (layer, teller, mut ends) = watched();
@@ -230,6 +251,23 @@ every_http1_stack! {
         assert_eq!(ends.next().await, Outcome::Finished);
         client.send("still there?").await;
         assert_eq!(client.bytes(12).await, "still there?");
+    }
+
+    /// As above, as bytes: what was announced never comes, and the connection is closed.
+    async fn an_answer_shorter_than_announced_ends_its_connection(stack) {
+        let (layer, teller, mut ends) = watched();
+        let noted = Log::new();
+        let address = stack.serve(layer, move |_| {
+            teller.defer();
+            let body = Script::new(&noted).data("one").body();
+            async { Response::builder().header("content-length", "6").body(body).unwrap() }
+        }).await;
+        let mut client = Raw::connect(address).await;
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        let answer = client.rest().await;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        assert!("one".starts_with(body), "{answer:?}");
+        assert_eq!(ends.next().await, Outcome::Failed);
     }
 
     /// 22: trailers over chunks, as bytes.

@@ -61,12 +61,16 @@
 //! | the body returns an error | `Failed` |
 //! | the body is complete, the status is below 400 (or as [`failed_if`](AfterLayer::failed_if) says) | `Finished` |
 //! | the body is complete, the status is 400 or above (or as `failed_if` says) | `Failed` |
+//! | the body is complete, with fewer bytes than the `content-length` header has announced | `Failed`, whatever the status |
 //! | the body is dropped before it is complete | `Cancelled`, whatever the status |
 //!
 //! A body is complete when it has returned `None`, has said [`is_end_stream`], has delivered trailers, or has delivered as
 //! many bytes as the `content-length` header, or else the first exact [`size_hint`], has announced. The answers to HEAD and
 //! to an accepted CONNECT, and those with a status of 204, 304 or 1xx are complete whatever was delivered. So a server may
 //! stop to poll where it likes: hyper never polls a body of known length to its `None`.
+//!
+//! What ends before it has delivered what its `content-length` header has announced is broken for the client: servers break
+//! off the connection or the stream. A wrong `size_hint` alone is not judged, because it tells the client nothing.
 //!
 //! It ends earlier for nobody: while a data frame is being returned nothing is handed over, not even for the last one.
 //!

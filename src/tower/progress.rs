@@ -21,6 +21,8 @@ pub(super) struct Progress {
     complete: Cell<bool>,
     /// The body has panicked where the server had asked it something: it goes on to its drop, or to a poll.
     panicked: Cell<bool>,
+    /// A header has announced the length: with less the client's answer is broken. A hint alone binds nobody.
+    declared: bool,
     delivered: u64,
     announced: Option<u64>,
 }
@@ -83,6 +85,7 @@ impl Progress {
             grpc,
             complete: Cell::new(false),
             panicked: Cell::new(false),
+            declared: false,
             delivered: 0,
             announced: None,
         }
@@ -91,8 +94,10 @@ impl Progress {
     /// The head, and what `failed_if` says of it.
     pub(super) fn answers(&mut self, asks: Asks, head: &Parts, failed: bool) {
         self.failed = failed;
-        self.complete.set(asks.nothing_with(head.status));
+        let empty = asks.nothing_with(head.status);
+        self.complete.set(empty);
         self.announced = content_length(&head.headers);
+        self.declared = !empty && self.announced.is_some();
         // In the trailers-only form of gRPC the head is all there is; otherwise the trailers are to say 0.
         if self.grpc && head.headers.contains_key(GRPC_STATUS) {
             self.grpc = false;
@@ -141,23 +146,28 @@ impl Progress {
         }
     }
 
-    /// How it has ended when its body has returned `None`. Who waits for trailers then has waited in vain.
+    /// How it has ended when its body has no more to give. Who waits for trailers then has waited in vain, and so has the
+    /// client for bytes that were announced to it.
     pub(super) fn outcome_of_end(&self) -> Outcome {
         if self.panicked.get() {
             return Outcome::Panicked;
         }
-        match self.failed || self.grpc {
+        let broken = self.declared && !self.has_delivered();
+        match self.failed || self.grpc || broken {
             true => Outcome::Failed,
             false => Outcome::Finished,
         }
     }
 
+    /// Whether as many bytes as were announced are out.
+    fn has_delivered(&self) -> bool {
+        let announced = self.announced;
+        announced.is_some_and(|length| length <= self.delivered)
+    }
+
     /// How it has ended when the body is dropped. Bytes alone don't complete what waits for trailers.
     pub(super) fn outcome_of_drop(&self) -> Outcome {
-        let delivered = !self.grpc
-            && self
-                .announced
-                .is_some_and(|length| length <= self.delivered);
+        let delivered = !self.grpc && self.has_delivered();
         match self.complete.get() || delivered || self.panicked.get() {
             true => self.outcome_of_end(),
             false => Outcome::Cancelled,

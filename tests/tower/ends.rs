@@ -155,6 +155,98 @@ fn a_stream_under_a_content_length_is_finished_when_it_is_delivered() {
     );
 }
 
+fn announcing(length: u64, body: Script) -> Response<Script> {
+    let mut response = ok(body);
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    response
+}
+
+/// A response whose `content-length` announces more than its body delivers is broken, however the body ends: both peers
+/// treat it so.
+#[test]
+fn a_body_that_ends_short_of_its_content_length_has_failed() {
+    for length in [0, 2, 3, 4, u64::MAX] {
+        let (runner, batches) = keeping();
+        let log = Log::new();
+        let response = announcing(length, Script::new().data("ab").data("c"));
+        let layer = AfterLayer::with_runner(runner);
+        let mut body = now_or_never(answered(layer, get(), response, &log)).into_body();
+        next_data(&mut body);
+        next_data(&mut body);
+        assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+        let expected = if length <= 3 {
+            "handler Finished"
+        } else {
+            "handler Failed"
+        };
+        assert_eq!(run_one(&batches, &log), [expected], "{length}");
+    }
+    let says_end = announcing(4, Script::new().data("abc").says_end());
+    assert_eq!(after_frames(1, get(), says_end), ["handler Failed"]);
+    let empty = announcing(4, Script::new().says_end());
+    assert_eq!(after_frames(0, get(), empty), ["handler Failed"]);
+    let trailers = announcing(4, Script::new().data("abc").trailers("checksum", "7"));
+    assert_eq!(after_frames(2, get(), trailers), ["handler Failed"]);
+    // Dropped before its end: cut off by the server, as ever.
+    let cut_off = announcing(4, Script::new().data("abc"));
+    assert_eq!(after_frames(1, get(), cut_off), ["handler Cancelled"]);
+}
+
+/// What has no body announces what a body would have: HEAD, 204, 304, 1xx, an accepted CONNECT.
+#[test]
+fn a_content_length_without_a_body_announces_nothing() {
+    let with = |method: Method, status: StatusCode| {
+        let request = Request::builder().method(method).body(()).unwrap();
+        let mut response = announcing(4, Script::new().says_end());
+        *response.status_mut() = status;
+        after_frames(0, request, response)
+    };
+    let empty = [
+        (Method::HEAD, StatusCode::OK),
+        (Method::CONNECT, StatusCode::OK),
+        (Method::GET, StatusCode::NO_CONTENT),
+        (Method::GET, StatusCode::NOT_MODIFIED),
+        (Method::GET, StatusCode::SWITCHING_PROTOCOLS),
+    ];
+    for (method, status) in empty {
+        assert_eq!(with(method, status), ["handler Finished"], "{status}");
+    }
+    assert_eq!(with(Method::GET, StatusCode::OK), ["handler Failed"]);
+}
+
+/// A hint that was wrong is no announcement to the client, and is not judged.
+#[test]
+fn a_wrong_hint_alone_is_no_failure() {
+    let (runner, batches) = keeping();
+    let log = Log::new();
+    let script = Script::new().data("abc").exactly(5);
+    let mut body = body_of(AfterLayer::with_runner(runner), script, &log);
+    next_data(&mut body);
+    assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+    assert_eq!(run_one(&batches, &log), ["handler Finished"]);
+}
+
+/// Neither `failed_if` nor gRPC's status makes a success of it.
+#[test]
+fn what_is_missing_is_missing_whatever_counts_as_a_failure() {
+    let configures: [fn(AfterLayer) -> AfterLayer; 2] =
+        [|layer| layer.failed_if(|_| false), AfterLayer::grpc];
+    for configure in configures {
+        for (length, expected) in [(3, "handler Finished"), (4, "handler Failed")] {
+            let (runner, batches) = keeping();
+            let log = Log::new();
+            let layer = configure(AfterLayer::with_runner(runner));
+            let body = Script::new().data("abc").trailers("grpc-status", "0");
+            let response = announcing(length, body);
+            let mut body = now_or_never(answered(layer, get(), response, &log)).into_body();
+            next_data(&mut body);
+            assert!(matches!(next_frame(&mut body), Poll::Ready(Some(Ok(_)))));
+            drop(body);
+            assert_eq!(run_one(&batches, &log), [expected]);
+        }
+    }
+}
+
 /// Sentence 22: the header comes before the hint.
 #[test]
 fn the_content_length_has_the_first_word() {
