@@ -12,9 +12,11 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    context,
     outcome::Outcome,
     report,
     tower::{
+        ResponseHead,
         exchange::{self, Exchange, beside},
         progress::Said,
     },
@@ -56,8 +58,17 @@ impl<B: Body<Data = Bytes>> AfterBody<B> {
         let (head, body) = response.into_parts();
         if let Some(judging) = &mut exchange {
             // The user's code: what counts as a failure, and what the body says of itself.
-            let failed_if = judging.terms.failed;
-            let judged = report::catch(|| judging.enter(|| (failed_if(&head), Said::by(&body))));
+            let terms = judging.terms;
+            let judged = report::catch(|| {
+                judging.enter(|| {
+                    let judged = ((terms.failed)(&head), Said::by(&body));
+                    if terms.capture_response {
+                        // The request goes on, so its context is not frozen.
+                        let _ = context::try_set(ResponseHead::of(&head));
+                    }
+                    judged
+                })
+            });
             match judged {
                 Ok((failed, said)) => judging.answers(&head, failed, said),
                 Err(payload) => {

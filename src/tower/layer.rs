@@ -85,6 +85,7 @@ pub(super) struct Terms {
     pub(super) failed: fn(&Parts) -> bool,
     /// Whether `grpc-status` is looked for in the trailers.
     pub(super) grpc: bool,
+    pub(super) capture_response: bool,
 }
 
 impl Default for Terms {
@@ -94,6 +95,7 @@ impl Default for Terms {
             order: None,
             failed: progress::status_failed,
             grpc: false,
+            capture_response: false,
         }
     }
 }
@@ -144,6 +146,32 @@ impl AfterLayer {
     /// ```
     pub fn capture_request(mut self) -> Self {
         self.capture_request = true;
+        self
+    }
+
+    /// Keeps a [`ResponseHead`](super::ResponseHead) of each response in the [`context`](crate::context) of its request:
+    /// status and headers as they are given out, for tasks. Off by default: it clones the response's headers, also where
+    /// nothing is deferred: eight small allocations a response.
+    ///
+    /// It is set when the head is given out, before it is known how the request will have ended, with each [`RunAfter`].
+    /// Where there is no response (an error, a panic, a client that goes first) there is none.
+    ///
+    /// ```
+    /// use after::{context, tower::{AfterLayer, ResponseHead}};
+    ///
+    /// let layer = AfterLayer::new().capture_response();
+    ///
+    /// async fn handler() -> http::StatusCode {
+    ///     after::defer(async {
+    ///         let status = context::get().map(|response: ResponseHead| response.status());
+    ///         println!("{status:?}: {:?}", after::outcome());
+    ///     });
+    ///     http::StatusCode::ACCEPTED
+    /// }
+    /// # drop(layer); drop(handler());
+    /// ```
+    pub fn capture_response(mut self) -> Self {
+        self.terms.capture_response = true;
         self
     }
 

@@ -133,6 +133,7 @@ mod future;
 mod layer;
 mod progress;
 mod request;
+mod response;
 mod service;
 mod written;
 
@@ -141,5 +142,6 @@ pub use self::{
     future::AfterFuture,
     layer::{AfterLayer, RunAfter},
     request::RequestHead,
+    response::ResponseHead,
     service::AfterService,
 };

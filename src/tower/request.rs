@@ -131,7 +131,8 @@ impl fmt::Debug for PublicUri<'_> {
     }
 }
 
-struct PublicHeaders<'a>(&'a HeaderMap);
+/// Headers without the values of those that are credentials.
+pub(super) struct PublicHeaders<'a>(pub(super) &'a HeaderMap);
 
 impl fmt::Debug for PublicHeaders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,6 +12,7 @@ mod frames;
 mod moments;
 mod panics;
 mod request;
+mod response;
 mod room;
 mod scope;
 mod script;
