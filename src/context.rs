@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{current, report};
+use crate::{current, error::HOW_TO_HAVE_A_SCOPE, report};
 
 type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
@@ -147,6 +147,7 @@ fn refused() -> ! {
         );
     }
     panic!(
-        "`context::set` called outside a scope: wrap the request in `after::scope`, or use `try_set`"
+        "`context::set` called outside a scope, so nothing would keep the value. {HOW_TO_HAVE_A_SCOPE} Where there may be no \
+         request, use `try_set`."
     );
 }

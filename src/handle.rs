@@ -17,6 +17,7 @@ use crate::{
     active::Active,
     builder::TaskBuilder,
     current,
+    error::HOW_TO_HAVE_A_SCOPE,
     inbox::Inbox,
     node::{Link, Node},
     registry::Registry,
@@ -46,10 +47,17 @@ use crate::{
 pub fn handle() -> Handle {
     match try_handle() {
         Some(handle) => handle,
-        None => panic!(
-            "`handle` called outside a scope: call it in the request, before spawning, or use `try_handle`"
-        ),
+        None => outside_scope(),
     }
+}
+
+#[cold]
+#[track_caller]
+fn outside_scope() -> ! {
+    panic!(
+        "`handle` called outside a scope. Call it in the request, before spawning. {HOW_TO_HAVE_A_SCOPE} Where there may be \
+         no request, use `try_handle`."
+    );
 }
 
 /// A handle to the current scope, or `None` outside one.

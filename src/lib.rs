@@ -181,7 +181,8 @@
 //! A spawned task or another thread is outside the scope. [`handle()`] brings it along: [`Handle::scope`] for a
 //! future, [`Handle::sync_scope`] for a closure, [`Handle::defer`] for one task. Work that comes through a handle
 //! before the hand-over runs with the request's, and while the batch runs it joins that. Later it is handed over at
-//! once as a batch of its own. A handle does not keep the request open.
+//! once as a batch of its own. A handle does not keep the request open. Where a layer or a framework runs the handler on
+//! another task, `AfterLayer::provide_handle` puts one into the request's extensions.
 //!
 //! ```
 //! # futures::executor::block_on(async {

@@ -6,7 +6,7 @@ use crate::{
     blocking::{Blocking, Slot},
     builder::TaskBuilder,
     current,
-    error::TryDeferError,
+    error::{HOW_TO_HAVE_A_SCOPE, TryDeferError},
     node::{Link, Node},
 };
 
@@ -288,7 +288,7 @@ where
 #[track_caller]
 pub(crate) fn outside_scope(function: &str) -> ! {
     panic!(
-        "`{function}` called outside a scope, so nothing would run the task: wrap the request in `after::scope`, or use \
-         `try_defer` where there may be no request (in a spawned task, take an `after::handle()` along)"
+        "`{function}` called outside a scope, so nothing would run the task. {HOW_TO_HAVE_A_SCOPE} Where there may be no \
+         request, in a destructor say, use `try_defer`."
     );
 }

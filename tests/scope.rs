@@ -480,18 +480,46 @@ fn defer_outside_a_scope_panics_at_the_callers_line() {
         assert_eq!((file.as_str(), seen), (file!(), line), "{message}");
         message
     };
-    let message = check(line!(), &|| after::defer(async {}));
-    assert!(
-        message.contains("`try_defer`") && message.contains("after::scope"),
-        "{message}"
-    );
-    let message = check(line!(), &|| after::task("named").defer(async {}));
-    assert!(message.contains("`try_defer`"), "{message}");
-    check(line!(), &|| after::defer_blocking(|| ()));
-    check(line!(), &|| after::task("named").defer_blocking(|| ()));
-    check(line!(), &|| drop(after::handle()));
-    check(line!(), &|| after::context::set(1));
+    let messages = [
+        ("`try_defer`", check(line!(), &|| after::defer(async {}))),
+        (
+            "`try_defer`",
+            check(line!(), &|| after::task("named").defer(async {})),
+        ),
+        (
+            "`try_defer`",
+            check(line!(), &|| after::defer_blocking(|| ())),
+        ),
+        (
+            "`try_defer`",
+            check(line!(), &|| after::task("named").defer_blocking(|| ())),
+        ),
+        ("`try_handle`", check(line!(), &|| drop(after::handle()))),
+        ("`try_set`", check(line!(), &|| after::context::set(1))),
+    ];
     let _ = std::panic::take_hook();
+    for (instead, message) in messages {
+        assert!(message.contains(instead), "{instead} in {message}");
+        names_the_ways_to_a_scope(&message);
+    }
+}
+
+/// For code that nothing is around, and for code that runs elsewhere than the request.
+#[track_caller]
+fn names_the_ways_to_a_scope(message: &str) {
+    for way in [
+        "`.layer(AfterLayer::new())`",
+        "feature `tower`",
+        "`after::scope`",
+        "a spawned task",
+        "`tower::buffer::Buffer`",
+        "a framework that runs handlers on a task of its own",
+        "`after::handle()`",
+        "`AfterLayer::provide_handle`",
+    ] {
+        assert!(message.contains(way), "{way} in {message}");
+    }
+    assert!(!message.contains("  "), "{message}");
 }
 
 /// Sentence 5: `try_defer` gives the task back, untouched.
@@ -502,7 +530,9 @@ fn try_defer_gives_the_task_back() {
         task.await;
     })
     .unwrap_err();
-    assert!(error.to_string().contains("after::scope"));
+    let message = error.to_string();
+    names_the_ways_to_a_scope(&message);
+    assert!(message.contains("`try_defer`"), "{message}");
     assert_eq!(format!("{error:?}"), "TryDeferError { .. }");
     now_or_never(error.into_inner());
     let error = after::task("named").try_defer(async {}).unwrap_err();

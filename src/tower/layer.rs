@@ -28,6 +28,7 @@ use crate::{
 pub struct AfterLayer {
     runner: Option<Runner>,
     capture_request: bool,
+    provide_handle: bool,
     terms: Terms,
 }
 
@@ -175,6 +176,43 @@ impl AfterLayer {
         self
     }
 
+    /// Puts a [`Handle`](crate::Handle) of the request's scope into the extensions of the request, for layers and frameworks
+    /// that run the handler on another task, where no scope is current: a `tower::buffer::Buffer`, a service that spawns, a
+    /// framework that runs its handlers on a task of its own. Off by default.
+    ///
+    /// Whoever runs there takes it out and enters the scope with [`Handle::scope`](crate::Handle::scope) for a future, or
+    /// [`Handle::sync_scope`](crate::Handle::sync_scope) for a call. It does not keep the request open: what it defers when
+    /// the client has gone, and the request is over, is handed over at once. Of two layers that provide one the inner one's
+    /// is found. Costs what [`handle()`](crate::handle()) costs, for each request: its tasks are collected under a lock.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use after::tower::AfterLayer;
+    /// use http::{Request, Response};
+    /// use tower::{ServiceBuilder, buffer::BufferLayer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let service = ServiceBuilder::new()
+    ///     .layer(AfterLayer::new().provide_handle())
+    ///     // What is inside is called on a task of the buffer's.
+    ///     .layer(BufferLayer::new(1_024))
+    ///     .service_fn(|mut request: Request<()>| {
+    ///         let handle: after::Handle = request.extensions_mut().remove().expect("provided by the layer");
+    ///         handle.sync_scope(|| after::defer(async { println!("the response is out") }));
+    ///         handle.scope(async { Ok::<_, Infallible>(Response::new(String::from("hello"))) })
+    ///     });
+    /// # let service: tower::util::BoxService<Request<()>, _, _> = tower::util::BoxService::new(service);
+    /// # let response = tower::ServiceExt::oneshot(service, Request::new(())).await.unwrap();
+    /// # drop(response);
+    /// # assert!(after::shutdown(std::time::Duration::from_secs(10)).await.is_clean());
+    /// # }
+    /// ```
+    pub fn provide_handle(mut self) -> Self {
+        self.provide_handle = true;
+        self
+    }
+
     /// When the tasks are handed over. Default: [`RunAfter::Body`]. A [`RunAfter`] in the extensions of a response goes
     /// over this.
     ///
@@ -242,6 +280,10 @@ impl AfterLayer {
 
     pub(super) fn captures(&self) -> bool {
         self.capture_request
+    }
+
+    pub(super) fn provides_handle(&self) -> bool {
+        self.provide_handle
     }
 
     pub(super) fn terms(&self) -> Terms {

@@ -26,9 +26,14 @@
 //! # drop(app);
 //! ```
 //!
-//! The scope is current in `Service::call` of what is below the layer, in its future and in its body, polled and dropped:
-//! middleware below and streams may defer, and so may their destructors. It is current, too, where `failed_if` looks at the
-//! head, and where the body is asked for its `size_hint` and `is_end_stream`.
+//! The scope is current in `Service::call` of what is directly below the layer, on the same task, in its future and in its
+//! body, polled and dropped: middleware below and streams may defer, and so may their destructors. It is current, too,
+//! where `failed_if` looks at the head, and where the body is asked for its `size_hint` and `is_end_stream`.
+//!
+//! It is not current in `poll_ready`, nor in what a layer below runs on a task of its own
+//! ([`provide_handle`](AfterLayer::provide_handle) is for that), nor where the *extensions* of a response are dropped: they go
+//! on to the server, and their destructors run outside the scope. What is to be cleaned up after the response is put into
+//! its body, or deferred; [`try_defer`](crate::try_defer()) in a destructor of an extension gives the task back.
 //!
 //! # Where it belongs
 //!
@@ -43,6 +48,7 @@
 //! | times out | its answer, a 408 or an error, is a failure | drops our future: cancelled |
 //! | catches panics | its answer, a 500, is a failure | a panic, as it was |
 //! | limits, sheds, authenticates | may defer (an audit of who was refused) | what it refuses is no request of ours |
+//! | runs what is inside on a task of its own (a `tower::buffer::Buffer`, some frameworks: dioxus, salvo) | **there is no scope on that task**, so `defer` panics there: [`provide_handle`](AfterLayer::provide_handle) | the same as without |
 //! | retries | all attempts are one request | each attempt is a request of its own |
 //!
 //! **Two of these layers** make two scopes, each with its own context, one inside the other. What a handler defers is

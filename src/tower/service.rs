@@ -11,7 +11,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    context,
+    context, handle,
     tower::{
         AfterBody, AfterFuture, AfterLayer, RequestHead,
         exchange::{self, Exchange},
@@ -86,13 +86,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Req>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Req>) -> Self::Future {
         let layer = &self.layer;
         let exchange = Exchange::begin(layer.runner(), layer.terms(), Asks::of(request.method()));
         if layer.captures() {
             let head = RequestHead::of(&request);
             // In a scope that has just begun nothing refuses it.
             let _ = exchange.enter(|| context::try_set(head));
+        }
+        if layer.provides_handle() {
+            let handle = exchange.enter(handle::try_handle);
+            if let Some(handle) = handle {
+                request.extensions_mut().insert(handle);
+            }
         }
         let mut exchange = Some(exchange);
         let inner = &mut self.inner;

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod elsewhere;
 mod ends;
 mod failures;
 mod frames;
