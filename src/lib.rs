@@ -333,10 +333,10 @@
 //!
 //! - A [`Scope`] has a place for its output, so it is `Send` only if the request *and its output* are, as in `join!`,
 //!   with limits or without.
-//! - A task that calls a service whose answer waits for room on the same Runner, its own server say, may wait for what
-//!   only its own end makes: give such a call a time limit, or a Runner of its own.
 //! - A task that awaits what it has deferred itself keeps its permit, and its place, meanwhile. With `max_running(1)`
 //!   or [`Order::Sequential`] it hangs until its time limit, and for ever if it has none.
+//! - A task that asks its own server keeps its permit while the answer, under backpressure, waits for room. If all who
+//!   have a permit do so, nothing makes room but their time limits: give such a task one, or a Runner of its own.
 //!
 //! **Observation.** An [`Observer`] is told of each task: deferred, started (how long it has waited), finished (how,
 //! how long it ran, its longest poll). Each deferred task has exactly one `finished`. Several may watch, and a panic of
@@ -406,6 +406,10 @@
 //! **Executors inside a scope.** A task of an executor that is itself driven inside a scope, a `LocalSet` that a
 //! request awaits, say, counts as inside that scope, unless it has its own. If such tasks belong to different
 //! requests, wrap each in a scope.
+//!
+//! **Shared futures.** A future that several requests poll in turn, a `Shared` of `futures` say, belongs to whichever
+//! polls it: that one collects what it defers meanwhile, and it sees that one's context. Give it a scope of its own
+//! before it is shared: [`scope()`], or that of a [`Handle`].
 //!
 //! **`panic = "abort"`.** The first panic ends the process, whether it is a request's or a task's. None of what is
 //! said here about panics holds.
@@ -526,7 +530,7 @@ pub use crate::{
 struct Readme;
 
 /// The programs of the page on testing, as doctests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "tower"))]
 #[doc = include_str!("../docs/testing.md")]
 struct Testing;
 

@@ -28,6 +28,9 @@ use crate::{
 
 /// What happens to tasks for which there is no room: `max_waiting` tasks wait already.
 ///
+/// A task that asks its own server waits, under [`Backpressure`](Overflow::Backpressure), for an answer that may wait for
+/// room, which the end of that task makes. Give it a [time limit](crate::TaskBuilder::timeout), or a Runner of its own.
+///
 /// ```
 /// use after::{Overflow, Runner};
 ///
