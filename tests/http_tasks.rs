@@ -14,13 +14,19 @@ use after::{
     Outcome, context, spawner,
     tower::{AfterLayer, RequestHead},
 };
-use axum::body::Body;
+use axum::{Router, ServiceExt, body::Body, routing::get};
 use common::{Batches, balanced};
 use futures::{StreamExt, stream};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use servers::{Raw, request, watched};
-use tokio::sync::mpsc;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use servers::{Raw, Server, Stack, Version, request, watched};
+use tokio::{net::TcpListener, sync::mpsc};
+use tower::{Layer, ServiceBuilder};
 
 every_stack! {
     /// N5, 23: after a 500, a redirect, a 404 and a panic of the handler tasks run, and know what it was.
@@ -162,4 +168,60 @@ every_http1_stack! {
         let last = client.rest().await;
         assert!(last.ends_with("\r\n\r\nhello") && !last.contains("cookie"), "{last:?}");
     }
+}
+
+/// The layer around a whole router, whose body is put into axum's again: a request ends with its body, and what no route
+/// takes is a request as well.
+#[test]
+fn the_layer_fits_around_a_whole_router() {
+    servers::run(async {
+        let (layer, teller, mut ends) = watched();
+        let fallback = teller.clone();
+        let router = Router::new()
+            .route("/", get(async move || teller.defer()))
+            .fallback(async move || {
+                fallback.defer();
+                StatusCode::NOT_FOUND
+            });
+        let app = ServiceBuilder::new()
+            .map_response(|response: Response<_>| response.map(Body::new))
+            .layer(layer)
+            .service(router);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = ServiceExt::<Request<Body>>::into_make_service(app);
+        tokio::spawn(axum::serve(listener, app).into_future());
+        let stack = Stack {
+            server: Server::Axum,
+            version: Version::Http1,
+        };
+        let mut client = stack.connect(address).await;
+        for (path, outcome) in [("/", Outcome::Finished), ("/nothing", Outcome::Failed)] {
+            let answer = client.get(path).await;
+            answer.collect().await.unwrap();
+            assert_eq!(ends.next().await, outcome);
+        }
+    });
+}
+
+/// The same on hyper, which takes the layer's body as it is.
+#[test]
+fn hyper_takes_the_layer_around_a_whole_router() {
+    servers::run(async {
+        let (layer, teller, mut ends) = watched();
+        let router = Router::new().route("/", get(async move || teller.defer()));
+        let service = TowerToHyperService::new(layer.layer(router));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let connection = builder.serve_connection(TokioIo::new(socket), service);
+            connection.await.unwrap();
+        });
+        let mut client = Raw::connect(address).await;
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(ends.next().await, Outcome::Finished);
+    });
 }

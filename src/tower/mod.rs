@@ -55,6 +55,29 @@
 //! collected by the inner one. The outer one gets what is deferred by middleware between them, and hands it over after
 //! the inner one has.
 //!
+//! **Around a whole `Router`**, outside a layer that rewrites the URI before it is routed, say, the type of the body does not
+//! fit `axum::serve`, which takes axum's own. Put it back outside the layer:
+//!
+//! ```no_run
+//! use after::tower::AfterLayer;
+//! use axum::{Router, ServiceExt, body::Body, extract::Request, response::Response, routing::get};
+//! use tower::ServiceBuilder;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! let router: Router = Router::new().route("/", get(|| async { "hello" }));
+//! let app = ServiceBuilder::new()
+//!     .map_response(|response: Response<_>| response.map(Body::new))
+//!     .layer(AfterLayer::new())
+//!     // .layer(what rewrites the URI)
+//!     .service(router);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await
+//! # }
+//! ```
+//!
+//! `Router::layer` needs none of this: it boxes the body itself. hyper takes any body: `AfterLayer::new().layer(router)`
+//! in a `TowerToHyperService`.
+//!
 //! # The outcome
 //!
 //! Decided once, at the hand-over:
