@@ -38,7 +38,7 @@ pub struct AfterLayer {
 /// the response is made.
 ///
 /// **In the extensions of a response** it goes over what the layer says, for that response: a handler that streams
-/// without an end says so itself. It stays there, so it holds for each of several layers around the handler: their tasks
+/// without an end says so itself; tonic passes the extensions of its responses on. It stays there, so it holds for each of several layers around the handler: their tasks
 /// would wait for the same body.
 ///
 /// ```

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use after::{Outcome, Runner};
+use after::{Outcome, Runner, tower::RunAfter};
 use tokio::{
     net::TcpListener,
     sync::{
@@ -180,5 +180,41 @@ fn a_stream_that_the_client_drops_is_cancelled() {
             assert_eq!(site.outcome().await, Outcome::Cancelled);
         }
         site.stop(3).await;
+    });
+}
+
+/// A stream that says in the extensions of its response that its tasks need not wait for its end.
+struct Endless(HealthService);
+
+#[async_trait]
+impl Health for Endless {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        self.0.check(request).await
+    }
+
+    type WatchStream = <HealthService as Health>::WatchStream;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let mut response = self.0.watch(request).await?;
+        response.extensions_mut().insert(RunAfter::Head);
+        Ok(response)
+    }
+}
+
+/// 22: what a response says of itself goes over the layer: tonic passes its extensions on.
+#[test]
+fn a_stream_may_run_its_tasks_at_its_head() {
+    run(async {
+        let mut site = Site::new(Endless(healthy())).await;
+        let stream = site.client.watch(of("")).await.unwrap().into_inner();
+        assert_eq!(site.outcome().await, Outcome::Finished);
+        drop(stream);
+        site.stop(1).await;
     });
 }
