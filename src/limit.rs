@@ -8,12 +8,18 @@
 //! [`Place`]: a scope that hands over at once uses it, and one whose response is still to be read lends it to others until
 //! then. So nobody waits for a client to read.
 //!
+//! Not at once: a response that is read as usual has its place back soon, and if others passed before, all that wait would
+//! pass together, more than there is room for. So a place that was lent is respected for a short time ([`PATIENCE`]), and
+//! each time that this was in vain for half as long.
+//!
 //! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a [`Line`]
 //! before his turn is passed over.
 
 use std::{
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -71,15 +77,26 @@ struct State {
     running: usize,
     /// Handed over and without a permit, or a place that a scope has and does not lend.
     waiting: usize,
-    /// Places that are lent.
+    /// Places that are lent, and those of them that are respected still.
     lent: usize,
+    fresh: usize,
     /// Who gets the next permits.
     line: Line<Turn>,
     /// Scopes that wait for room before their answer.
     rooms: Line<Arc<RoomEntry>>,
-    /// Who lends a place, from the one that was lent first.
+    /// Who lends a place, from the one that was lent first: those that are respected, and those before them.
     lenders: Line<Arc<Lender>>,
+    overdue: Line<Arc<Lender>>,
+    /// How long a place is respected now.
+    patience: Duration,
+    /// Whether a thread comes by when that is over.
+    thread: bool,
 }
+
+/// The most that others wait for a response that is being read.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The least: below, a thread would spin.
+const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 
 /// Some permits that a batch waits for.
 struct Turn {
@@ -103,9 +120,13 @@ struct RoomEntry {
     state: Mutex<RoomState>,
 }
 
-/// A lent place. It has left when it was used or given up, or when those that were lent later are as many as may wait.
+/// A lent place. It has left when it was used or given up, or when there is no room for it any more.
 struct Lender {
     tasks: usize,
+    /// When it was lent.
+    since: Instant,
+    /// Others don't respect it any more.
+    overdue: AtomicBool,
     left: AtomicBool,
 }
 
@@ -170,7 +191,10 @@ impl Limit {
             max_running,
             max_waiting,
             overflow,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                patience: PATIENCE,
+                ..State::default()
+            }),
         }
     }
 
@@ -186,7 +210,11 @@ impl Limit {
             Overflow::Backpressure => self.max_waiting.saturating_mul(2),
         };
         let free = self.max_running.saturating_sub(state.running);
-        let taken = state.waiting + state.lent.min(self.max_waiting);
+        // A single place may be larger than all room: what can't wait is not shed for that.
+        let lent = state
+            .lent
+            .min(self.max_waiting.saturating_add(self.max_running));
+        let taken = state.waiting + lent;
         tasks.min(most.saturating_add(free).saturating_sub(taken))
     }
 
@@ -261,6 +289,9 @@ impl Limit {
             state.running += 1;
             state.waiting -= 1;
         }
+        if state.rooms.len() > 0 {
+            self.lose_patience(state);
+        }
         while let Some(tasks) = state.rooms.first().map(|room| room.tasks) {
             if !self.fits(state, tasks) {
                 break;
@@ -278,8 +309,65 @@ impl Limit {
     /// Whether so many tasks have room. More than ever fit have it when nobody waits.
     fn fits(&self, state: &State, tasks: usize) -> bool {
         let free = self.max_running.saturating_sub(state.running);
-        let after = state.waiting.saturating_add(tasks);
-        after <= self.max_waiting.saturating_add(free) || state.waiting == 0
+        let before = state.waiting.saturating_add(state.fresh);
+        before.saturating_add(tasks) <= self.max_waiting.saturating_add(free) || before == 0
+    }
+
+    /// Places that were lent for long enough are not respected any more.
+    fn lose_patience(&self, state: &mut State) {
+        if state.fresh == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let patience = state.patience;
+        let mut in_vain = false;
+        while let Some(first) = state.lenders.first().cloned() {
+            if now.saturating_duration_since(first.since) < patience {
+                break;
+            }
+            state.lenders.pop();
+            first.overdue.store(true, Ordering::Relaxed);
+            state.fresh -= first.tasks;
+            state.overdue.push(first);
+            in_vain = true;
+        }
+        if in_vain {
+            state.patience = (patience / 2).max(LEAST_PATIENCE);
+        }
+    }
+
+    /// Sees to it that somebody loses patience, if scopes wait for what is lent: nothing else is sure to happen.
+    fn come_by(self: &Arc<Self>, state: &mut State) -> Wakers {
+        let needed = state.rooms.len() > 0 && state.fresh > 0;
+        // A model can't wait for a thread of std's: see `sync`.
+        if !needed || state.thread || cfg!(after_loom) {
+            return Wakers::from_iter(None);
+        }
+        let limit = self.clone();
+        let started = thread::Builder::new()
+            .name("after-limits".into())
+            .spawn(move || {
+                loop {
+                    let patience = lock(&limit.state).patience;
+                    thread::sleep(patience);
+                    let mut state = lock(&limit.state);
+                    let wakers = limit.grant(&mut state);
+                    state.thread = state.rooms.len() > 0 && state.fresh > 0;
+                    let goes_on = state.thread;
+                    drop(state);
+                    wakers.wake();
+                    if !goes_on {
+                        return;
+                    }
+                }
+            });
+        state.thread = started.is_ok();
+        if started.is_err() {
+            // Then nothing is waited for.
+            state.patience = Duration::ZERO;
+            return self.grant(state);
+        }
+        Wakers::from_iter(None)
     }
 
     /// Room for the tasks of a scope that can wait for it.
@@ -290,13 +378,19 @@ impl Limit {
             state: Mutex::default(),
         });
         let mut state = lock(&self.state);
+        self.lose_patience(&mut state);
+        let mut wakers = None;
         if state.rooms.len() == 0 && self.fits(&state, tasks) {
             state.waiting += tasks;
             lock(&entry.state).granted = true;
         } else {
             state.rooms.push(entry.clone());
+            wakers = Some(self.come_by(&mut state));
         }
         drop(state);
+        if let Some(wakers) = wakers {
+            wakers.wake();
+        }
         Room {
             limit: self.clone(),
             entry,
@@ -366,9 +460,10 @@ impl Drop for Room {
 
 /// Room for the tasks of one scope, from its wait to its hand-over. Dropped, it is given back.
 ///
-/// A scope whose response is still to be read lends its place: others pass as if it was not there, because how long that
-/// takes is up to a client. It has the place back at its hand-over, unless so many others were lent since that they would
-/// fill `max_waiting`: so what is kept in memory is bounded, however many clients don't read.
+/// A scope whose response is still to be read lends its place: after some patience others pass as if it was not there,
+/// because how long that takes is up to a client. It has the place back at its hand-over, unless there is no room for it any
+/// more: what waits and what is lent are together no more than twice `max_waiting`, and the place that was lent first goes
+/// first. So what is kept in memory is bounded, however many clients don't read.
 pub(crate) struct Place {
     limit: Arc<Limit>,
     tasks: usize,
@@ -384,32 +479,36 @@ impl Place {
         self
     }
 
-    /// The response is given out. Whom this wakes is not to be woken under locks, or while anything of ours is taken out.
-    pub(crate) fn lend(&mut self) {
+    /// The response is given out; with `patience` others wait for its end, for a short time. Whom this wakes is not to be
+    /// woken under locks, or while anything of ours is taken out.
+    pub(crate) fn lend(&mut self, patience: bool) {
         if self.lender.is_some() {
             return;
         }
         let lender = Arc::new(Lender {
             tasks: self.tasks,
+            since: Instant::now(),
+            overdue: AtomicBool::new(!patience),
             left: AtomicBool::new(false),
         });
         self.lender = Some(lender.clone());
-        let mut state = lock(&self.limit.state);
+        let limit = &self.limit;
+        let mut state = lock(&limit.state);
         state.waiting -= self.tasks;
         state.lent += self.tasks;
-        state.lenders.push(lender);
-        // The last one stays, also if it is larger than all room.
-        while state.lent > self.limit.max_waiting && state.lenders.len() > 1 {
-            let Some(first) = state.lenders.first().cloned() else {
-                break;
-            };
-            first.left.store(true, Ordering::Relaxed);
-            state.lent -= first.tasks;
-            state.lenders.pop();
+        match patience {
+            true => {
+                state.fresh += self.tasks;
+                state.lenders.push(lender);
+            }
+            false => state.overdue.push(lender),
         }
-        let wakers = self.limit.grant(&mut state);
+        limit.give_up_lent(&mut state);
+        let wakers = limit.grant(&mut state);
+        let more = limit.come_by(&mut state);
         drop(state);
         wakers.wake();
+        more.wake();
     }
 
     /// For how many tasks there is a place; from now on they count as waiting, and the hand-over answers for them.
@@ -419,12 +518,30 @@ impl Place {
             return tasks;
         };
         let mut state = lock(&self.limit.state);
-        match state.ends(&lender) {
-            true => {
-                state.waiting += tasks;
-                tasks
-            }
-            false => 0,
+        let in_time = !lender.overdue.load(Ordering::Relaxed);
+        if !state.ends(&lender) {
+            return 0;
+        }
+        if in_time {
+            state.patience = (state.patience * 2).min(PATIENCE);
+        }
+        state.waiting += tasks;
+        tasks
+    }
+}
+
+impl Limit {
+    /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes first, and
+    /// the last one stays, also if it is larger than all room.
+    fn give_up_lent(&self, state: &mut State) {
+        let free = self.max_running.saturating_sub(state.running);
+        let most = self.max_waiting.saturating_mul(2).saturating_add(free);
+        while state.waiting + state.lent > most && state.lenders.len() + state.overdue.len() > 1 {
+            let overdue = state.overdue.first().cloned();
+            let Some(first) = overdue.or_else(|| state.lenders.first().cloned()) else {
+                return;
+            };
+            state.ends(&first);
         }
     }
 }
@@ -436,7 +553,13 @@ impl State {
             return false;
         }
         self.lent -= lender.tasks;
-        self.lenders.leaves(1);
+        match lender.overdue.load(Ordering::Relaxed) {
+            true => self.overdue.leaves(1),
+            false => {
+                self.fresh -= lender.tasks;
+                self.lenders.leaves(1);
+            }
+        }
         true
     }
 }

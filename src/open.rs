@@ -346,7 +346,7 @@ impl OpenScope {
         if let Some(earlier) = self.place.take() {
             place = place.and(earlier);
         }
-        place.lend();
+        place.lend(!current::in_scope());
         self.place = Some(place);
     }
 

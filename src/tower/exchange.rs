@@ -93,9 +93,10 @@ impl Exchange {
                 self.keep_up();
             }
         }
-        // How long the response takes from here on is up to the client, so nobody else is to wait for that.
+        // How long the response takes from here on is up to the client, so nobody else is to wait for that. A scope around
+        // this one may have to wait for room before it gives out this very response.
         if let Some(place) = &mut self.place {
-            place.lend();
+            place.lend(!current::in_scope());
         }
     }
 
