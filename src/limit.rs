@@ -5,32 +5,31 @@
 //! newcomer to take.
 //!
 //! Scopes that may wait before their answer wait for room in the same way, in their order. Room that was granted is a
-//! [`Place`]: a scope that hands over at once uses it, and one whose response is still to be read lends it to others until
+//! [`Place`](crate::place::Place): a scope that hands over at once uses it, and one whose response is still to be read lends it to others until
 //! then. So nobody waits for a client to read.
-//!
-//! Not at once: a response that is read as usual has its place back soon, and if others passed before, all that wait would
-//! pass together, more than there is room for. So a place that was lent is respected for a short time ([`PATIENCE`]), and
-//! each time that this was in vain for half as long.
 //!
 //! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a [`Line`]
 //! before his turn is passed over.
 
 use std::{
     sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker},
-    thread,
-    time::{Duration, Instant},
+    task::Waker,
+    time::Duration,
 };
 
 use crate::{
     line::{Line, Member},
     node::Queue,
+    place::{Lender, PATIENCE},
+    room::RoomEntry,
     signal::{Kept, Wakers, drop_waker},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
+
+pub(crate) use crate::{place::Place, room::Room};
 
 /// What happens to tasks for which there is no room: `max_waiting` tasks wait already.
 ///
@@ -66,40 +65,35 @@ pub enum Overflow {
 }
 
 pub(crate) struct Limit {
-    max_running: usize,
-    max_waiting: usize,
-    overflow: Overflow,
-    state: Mutex<State>,
+    pub(crate) max_running: usize,
+    pub(crate) max_waiting: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct State {
-    running: usize,
+pub(crate) struct State {
+    pub(crate) running: usize,
     /// Handed over and without a permit, or a place that a scope has and does not lend.
-    waiting: usize,
+    pub(crate) waiting: usize,
     /// Places that are lent, and those of them that are respected still.
-    lent: usize,
-    fresh: usize,
+    pub(crate) lent: usize,
+    pub(crate) fresh: usize,
     /// Who gets the next permits.
-    line: Line<Turn>,
+    pub(crate) line: Line<Turn>,
     /// Scopes that wait for room before their answer.
-    rooms: Line<Arc<RoomEntry>>,
+    pub(crate) rooms: Line<Arc<RoomEntry>>,
     /// Who lends a place, from the one that was lent first: those that are respected, and those before them.
-    lenders: Line<Arc<Lender>>,
-    overdue: Line<Arc<Lender>>,
+    pub(crate) lenders: Line<Arc<Lender>>,
+    pub(crate) overdue: Line<Arc<Lender>>,
     /// How long a place is respected now.
-    patience: Duration,
+    pub(crate) patience: Duration,
     /// Whether a thread comes by when that is over.
-    thread: bool,
+    pub(crate) thread: bool,
 }
 
-/// The most that others wait for a response that is being read.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// The least: below, a thread would spin.
-const LEAST_PATIENCE: Duration = Duration::from_millis(1);
-
 /// Some permits that a batch waits for.
-struct Turn {
+pub(crate) struct Turn {
     entry: Arc<Entry>,
     wanted: usize,
 }
@@ -114,44 +108,10 @@ pub(crate) struct Entry {
     waker: Mutex<Kept>,
 }
 
-struct RoomEntry {
-    tasks: usize,
-    left: AtomicBool,
-    state: Mutex<RoomState>,
-}
-
-/// A lent place. It has left when it was used or given up, or when there is no room for it any more.
-struct Lender {
-    tasks: usize,
-    /// When it was lent.
-    since: Instant,
-    /// Others don't respect it any more.
-    overdue: AtomicBool,
-    left: AtomicBool,
-}
-
 impl Member for Turn {
     fn has_left(&self) -> bool {
         self.entry.left.load(Ordering::Relaxed)
     }
-}
-
-impl Member for Arc<RoomEntry> {
-    fn has_left(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
-    }
-}
-
-impl Member for Arc<Lender> {
-    fn has_left(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
-    }
-}
-
-#[derive(Default)]
-struct RoomState {
-    granted: bool,
-    waker: Kept,
 }
 
 /// The tasks of a batch that wait for permits, and how many of it have one.
@@ -166,7 +126,7 @@ pub(crate) struct Permits {
     pub(crate) entered: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No user code runs under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -272,7 +232,7 @@ impl Limit {
     }
 
     /// Gives free permits to the first in line, and free room to the first scopes that wait for it.
-    fn grant(&self, state: &mut State) -> Wakers {
+    pub(crate) fn grant(&self, state: &mut State) -> Wakers {
         let mut woken = Vec::new();
         while state.running < self.max_running {
             let Some(turn) = state.line.first() else {
@@ -307,277 +267,9 @@ impl Limit {
     }
 
     /// Whether so many tasks have room. More than ever fit have it when nobody waits.
-    fn fits(&self, state: &State, tasks: usize) -> bool {
+    pub(crate) fn fits(&self, state: &State, tasks: usize) -> bool {
         let free = self.max_running.saturating_sub(state.running);
         let before = state.waiting.saturating_add(state.fresh);
         before.saturating_add(tasks) <= self.max_waiting.saturating_add(free) || before == 0
-    }
-
-    /// Places that were lent for long enough are not respected any more.
-    fn lose_patience(&self, state: &mut State) {
-        if state.fresh == 0 {
-            return;
-        }
-        let now = Instant::now();
-        let patience = state.patience;
-        let mut in_vain = false;
-        while let Some(first) = state.lenders.first().cloned() {
-            if now.saturating_duration_since(first.since) < patience {
-                break;
-            }
-            state.lenders.pop();
-            first.overdue.store(true, Ordering::Relaxed);
-            state.fresh -= first.tasks;
-            state.overdue.push(first);
-            in_vain = true;
-        }
-        if in_vain {
-            state.patience = (patience / 2).max(LEAST_PATIENCE);
-        }
-    }
-
-    /// Sees to it that somebody loses patience, if scopes wait for what is lent: nothing else is sure to happen.
-    fn come_by(self: &Arc<Self>, state: &mut State) -> Wakers {
-        let needed = state.rooms.len() > 0 && state.fresh > 0;
-        // A model can't wait for a thread of std's: see `sync`.
-        if !needed || state.thread || cfg!(after_loom) {
-            return Wakers::from_iter(None);
-        }
-        let limit = self.clone();
-        let started = thread::Builder::new()
-            .name("after-limits".into())
-            .spawn(move || {
-                loop {
-                    let patience = lock(&limit.state).patience;
-                    thread::sleep(patience);
-                    let mut state = lock(&limit.state);
-                    let wakers = limit.grant(&mut state);
-                    state.thread = state.rooms.len() > 0 && state.fresh > 0;
-                    let goes_on = state.thread;
-                    drop(state);
-                    wakers.wake();
-                    if !goes_on {
-                        return;
-                    }
-                }
-            });
-        state.thread = started.is_ok();
-        if started.is_err() {
-            // Then nothing is waited for.
-            state.patience = Duration::ZERO;
-            return self.grant(state);
-        }
-        Wakers::from_iter(None)
-    }
-
-    /// Room for the tasks of a scope that can wait for it.
-    pub(crate) fn room(self: &Arc<Self>, tasks: usize) -> Room {
-        let entry = Arc::new(RoomEntry {
-            tasks,
-            left: AtomicBool::new(false),
-            state: Mutex::default(),
-        });
-        let mut state = lock(&self.state);
-        self.lose_patience(&mut state);
-        let mut wakers = None;
-        if state.rooms.len() == 0 && self.fits(&state, tasks) {
-            state.waiting += tasks;
-            lock(&entry.state).granted = true;
-        } else {
-            state.rooms.push(entry.clone());
-            wakers = Some(self.come_by(&mut state));
-        }
-        drop(state);
-        if let Some(wakers) = wakers {
-            wakers.wake();
-        }
-        Room {
-            limit: self.clone(),
-            entry,
-            used: false,
-        }
-    }
-}
-
-/// A scope's wait for room. Dropped, it gives up its turn, or the place that it has got.
-pub(crate) struct Room {
-    limit: Arc<Limit>,
-    entry: Arc<RoomEntry>,
-    used: bool,
-}
-
-impl Room {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        let mut state = lock(&self.entry.state);
-        if state.granted {
-            drop(state);
-            drop_waker(Some(waker));
-            return Poll::Ready(());
-        }
-        let before = state.waker.replace(waker);
-        drop(state);
-        drop_waker(before);
-        Poll::Pending
-    }
-
-    fn is_granted(&self) -> bool {
-        lock(&self.entry.state).granted
-    }
-
-    /// The place, when the wait is over.
-    pub(crate) fn take(mut self) -> Place {
-        debug_assert!(self.is_granted(), "there is no room yet");
-        self.used = true;
-        Place {
-            limit: self.limit.clone(),
-            tasks: self.entry.tasks,
-            lender: None,
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        if self.used {
-            return;
-        }
-        let mut state = lock(&self.limit.state);
-        let waker = lock(&self.entry.state).waker.take();
-        if self.is_granted() {
-            state.waiting -= self.entry.tasks;
-        } else {
-            self.entry.left.store(true, Ordering::Relaxed);
-            state.rooms.leaves(1);
-        }
-        // The next scope may fit where this one did not.
-        let wakers = self.limit.grant(&mut state);
-        drop(state);
-        drop_waker(waker);
-        wakers.wake();
-    }
-}
-
-/// Room for the tasks of one scope, from its wait to its hand-over. Dropped, it is given back.
-///
-/// A scope whose response is still to be read lends its place: after some patience others pass as if it was not there,
-/// because how long that takes is up to a client. It has the place back at its hand-over, unless there is no room for it any
-/// more: what waits and what is lent are together no more than twice `max_waiting`, and the place that was lent first goes
-/// first. So what is kept in memory is bounded, however many clients don't read.
-pub(crate) struct Place {
-    limit: Arc<Limit>,
-    tasks: usize,
-    /// `None` while it is not lent, and counted as waiting.
-    lender: Option<Arc<Lender>>,
-}
-
-impl Place {
-    /// With one that was got before, by the same scope. To be called before this one is lent.
-    pub(crate) fn and(mut self, earlier: Place) -> Place {
-        debug_assert!(self.lender.is_none(), "it is lent already");
-        self.tasks += earlier.redeem();
-        self
-    }
-
-    /// The response is given out; with `patience` others wait for its end, for a short time. Whom this wakes is not to be
-    /// woken under locks, or while anything of ours is taken out.
-    pub(crate) fn lend(&mut self, patience: bool) {
-        if self.lender.is_some() {
-            return;
-        }
-        let lender = Arc::new(Lender {
-            tasks: self.tasks,
-            since: Instant::now(),
-            overdue: AtomicBool::new(!patience),
-            left: AtomicBool::new(false),
-        });
-        self.lender = Some(lender.clone());
-        let limit = &self.limit;
-        let mut state = lock(&limit.state);
-        state.waiting -= self.tasks;
-        state.lent += self.tasks;
-        match patience {
-            true => {
-                state.fresh += self.tasks;
-                state.lenders.push(lender);
-            }
-            false => state.overdue.push(lender),
-        }
-        limit.give_up_lent(&mut state);
-        let wakers = limit.grant(&mut state);
-        let more = limit.come_by(&mut state);
-        drop(state);
-        wakers.wake();
-        more.wake();
-    }
-
-    /// For how many tasks there is a place; from now on they count as waiting, and the hand-over answers for them.
-    pub(crate) fn redeem(mut self) -> usize {
-        let tasks = std::mem::take(&mut self.tasks);
-        let Some(lender) = self.lender.take() else {
-            return tasks;
-        };
-        let mut state = lock(&self.limit.state);
-        let in_time = !lender.overdue.load(Ordering::Relaxed);
-        if !state.ends(&lender) {
-            return 0;
-        }
-        if in_time {
-            state.patience = (state.patience * 2).min(PATIENCE);
-        }
-        state.waiting += tasks;
-        tasks
-    }
-}
-
-impl Limit {
-    /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes first, and
-    /// the last one stays, also if it is larger than all room.
-    fn give_up_lent(&self, state: &mut State) {
-        let free = self.max_running.saturating_sub(state.running);
-        let most = self.max_waiting.saturating_mul(2).saturating_add(free);
-        while state.waiting + state.lent > most && state.lenders.len() + state.overdue.len() > 1 {
-            let overdue = state.overdue.first().cloned();
-            let Some(first) = overdue.or_else(|| state.lenders.first().cloned()) else {
-                return;
-            };
-            state.ends(&first);
-        }
-    }
-}
-
-impl State {
-    /// A lent place is used, or given up; returns whether it was there still.
-    fn ends(&mut self, lender: &Lender) -> bool {
-        if lender.left.swap(true, Ordering::Relaxed) {
-            return false;
-        }
-        self.lent -= lender.tasks;
-        match lender.overdue.load(Ordering::Relaxed) {
-            true => self.overdue.leaves(1),
-            false => {
-                self.fresh -= lender.tasks;
-                self.lenders.leaves(1);
-            }
-        }
-        true
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.tasks == 0 {
-            return;
-        }
-        let mut state = lock(&self.limit.state);
-        match self.lender.take() {
-            Some(lender) => {
-                state.ends(&lender);
-            }
-            None => state.waiting -= self.tasks,
-        }
-        let wakers = self.limit.grant(&mut state);
-        drop(state);
-        wakers.wake();
     }
 }
