@@ -247,8 +247,10 @@ impl Runner {
 
     /// Tells long tasks to stop, then waits for all tasks, for `limit` at the most.
     ///
-    /// Resolves [`stopping`](crate::stopping()) in the tasks of this Runner, then drains. Nothing is closed: work deferred
-    /// meanwhile is accepted, counted and waited for, so call this when the server has stopped to accept requests. What
+    /// Resolves [`stopping`](crate::stopping()) in the tasks of this Runner, then waits until the account is clean, or until
+    /// the limit: the report is clean, or names what was unfinished when the limit had passed. Nothing is closed: work
+    /// deferred meanwhile is accepted, counted and waited for, also what comes between a moment with nothing pending and
+    /// the poll that hears of it, so call this when the server has stopped to accept requests. What
     /// is unfinished at the limit goes on running; the report names it, and it is lost when its runtime drops it. Call it
     /// before the runtime goes: at the end of `main`.
     ///
@@ -268,26 +270,33 @@ impl Runner {
     pub async fn shutdown(&self, limit: Duration) -> ShutdownReport {
         let account = &self.core.account;
         account.begin_stopping();
-        {
+        // A limit of zero is no wait, and one too far away for the clock is none.
+        let now = limit.is_zero();
+        let mut timer = Instant::now().checked_add(limit).map(|_| Delay::new(limit));
+        let report = {
             let mut drained = pin!(account.drain());
-            // A limit of zero is no wait, and one too far away for the clock is none.
-            let now = limit.is_zero();
-            let mut limit = Instant::now().checked_add(limit).map(|_| Delay::new(limit));
             std::future::poll_fn(|cx| {
-                if drained.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
+                while drained.as_mut().poll(cx).is_ready() {
+                    // That moment is over, and whoever has deferred since is waited for too: what is said is what is seen
+                    // here, under the account's locks.
+                    let report = account.report(limit);
+                    if report.is_clean() || now {
+                        return Poll::Ready(report);
+                    }
+                    drained.set(account.drain());
                 }
-                match &mut limit {
+                let over = match &mut timer {
                     _ if now => Poll::Ready(()),
-                    Some(limit) => Pin::new(limit).poll(cx),
+                    Some(timer) => Pin::new(timer).poll(cx),
                     None => Poll::Pending,
-                }
+                };
+                over.map(|()| account.report(limit))
             })
-            .await;
-        }
+            .await
+        };
         // Whatever was lost is known by now to whoever reads the log of this shutdown.
         account.report_losses(true);
-        account.report(limit)
+        report
     }
 
     /// Whether both are the same Runner.
