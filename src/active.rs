@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use crate::{
     account::{Counts, Seat},
     admission::Group,
+    attached::Attachment,
     batch::Batch,
     collected::Collected,
     context::Context,
@@ -77,6 +78,8 @@ pub(crate) struct Uncommon {
     pub(crate) timers: Timers,
     /// When the gate was opened: nothing could start before.
     pub(crate) opened: Option<Instant>,
+    /// This is the registry of code that a handle has brought along.
+    pub(crate) attached: Option<Attachment>,
 }
 
 impl Active {
@@ -109,9 +112,14 @@ impl Active {
     }
 
     /// What `Handle::scope` enters: everything it is asked goes to the inbox.
-    pub(crate) fn attached(runner: RunnerRef, inbox: Arc<Inbox>) -> Box<Active> {
+    pub(crate) fn attached(
+        runner: RunnerRef,
+        inbox: Arc<Inbox>,
+        attachment: Attachment,
+    ) -> Box<Active> {
         let mut active = spare::active(runner);
         active.inbox = Some(inbox);
+        active.uncommon().attached = Some(attachment);
         active.special = true;
         active.on_account = true;
         active
@@ -257,13 +265,6 @@ impl Active {
         ));
         self.inbox = Some(inbox.clone());
         inbox
-    }
-
-    pub(crate) fn context(&self) -> Context {
-        match &self.inbox {
-            Some(inbox) => inbox.context(),
-            None => self.context.clone(),
-        }
     }
 
     #[inline]

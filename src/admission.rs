@@ -80,14 +80,14 @@ pub(crate) fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
         .unwrap_or_default();
     let mut kept = Queue::default();
     let mut tasks = match &inbox {
-        Some(inbox) => inbox.hand_over(outcome, order, &found, gated),
+        Some(inbox) => registry.take_back(inbox.hand_over(outcome, order, &found, gated)),
         None => registry.take_collected(),
     };
     loop {
         kept.append(decide(registry, core, outcome, tasks, Some(since)));
         // What the destructors of the discarded have deferred is of this request too.
         tasks = match &inbox {
-            Some(inbox) if kept.is_empty() && !gated => inbox.batch_ends(),
+            Some(inbox) if kept.is_empty() && !gated => registry.take_back(inbox.batch_ends()),
             Some(inbox) => inbox.batch_runs(),
             None => registry.take_collected(),
         };

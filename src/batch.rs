@@ -202,19 +202,28 @@ impl Batch {
         if active.special && !gated {
             active.begin_time();
             Batch::take_place(active);
-            for batch in active.take_apart() {
+            let apart = active.take_apart();
+            // Before the last of these can end: whoever waits for that finds the values gone.
+            let over = !apart.is_empty() && self.is_over();
+            for batch in apart {
                 batch.release();
             }
+            // Also with nothing left: what was promised in excess goes back.
             self.line_up();
+            if over {
+                return self.end();
+            }
         }
         let Some(active) = &mut self.active else {
             return;
         };
-        let inbox = active.inbox.as_ref();
-        if active.is_empty() && !gated && inbox.is_none_or(|inbox| inbox.ends_if_empty()) {
-            // All of it was split off, or shed; and no handle can bring more.
+        if !gated && active.is_empty() && self.is_over() {
+            // All of it was split off, or shed.
             return self.end();
         }
+        let Some(active) = &mut self.active else {
+            return;
+        };
         // Both go out of the batch, because the spawner may drop it before it returns.
         let found = mem::replace(&mut active.found, Found::Nothing);
         let runner = active.runner.clone();
@@ -294,6 +303,22 @@ impl Batch {
             self.active = Some(active);
         }
         self.line_up();
+    }
+
+    /// Whether nothing is left, and no handle can bring more: then its values are dropped.
+    #[cold]
+    fn is_over(&mut self) -> bool {
+        let Some(active) = &mut self.active else {
+            return true;
+        };
+        if !active.is_empty() {
+            return false;
+        }
+        let ended = match active.inbox.clone() {
+            Some(inbox) => inbox.ends_if_empty(),
+            None => Some(mem::take(&mut active.context)),
+        };
+        ended.map(drop).is_some()
     }
 
     fn end(mut self) {

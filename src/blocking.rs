@@ -154,7 +154,7 @@ impl<C: FnOnce() -> End> Job<C> {
             return;
         }
         if let Some(work) = self.work.take() {
-            let end = report::catch(|| self.handle.sync_scope(work));
+            let end = report::catch(|| self.handle.frozen_scope(work));
             self.slot.finish(end.unwrap_or_else(End::Panicked));
         }
     }
@@ -164,7 +164,7 @@ impl<C: FnOnce() -> End> Drop for Job<C> {
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
             // The destructors of what it captured may defer, and may panic.
-            let dropped = report::catch(|| self.handle.sync_scope(|| drop(work)));
+            let dropped = report::catch(|| self.handle.frozen_scope(|| drop(work)));
             if let Err(payload) = dropped {
                 report::unnamed_panicked("a deferred closure", payload);
             }

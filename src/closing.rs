@@ -40,7 +40,7 @@ pub(crate) fn lose(active: Box<Active>) {
             if let Some(inbox) = registry.inbox() {
                 // Over only when nothing is left whose destructor might defer: until then that is lost with the batch.
                 tasks.append(match tasks.is_empty() {
-                    true => inbox.batch_ends(),
+                    true => registry.take_back(inbox.batch_ends()),
                     false => inbox.batch_runs(),
                 });
             }

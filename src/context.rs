@@ -5,6 +5,15 @@
 //! type, so give it a type of its own. A nested scope starts empty. When the request ends the values are frozen: its
 //! tasks read them as they stood then.
 //!
+//! They are dropped when the request and its tasks are over, before [`drain`](crate::Runner::drain) returns, whoever
+//! still has a handle: a value may hold a [`Handle`](crate::Handle) of its own request. Work that is deferred through
+//! a handle after that runs with no values.
+//!
+//! Code that a handle has brought along ([`Handle::scope`](crate::Handle::scope),
+//! [`Handle::sync_scope`](crate::Handle::sync_scope)) may go on when its request has ended: a handler that was detached
+//! from its connection, when the client has gone. It keeps the values, and what it sets then is its own: it sees it,
+//! and so does what it defers from then on; the tasks of the request do not.
+//!
 //! ```
 //! #[derive(Clone)]
 //! struct UserId(u64);
@@ -77,7 +86,8 @@ impl Context {
 ///
 /// # Panics
 ///
-/// Outside a scope, and after the end of the request (in a deferred task), at the caller's line. [`try_set`] does not.
+/// Outside a scope, and in a deferred task or closure, at the caller's line. [`try_set`] does not. It never panics because a
+/// client has gone: in what a [`Handle`](crate::Handle) has brought along, it sets a value of that code's own then.
 ///
 /// ```
 /// # futures::executor::block_on(after::scope(async {
@@ -96,7 +106,7 @@ pub fn set<T: Send + Sync + 'static>(value: T) {
 ///
 /// # Errors
 ///
-/// The value, untouched, outside a scope and after the end of the request.
+/// The value, untouched, outside a scope and in a deferred task or closure.
 ///
 /// ```
 /// assert_eq!(after::context::try_set("outside"), Err("outside"));
@@ -143,7 +153,7 @@ pub fn with<T: Send + Sync + 'static, R>(read: impl FnOnce(&T) -> R) -> Option<R
 fn refused() -> ! {
     if current::in_scope() {
         panic!(
-            "`context::set` called after the end of the request: the context is frozen, so set it in the request or use `try_set`"
+            "`context::set` called in a deferred task, after the end of the request: the context is frozen, so set it in the request or use `try_set`"
         );
     }
     panic!(

@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     active::Active,
+    attached::Attachment,
     builder::TaskBuilder,
     current,
     error::HOW_TO_HAVE_A_SCOPE,
@@ -75,7 +76,9 @@ pub fn try_handle() -> Option<Handle> {
 /// them. When they are done, it is handed over as a batch of its own, at once. It is on the account in each case, and it
 /// is never polled inside the call.
 ///
-/// Cheap to clone. Dropping it does nothing; keeping it does not keep the request open.
+/// Cheap to clone. Dropping it does nothing. Keeping it keeps neither the request open nor the values of its
+/// [`context`](crate::context), in which it may lie itself: they are dropped when the request and its tasks are over, and
+/// what is deferred through it later runs without them. Its [`outcome`](crate::outcome()) is still the request's.
 #[derive(Clone)]
 pub struct Handle {
     inbox: Arc<Inbox>,
@@ -161,6 +164,13 @@ impl Handle {
     ///
     /// The scope is current while the future is polled and while it is dropped. The request does not wait for it.
     ///
+    /// It may go on when the request has ended, as a handler does that was detached with `tokio::spawn`, when its client
+    /// has gone. Nothing panics then that did not before. It keeps the values of the request's
+    /// [`context`](crate::context) until it ends; if it was not polled before the request and its tasks were over, those
+    /// from when this was called. What it sets once the request has ended is its own: the request's tasks don't see it.
+    /// What it defers from then on does, and is handed over at once, as batches of its own. In the same way a handle that
+    /// it takes then leads to its own values, as long as it lasts.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// after::scope(async {
@@ -173,11 +183,13 @@ impl Handle {
     pub fn scope<F: Future>(&self, future: F) -> Attached<F> {
         Attached {
             future: Some(future),
-            registry: self.registry(),
+            registry: self.registry_with(Attachment::waiting(&self.inbox)),
         }
     }
 
     /// Runs a closure in this scope, here and now: for `spawn_blocking`, rayon, plain threads.
+    ///
+    /// What it sets after the end of the request is its own, as with [`scope`](Handle::scope).
     ///
     /// ```
     /// # futures::executor::block_on(after::scope(async {
@@ -198,19 +210,27 @@ impl Handle {
             true => core.prepare(node, self.inbox.outcome()),
             false => node,
         };
-        self.inbox.store(key, node);
+        self.inbox.store(key, node, false);
     }
 
     pub(crate) fn found(&self) -> Found {
         self.inbox.found()
     }
 
+    /// As `sync_scope`, for a closure of the request's own, which can't set values.
+    pub(crate) fn frozen_scope<R>(&self, f: impl FnOnce() -> R) -> R {
+        let attachment = Attachment::held(&self.inbox, true);
+        current::enter(&self.registry_with(attachment), f)
+    }
+
     /// A registry that brings what it collects to this handle's scope.
     pub(crate) fn registry(&self) -> Registry {
-        Registry::active(Active::attached(
-            self.inbox.runner.clone(),
-            self.inbox.clone(),
-        ))
+        self.registry_with(Attachment::held(&self.inbox, false))
+    }
+
+    fn registry_with(&self, attachment: Attachment) -> Registry {
+        let runner = self.inbox.runner.clone();
+        Registry::active(Active::attached(runner, self.inbox.clone(), attachment))
     }
 }
 
@@ -241,6 +261,7 @@ pin_project_lite::pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
+                current::with(|outer| this.registry.attach(outer));
                 let dropped = report::catch(|| {
                     current::enter(this.registry, || this.future.set(None));
                 });
@@ -257,7 +278,8 @@ impl<F: Future> Future for Attached<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        current::enter(this.registry, || {
+        current::with(|outer| this.registry.attach(outer));
+        let polled = current::enter(this.registry, || {
             let Some(future) = this.future.as_mut().as_pin_mut() else {
                 panic!("`Attached` polled after completion");
             };
@@ -266,7 +288,12 @@ impl<F: Future> Future for Attached<F> {
                 this.future.set(None);
             }
             polled
-        })
+        });
+        if polled.is_ready() {
+            // It has ended, however long this is kept.
+            drop(this.registry.close());
+        }
+        polled
     }
 }
 

@@ -1,10 +1,16 @@
 //! What a scope collects once somebody holds a [`Handle`](crate::Handle): shared, from wherever the work comes.
 
-use std::{borrow::Cow, sync::PoisonError, task::Waker};
+use std::{
+    borrow::Cow,
+    mem,
+    sync::{Arc, PoisonError},
+    task::Waker,
+};
 
 use crate::{
     account::Counts,
     active::Active,
+    attached::Hold,
     batch::Batch,
     collected::Collected,
     context::Context,
@@ -20,6 +26,8 @@ use crate::{
 /// What a scope collects once somebody holds a [`Handle`] to it.
 pub(crate) struct Inbox {
     pub(crate) runner: RunnerRef,
+    /// That of the request, if this is one that was split off for attached code.
+    root: Option<Arc<Inbox>>,
     state: Mutex<State>,
 }
 
@@ -27,6 +35,9 @@ struct State {
     phase: Phase,
     collected: Collected,
     context: Context,
+    /// The context after the end, for attached code that goes on, while there is any.
+    kept: Context,
+    holds: usize,
     outcome: Option<Outcome>,
     order: Order,
     found: Found,
@@ -40,8 +51,10 @@ enum Phase {
     Request,
     /// The batch runs: what comes joins it.
     Batch,
-    /// Nobody will look into `collected` again: what comes is a batch of its own.
+    /// Nobody will look into `collected` again: what comes is a batch of its own. The context is gone.
     Over,
+    /// Of attached code, after the end of its request: as `Over`, with a context that the code may change.
+    Own,
 }
 
 impl Inbox {
@@ -55,6 +68,7 @@ impl Inbox {
     ) -> Self {
         Inbox {
             runner,
+            root: None,
             state: Mutex::new(State {
                 phase: match outcome {
                     None => Phase::Request,
@@ -62,6 +76,8 @@ impl Inbox {
                 },
                 collected,
                 context,
+                kept: Context::default(),
+                holds: 0,
                 outcome,
                 order,
                 found,
@@ -75,16 +91,16 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a task that is prepared.
-    pub(crate) fn store(&self, key: Option<Cow<'static, str>>, node: Link) {
+    /// Takes in a task that is prepared, from attached code or from a handle by itself.
+    pub(crate) fn store(&self, key: Option<Cow<'static, str>>, node: Link, attached: bool) {
         let account = &self.runner.get().account;
         let mut state = self.lock();
-        if let (Phase::Over, Some(outcome)) = (state.phase, state.outcome) {
+        if let (Phase::Over | Phase::Own, Some(outcome)) = (state.phase, state.outcome) {
             let late = Active::late(
                 self.runner.clone(),
                 state.found.clone(),
                 state.order,
-                state.context.clone(),
+                state.context(attached),
                 node,
             );
             drop(state);
@@ -134,14 +150,14 @@ impl Inbox {
     }
 
     /// The end of the request: what was collected so far. With nothing there, nobody will look again, unless the batch waits
-    /// for something else.
+    /// for something else: it is over, and the context is given back too, to be dropped when nothing of ours is locked.
     pub(crate) fn hand_over(
         &self,
         outcome: Outcome,
         order: Order,
         found: &Found,
         waits: bool,
-    ) -> Queue {
+    ) -> (Queue, Context) {
         let mut state = self.lock();
         state.outcome = Some(outcome);
         state.order = order;
@@ -149,11 +165,10 @@ impl Inbox {
             state.found = found.clone();
         }
         if state.collected.len() == 0 && !waits {
-            state.phase = Phase::Over;
-        } else {
-            state.phase = Phase::Batch;
+            return (Queue::default(), state.end());
         }
-        state.collected.take()
+        state.phase = Phase::Batch;
+        (state.collected.take(), Context::default())
     }
 
     /// The batch begins to look after its own: what comes now needs no wake-up.
@@ -182,22 +197,91 @@ impl Inbox {
         joined
     }
 
-    /// The batch has no task left: what came meanwhile, or else it is over.
-    pub(crate) fn batch_ends(&self) -> Queue {
-        let mut state = self.lock();
-        if state.collected.len() == 0 {
-            state.phase = Phase::Over;
+    /// The batch has no task left: what came meanwhile, or else it is over, as at `hand_over`.
+    pub(crate) fn batch_ends(&self) -> (Queue, Context) {
+        match self.ends_if_empty() {
+            Some(context) => (Queue::default(), context),
+            None => (self.lock().collected.take(), Context::default()),
         }
-        state.collected.take()
     }
 
-    /// As `batch_ends`, for a batch of which all was split off or shed. Returns whether it is over.
-    pub(crate) fn ends_if_empty(&self) -> bool {
+    /// As `batch_ends`, for a batch of which all was split off or shed. `None` if it is not over.
+    pub(crate) fn ends_if_empty(&self) -> Option<Context> {
         let mut state = self.lock();
-        if state.collected.len() == 0 {
-            state.phase = Phase::Over;
+        if state.collected.len() > 0 {
+            return None;
         }
-        state.phase == Phase::Over
+        let context = state.end();
+        let waker = state.waker.take();
+        drop(state);
+        drop_waker(waker);
+        Some(context)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().phase == Phase::Over
+    }
+
+    /// From here on the context outlives the end, for attached code. `None` when it is over.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold> {
+        let mut state = self.lock();
+        if state.phase == Phase::Over {
+            return None;
+        }
+        state.holds += 1;
+        Some(Hold::new(self.clone()))
+    }
+
+    /// A `Hold` is given up.
+    pub(crate) fn release(&self) {
+        let mut state = self.lock();
+        state.holds -= 1;
+        let gone = match state.holds {
+            0 => mem::take(&mut state.kept),
+            _ => Context::default(),
+        };
+        // Values go here, whose destructors are the user's code.
+        drop(state);
+        drop(gone);
+    }
+
+    /// An inbox for attached code alone, which goes on after the end: with the values as they stand, or, if it holds none,
+    /// with those of its snapshot.
+    pub(crate) fn split_off(self: &Arc<Self>, snapshot: Context) -> Arc<Inbox> {
+        let state = self.lock();
+        let context = state.context(true);
+        let own = State {
+            phase: Phase::Own,
+            collected: Collected::default(),
+            context: if context.is_empty() {
+                snapshot
+            } else {
+                context
+            },
+            kept: Context::default(),
+            holds: 0,
+            outcome: state.outcome,
+            order: state.order,
+            found: state.found.clone(),
+            waker: Kept::default(),
+        };
+        drop(state);
+        Arc::new(Inbox {
+            runner: self.runner.clone(),
+            root: Some(self.root().clone()),
+            state: Mutex::new(own),
+        })
+    }
+
+    /// The attached code has ended whose own this is.
+    pub(crate) fn end_own(&self) {
+        let context = self.lock().end();
+        drop(context);
+    }
+
+    /// The request's.
+    pub(crate) fn root<'a>(self: &'a Arc<Self>) -> &'a Arc<Inbox> {
+        self.root.as_ref().unwrap_or(self)
     }
 
     /// The spawner that was current when the handle was made, or at the hand-over.
@@ -209,8 +293,9 @@ impl Inbox {
         self.lock().outcome
     }
 
-    pub(crate) fn context(&self) -> Context {
-        self.lock().context.clone()
+    /// As attached code sees it, or others.
+    pub(crate) fn context(&self, attached: bool) -> Context {
+        self.lock().context(attached)
     }
 
     pub(crate) fn change_context<C, R>(
@@ -219,9 +304,29 @@ impl Inbox {
         apply: impl FnOnce(&mut Context, C) -> R,
     ) -> Result<R, C> {
         let mut state = self.lock();
-        if state.outcome.is_some() {
+        if state.outcome.is_some() && state.phase != Phase::Own {
             return Err(change);
         }
         Ok(apply(&mut state.context, change))
+    }
+}
+
+impl State {
+    /// Nobody will look again. What is given back is to be dropped when this is not locked any more: its values'
+    /// destructors are the user's code.
+    fn end(&mut self) -> Context {
+        self.phase = Phase::Over;
+        let context = mem::take(&mut self.context);
+        if self.holds > 0 && !context.is_empty() {
+            self.kept = context.clone();
+        }
+        context
+    }
+
+    fn context(&self, attached: bool) -> Context {
+        match self.phase {
+            Phase::Over if attached => self.kept.clone(),
+            _ => self.context.clone(),
+        }
     }
 }

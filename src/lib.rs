@@ -170,7 +170,7 @@
 //!
 //! Inside a task the scope is current. What the task defers joins the batch and starts in a later turn, never inside
 //! the call, at any depth; the batch ends when all of it has. [`outcome()`] and [`context`] answer as they stood at
-//! the end of the request, and [`context::set`] panics ([`context::try_set`] gives the value back).
+//! the end of the request, and [`context::set`] in a task panics ([`context::try_set`] gives the value back).
 //!
 //! A closure given to [`defer_blocking`] starts when its turn among the tasks comes and runs on the spawner's pool of
 //! blocking threads, in the same scope and in parallel with its siblings. Once begun it can't be stopped: if its batch
@@ -183,6 +183,11 @@
 //! before the hand-over runs with the request's, and while the batch runs it joins that. Later it is handed over at
 //! once as a batch of its own. A handle does not keep the request open. Where a layer or a framework runs the handler on
 //! another task, `AfterLayer::provide_handle` puts one into the request's extensions.
+//!
+//! When the request and its tasks are over, the values of its [`context`] are dropped, also if one of them holds a
+//! handle: work that comes later finds none. [`outcome()`] is still the request's. Code that runs in a
+//! [`Handle::scope`] at that time, a handler that was detached from its connection, say, keeps the values until it ends;
+//! and what it sets once the request has ended is its own: see [`Handle::scope`].
 //!
 //! ```
 //! # futures::executor::block_on(async {
@@ -451,6 +456,7 @@
 mod account;
 mod active;
 mod admission;
+mod attached;
 mod batch;
 mod blocking;
 mod builder;

@@ -120,7 +120,7 @@ impl Registry {
         let outcome = self.outcome();
         let node = runner.get().prepare(node, outcome);
         if let Some(inbox) = self.inbox() {
-            return inbox.store(key, node);
+            return inbox.store(key, node, self.is_attached());
         }
         let replaced = self.with_active(|active| {
             active.special |= node.rare().is_some();
@@ -187,6 +187,10 @@ impl Registry {
     }
 
     pub(crate) fn handle(&self) -> Handle {
+        if self.is_attached() && self.inbox().is_some_and(|inbox| inbox.is_over()) {
+            // Through it others see what this code sees, as long as this code lasts.
+            self.split_off();
+        }
         loop {
             let inbox = self.with_active(|active| match &active.inbox {
                 Some(inbox) => Some(inbox.clone()),
@@ -210,11 +214,39 @@ impl Registry {
     }
 
     pub(crate) fn context(&self) -> Context {
-        self.peek(|active| active.context()).unwrap_or_default()
+        match self.inbox() {
+            Some(inbox) => inbox.context(self.is_attached()),
+            None => self
+                .peek(|active| active.context.clone())
+                .unwrap_or_default(),
+        }
     }
 
-    /// Changes the context, unless the request is over: then `change` is given back.
+    /// The inbox was asked whether more is to come. Once it is over, its values go with the batch.
+    pub(crate) fn take_back(&self, (joined, context): (Queue, Context)) -> Queue {
+        if !context.is_empty() {
+            self.peek(|active| active.context = context);
+        }
+        joined
+    }
+
+    /// Changes the context; of code that goes on after its request, its own. After the end of the request `change` is
+    /// given back to others.
     pub(crate) fn change_context<C, R>(
+        &self,
+        change: C,
+        apply: impl Fn(&mut Context, C) -> R,
+    ) -> Result<R, C> {
+        if self.is_frozen() {
+            return Err(change);
+        }
+        match self.try_change_context(change, &apply) {
+            Err(change) if self.split_off() => self.try_change_context(change, &apply),
+            result => result,
+        }
+    }
+
+    fn try_change_context<C, R>(
         &self,
         change: C,
         apply: impl FnOnce(&mut Context, C) -> R,

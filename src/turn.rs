@@ -310,7 +310,7 @@ fn end(
         let waits_for_others = left == 0 && !watched::group_is_done(registry, cx.waker());
         let joined = match registry.inbox() {
             None => registry.take_collected(),
-            Some(inbox) if left == 0 && !waits_for_others => inbox.batch_ends(),
+            Some(inbox) if left == 0 && !waits_for_others => registry.take_back(inbox.batch_ends()),
             Some(inbox) => inbox.batch_waits(cx.waker()),
         };
         if left == 0 && joined.is_empty() && !waits_for_others {

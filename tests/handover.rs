@@ -168,10 +168,11 @@ fn a_batch_dropped_in_the_middle_loses_what_is_unfinished() {
     log.assert(&[]);
     let stats = balanced(&runner);
     assert_eq!((stats.completed, stats.panicked, stats.lost), (1, 1, 2));
-    // The batch is over: what the handle brings now is a batch of its own.
-    handle
-        .unwrap()
-        .defer(async { assert_eq!(after::context::get::<&str>(), Some("value")) });
+    // The batch is over: what the handle brings now is a batch of its own, and the values are gone.
+    handle.unwrap().defer(async {
+        assert_eq!(after::context::get::<&str>(), None);
+        assert_eq!(after::outcome(), Some(after::Outcome::Finished));
+    });
     common::polls_to_end(&mut batches.take_one(), 2);
     assert_eq!(balanced(&runner).completed, 2);
 }

@@ -95,6 +95,16 @@ impl Book {
         self.check(holds, || format!("{place} of {id} is inside {seen:?}"));
     }
 
+    /// Code that a handle brings to this scope sees its values, or none when the request and its tasks are over.
+    fn inside_or_late(&self, id: usize, place: &str) {
+        let seen = (after::context::get(), after::context::get());
+        let values = seen == (Some(Id(id)), Odd::of(id));
+        let late = seen == (None, None) && after::outcome() == Some(outcome(id));
+        self.check((values || late) && after::in_scope(), || {
+            format!("{place} of {id} is inside {seen:?}")
+        });
+    }
+
     /// Code that belongs to no scope sees none.
     fn outside(&self, place: &str) {
         let seen = after::context::get::<Id>();
@@ -407,7 +417,7 @@ async fn request(
                 book.spawn(async move {
                     inner.outside("a spawned subtask");
                     yields(1).await;
-                    handle.sync_scope(|| inner.inside(id, "a closure"));
+                    handle.sync_scope(|| inner.inside_or_late(id, "a closure"));
                     inner.outside("a spawned subtask");
                 });
             }

@@ -115,8 +115,10 @@ impl Exchange {
             return;
         }
         let handle = self.registry.handle();
+        // Before the end, so that the body keeps the values of its request.
+        let attached = handle.registry();
         let batch = Batch::collect(&self.registry, outcome, self.terms.order);
-        self.registry = handle.registry();
+        self.registry = attached;
         self.attached = true;
         release(batch, self.place.take());
     }
