@@ -19,7 +19,7 @@ pub(crate) struct Attachment {
     snapshot: Context,
     hold: Option<Hold>,
     own: Option<Own>,
-    /// A closure of the request's: it can't set values, as no task can.
+    /// A closure of the request's, or its body after the head: it can't set values, as no task can.
     frozen: bool,
 }
 

@@ -86,7 +86,7 @@ impl Context {
 ///
 /// # Panics
 ///
-/// Outside a scope, and in a deferred task or closure, at the caller's line. [`try_set`] does not. It never panics because a
+/// Outside a scope, and in a deferred task or closure, or in a body whose request was over with its head, at the caller's line. [`try_set`] does not. It never panics because a
 /// client has gone: in what a [`Handle`](crate::Handle) has brought along, it sets a value of that code's own then.
 ///
 /// ```

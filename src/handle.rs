@@ -219,13 +219,17 @@ impl Handle {
 
     /// As `sync_scope`, for a closure of the request's own, which can't set values.
     pub(crate) fn frozen_scope<R>(&self, f: impl FnOnce() -> R) -> R {
-        let attachment = Attachment::held(&self.inbox, true);
-        current::enter(&self.registry_with(attachment), f)
+        current::enter(&self.frozen_registry(), f)
     }
 
     /// A registry that brings what it collects to this handle's scope.
-    pub(crate) fn registry(&self) -> Registry {
+    fn registry(&self) -> Registry {
         self.registry_with(Attachment::held(&self.inbox, false))
+    }
+
+    /// As `registry`, for a part of the request's own that is after its end.
+    pub(crate) fn frozen_registry(&self) -> Registry {
+        self.registry_with(Attachment::held(&self.inbox, true))
     }
 
     fn registry_with(&self, attachment: Attachment) -> Registry {

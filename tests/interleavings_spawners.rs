@@ -92,13 +92,24 @@ thread_local! {
 struct Life {
     notes: Arc<Notes>,
     defers: bool,
+    /// What it sees of the context.
+    context: Option<&'static str>,
 }
 
 impl Life {
     fn new(notes: &Arc<Notes>, defers: bool) -> Life {
         notes.made.fetch_add(1, SeqCst);
-        let notes = notes.clone();
-        Life { notes, defers }
+        Life {
+            notes: notes.clone(),
+            defers,
+            context: Some("own"),
+        }
+    }
+
+    /// Deferred when its request and the tasks of it are over: their context is gone.
+    fn late(mut self) -> Life {
+        self.context = None;
+        self
     }
 
     /// Deferred, with a note that this call is on the stack.
@@ -113,7 +124,8 @@ impl Drop for Life {
     fn drop(&mut self) {
         self.notes.dropped.fetch_add(1, SeqCst);
         if self.defers {
-            let life = Life::new(&self.notes, false);
+            let mut life = Life::new(&self.notes, false);
+            life.context = self.context;
             // Every task of these tests is dropped in its scope.
             if after::try_defer(run(life)).is_err() {
                 self.notes.wrong.fetch_add(1, SeqCst);
@@ -125,7 +137,7 @@ impl Drop for Life {
 /// Boxed: its type would contain itself, because its destructor defers another.
 fn run(life: Life) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
-        let wrong = DEFERRING.get() || after::context::get() != Some("own");
+        let wrong = DEFERRING.get() || after::context::get() != life.context;
         life.notes.wrong.fetch_add(usize::from(wrong), SeqCst);
         yields(1).await;
         life.notes.completed.fetch_add(1, SeqCst);
@@ -297,7 +309,7 @@ impl World {
                 });
                 let (handle, mut batch) = now_or_never(scope.held());
                 assert!((0..20).any(|_| poll_once(Pin::new(&mut batch)).is_ready()));
-                self.life().defer(handle.task("late"));
+                self.life().late().defer(handle.task("late"));
                 1
             }
         }

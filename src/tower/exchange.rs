@@ -116,7 +116,7 @@ impl Exchange {
         }
         let handle = self.registry.handle();
         // Before the end, so that the body keeps the values of its request.
-        let attached = handle.registry();
+        let attached = handle.frozen_registry();
         let batch = Batch::collect(&self.registry, outcome, self.terms.order);
         self.registry = attached;
         self.attached = true;
