@@ -175,14 +175,18 @@ impl Active {
     }
 
     /// The hand-over: from here on the time of the scope runs. The spawner's sleep is the user's code; nobody else sees this
-    /// part meanwhile.
-    pub(crate) fn begin_time(&self) {
+    /// part meanwhile. A batch that is polled here and now may have found a runtime that has gone.
+    pub(crate) fn begin_time(&self, polled: bool) {
         let core = self.runner.get();
         let time = self.look_uncommon().and_then(|rare| rare.timers.scope());
         if let (Some(time), Some(limit)) = (time, core.scope_timeout) {
             let found = match &self.inbox {
                 Some(inbox) => inbox.found(),
                 None => self.found.clone(),
+            };
+            let found = match polled {
+                true => found.serving(core),
+                false => found,
             };
             time.begin(core, &found, limit);
         }

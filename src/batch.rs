@@ -17,6 +17,7 @@ use crate::{
     closing, current, gate,
     limit::{Place, Room},
     node::{Node, Work},
+    offer,
     outcome::{Order, Outcome},
     registry::Registry,
     report,
@@ -122,6 +123,18 @@ impl Batch {
         Batch::hand_over(active, outcome, Some(order))
     }
 
+    /// One that a runtime has refused.
+    pub(crate) fn again(active: Box<Active>) -> Batch {
+        Batch {
+            active: Some(active),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn active(&self) -> Option<&Active> {
+        self.active.as_deref()
+    }
+
     /// Whether there is nothing to hand over.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
@@ -200,7 +213,7 @@ impl Batch {
         active.released = true;
         let gated = active.gate.is_some();
         if active.special && !gated {
-            active.begin_time();
+            active.begin_time(false);
             Batch::take_place(active);
             let apart = active.take_apart();
             // Before the last of these can end: whoever waits for that finds the values gone.
@@ -227,8 +240,10 @@ impl Batch {
         // Both go out of the batch, because the spawner may drop it before it returns.
         let found = mem::replace(&mut active.found, Found::Nothing);
         let runner = active.runner.clone();
-        let spawned = report::catch(|| found.with(runner.get(), |spawner| spawner.spawn(self)));
-        if let Err(payload) = spawned {
+        let Some(spawner) = &runner.get().spawner else {
+            return offer::to_runtime(self, found, runner.get());
+        };
+        if let Err(payload) = report::catch(|| spawner.spawn(self)) {
             report::spawner_panicked(payload);
         }
     }
@@ -292,7 +307,7 @@ impl Batch {
         let Some(mut active) = self.active.take() else {
             return;
         };
-        active.begin_time();
+        active.begin_time(true);
         Batch::take_place(&mut active);
         let apart = active.take_apart();
         if !apart.is_empty() {

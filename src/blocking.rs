@@ -121,7 +121,7 @@ fn start(work: impl FnOnce() -> End + Send + 'static, slot: &Arc<Slot>) {
     let Some((handle, runner)) = batch else {
         return slot.finish(End::Lost);
     };
-    let found = handle.found();
+    let found = handle.found().serving(runner.get());
     let job = Job {
         work: Some(work),
         handle,

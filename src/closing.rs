@@ -3,7 +3,8 @@
 use std::mem;
 
 use crate::{
-    account::Counts, active::Active, admission, current, registry::Registry, runner::Core, spare,
+    account::Counts, active::Active, admission, current, offer, registry::Registry, runner::Core,
+    spare,
 };
 
 /// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
@@ -27,6 +28,9 @@ pub(crate) fn settle(mut active: Box<Active>) {
 
 #[cold]
 pub(crate) fn lose(active: Box<Active>) {
+    let Some(active) = offer::unless_refused(active) else {
+        return;
+    };
     let runner = active.runner.clone();
     let core = runner.get();
     let registry = Registry::active(active);

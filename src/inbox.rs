@@ -280,13 +280,19 @@ impl Inbox {
     }
 
     /// The request's.
-    pub(crate) fn root<'a>(self: &'a Arc<Self>) -> &'a Arc<Inbox> {
+    pub(crate) fn root(self: &Arc<Self>) -> &Arc<Inbox> {
         self.root.as_ref().unwrap_or(self)
     }
 
     /// The spawner that was current when the handle was made, or at the hand-over.
     pub(crate) fn found(&self) -> Found {
         self.lock().found.clone()
+    }
+
+    /// The batch goes to another, because that one has gone.
+    pub(crate) fn follow(&self, found: Found) {
+        let before = mem::replace(&mut self.lock().found, found);
+        drop(before);
     }
 
     pub(crate) fn outcome(&self) -> Option<Outcome> {

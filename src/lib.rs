@@ -79,6 +79,7 @@
 //! | there are more of them than a limit lets in | wait, with the answer, or are lost: [`Overflow`] |
 //! | [`shutdown()`] is awaited | are waited for up to its limit; the report names those unfinished then |
 //! | the runtime is dropped, or a [`Spawner`] drops the batch | those unfinished are lost: counted, and reported |
+//! | it was dropped before the hand-over | go to the next that is found: [`spawner`](spawner#a-runtime-that-has-gone) |
 //! | the process crashes, is killed, calls `exit` | those unfinished are gone without a word |
 //!
 //! Without [`failed_if`](Scope::failed_if) a request that resolves to an `Err` has finished like any other.
@@ -480,6 +481,7 @@ mod marks;
 pub mod metrics;
 mod node;
 mod observer;
+mod offer;
 mod open;
 mod outcome;
 mod place;

@@ -26,7 +26,7 @@ use crate::{
     report,
     runner_builder::RunnerBuilder,
     scope::Scope,
-    spawner::{Found, Spawner},
+    spawner::{Seen, Spawner},
     stats::{ShutdownReport, Stats},
     sync::atomic::AtomicBool,
     task::End,
@@ -55,8 +55,7 @@ pub struct Runner {
 pub(crate) struct Core {
     /// `None`: detected, scope by scope.
     pub(crate) spawner: Option<Box<dyn Spawner>>,
-    /// The first runtime that was detected: for hand-overs where none is current.
-    pub(crate) first_seen: OnceLock<Found>,
+    pub(crate) seen: Seen,
     pub(crate) order: Order,
     pub(crate) account: Account,
     /// Whether anything below is set: scopes then leave the plain path.

@@ -1,10 +1,6 @@
 //! A Runner to be configured.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     account::Account,
@@ -13,7 +9,7 @@ use crate::{
     observer::{Observer, Observers},
     outcome::Order,
     runner::{Core, Hook, Runner},
-    spawner::Spawner,
+    spawner::{Seen, Spawner},
     sync::atomic::AtomicBool,
 };
 
@@ -199,7 +195,7 @@ impl RunnerBuilder {
                     || self.scope_timeout.is_some()
                     || limit.is_some(),
                 spawner: self.spawner,
-                first_seen: OnceLock::new(),
+                seen: Seen::default(),
                 order: self.order,
                 account: Account::new(),
                 observers: self.observers,

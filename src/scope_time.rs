@@ -75,6 +75,18 @@ impl Member {
         self.time.lock().sleep = Some(sleep);
     }
 
+    /// The batch goes to another spawner than the one that made the sleep.
+    pub(crate) fn begin_again(&self, sleep: Sleep) {
+        let mut state = self.time.lock();
+        let before = match &mut state.sleep {
+            Some(before) => std::mem::replace(before, sleep),
+            // Another member polls it, or it has fired.
+            None => sleep,
+        };
+        drop(state);
+        drop(before);
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.time.lock().over
     }

@@ -99,7 +99,9 @@ impl Timers {
 
 /// A sleep on the spawner's timer, or, where that panics, on one that needs no runtime.
 pub(crate) fn sleep(core: &Core, found: &Found, limit: Duration) -> Sleep {
-    if !core.without_timer.load(Ordering::Relaxed) {
+    let missing = core.without_timer.load(Ordering::Relaxed);
+    // That of another runtime, perhaps, which has gone.
+    if !missing || (core.spawner.is_none() && core.forget_gone()) {
         let sleep = report::catch(|| found.clone().with(core, |spawner| spawner.sleep(limit)));
         match sleep {
             Ok(sleep) => return sleep,
@@ -111,6 +113,10 @@ pub(crate) fn sleep(core: &Core, found: &Found, limit: Duration) -> Sleep {
 
 /// Says once that the runtime's timer can't be used, and remembers it.
 fn without_timer(core: &Core, payload: Box<dyn std::any::Any + Send>) {
+    if core.spawner.is_none() && core.forget_gone() {
+        // That may have been the timer of a runtime that has gone, and others have theirs.
+        return report::forget_payload(payload);
+    }
     // Relaxed: a flag that nothing else hangs on.
     if core.without_timer.swap(true, Ordering::Relaxed) {
         report::forget_payload(payload);
@@ -179,7 +185,7 @@ pub(crate) fn arm(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> boo
         if tasks.is_empty() {
             continue;
         }
-        let mut sleep = sleep(core, &found, limit);
+        let mut sleep = sleep(core, &found.clone().serving(core), limit);
         if poll(core, &mut sleep, limit, cx) {
             // It is polled once more, in the next turn.
             sleep = Sleep::new(std::future::ready(()));

@@ -14,9 +14,20 @@
 //! if none is current there, once more at the hand-over: tokio, if a runtime is current on the thread; async-std, inside
 //! one of its tasks. Where none is current (a destructor on a foreign thread, say) it takes the first runtime that it has
 //! seen. If it has seen none: smol, async-std, [`Threads`], the first of them that is enabled.
+//!
+//! # A runtime that has gone
+//!
+//! A runtime of tokio that was dropped takes nothing any more. What such a Runner would hand to it goes on: to the runtime
+//! that is current on the thread, to the one that it remembers, to the one for where there is none. It forgets the one
+//! that has gone, and remembers the next that it sees. So each test of a suite may have a runtime of its own, and a
+//! request may begin under one and end under another. What a runtime had taken before it was dropped is lost with it, and
+//! a task that needs it (for its timers, say) panics elsewhere: await [`shutdown`](crate::shutdown()) before it goes.
+//!
+//! A spawner that was given to the Runner is the only one: what it drops is lost.
 
 #[cfg(feature = "async-std")]
 mod async_std;
+mod seen;
 #[cfg(feature = "smol")]
 mod smol;
 mod threads;
@@ -37,6 +48,7 @@ use futures_timer::Delay;
 #[cfg(feature = "async-std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "async-std")))]
 pub use self::async_std::AsyncStd;
+pub(crate) use self::seen::Seen;
 #[cfg(feature = "smol")]
 #[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
 pub use self::smol::Smol;
@@ -314,40 +326,75 @@ impl Found {
         Found::Nothing
     }
 
-    /// The runtime that is current here and now; the Runner remembers the first.
+    /// The runtime that is current here and now; the Runner remembers the first that has not gone.
     #[inline]
     pub(crate) fn current(core: &Core) -> Found {
         if core.spawner.is_some() {
             return Found::Nothing;
         }
         let found = Found::of_this_thread();
-        if !found.is_nothing() && core.first_seen.get().is_none() {
-            // Another thread may be first: either will do.
-            let _ = core.first_seen.set(found.clone());
+        if !found.is_nothing() && !core.seen.any() {
+            core.seen.remember(&found);
         }
         found
     }
 
-    /// Calls `f` with the spawner: the Runner's own, the one found, the current one, the first seen, or the one for
-    /// where there is none.
+    /// This one, or the current one, or the one that is remembered.
     #[inline]
-    pub(crate) fn with<R>(self, core: &Core, f: impl FnOnce(&dyn Spawner) -> R) -> R {
-        if let Some(spawner) = &core.spawner {
-            return f(&**spawner);
+    pub(crate) fn first(self, core: &Core) -> Found {
+        if !self.is_nothing() {
+            return self;
         }
-        let mut found = self;
-        if found.is_nothing() {
-            found = Found::current(core);
+        let found = Found::current(core);
+        if !found.is_nothing() || !core.seen.any() {
+            return found;
         }
-        if found.is_nothing() {
-            found = core.first_seen.get().cloned().unwrap_or(Found::Nothing);
+        core.seen.get()
+    }
+
+    /// What serves a batch that is polled here and now, with timers and threads that may block: as a rule the runtime that
+    /// polls it. Where none is current, this one or the one that is remembered, unless it has gone.
+    pub(crate) fn serving(self, core: &Core) -> Found {
+        let current = Found::current(core);
+        if !current.is_nothing() || core.spawner.is_some() {
+            return current;
         }
-        match &found {
+        if !self.is_nothing() && !self.is_gone() {
+            return self;
+        }
+        core.forget_gone();
+        core.seen.get()
+    }
+
+    /// Whether it is a runtime that takes nothing any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Found::Nothing => false,
+            #[cfg(feature = "tokio")]
+            Found::Tokio(tokio) => tokio.is_gone(),
+            #[cfg(feature = "async-std")]
+            Found::AsyncStd(_) => false,
+        }
+    }
+
+    /// Calls `f` with the spawner of this one, or with that for where there is none.
+    #[inline]
+    pub(crate) fn serve<R>(&self, f: impl FnOnce(&dyn Spawner) -> R) -> R {
+        match self {
             Found::Nothing => f(without_runtime()),
             #[cfg(feature = "tokio")]
             Found::Tokio(tokio) => f(tokio),
             #[cfg(feature = "async-std")]
             Found::AsyncStd(async_std) => f(async_std),
         }
+    }
+
+    /// Calls `f` with the spawner: the Runner's own, or the [first](Found::first) that there is.
+    #[inline]
+    pub(crate) fn with<R>(self, core: &Core, f: impl FnOnce(&dyn Spawner) -> R) -> R {
+        if let Some(spawner) = &core.spawner {
+            return f(&**spawner);
+        }
+        self.first(core).serve(f)
     }
 }

@@ -1,14 +1,25 @@
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::runtime::Handle;
 
 use super::{BlockingWork, Sleep, Spawner};
-use crate::batch::Batch;
+use crate::{batch::Batch, report};
 
 /// Runs batches on a tokio runtime, and blocking work on its blocking pool.
 ///
 /// When the runtime is dropped, it drops the batches in it, and with them their unfinished tasks: await
-/// [`shutdown`](crate::shutdown()) before. A batch handed to a runtime that has gone is lost.
+/// [`shutdown`](crate::shutdown()) before. A batch handed to a runtime that has gone is lost, unless the Runner has found
+/// the runtime by itself: see [the module](super#a-runtime-that-has-gone).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -59,6 +70,46 @@ impl Tokio {
     #[inline]
     pub fn try_current() -> Option<Self> {
         Handle::try_current().ok().map(Tokio::from)
+    }
+}
+
+impl Tokio {
+    /// Whether the runtime has gone: what it is given is dropped inside the call. One that lives gets a task that does
+    /// nothing, so this is for where it matters and no runtime is current.
+    pub(super) fn is_gone(&self) -> bool {
+        let probe = Probe {
+            refused: Arc::default(),
+            polled: false,
+        };
+        let refused = probe.refused.clone();
+        let spawned = report::catch(|| drop(self.runtime.spawn(probe)));
+        if let Err(payload) = spawned {
+            report::forget_payload(payload);
+        }
+        refused.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells if it is dropped without having been polled.
+struct Probe {
+    refused: Arc<AtomicBool>,
+    polled: bool,
+}
+
+impl Future for Probe {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        self.polled = true;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if !self.polled {
+            self.refused.store(true, Ordering::Relaxed);
+        }
     }
 }
 
