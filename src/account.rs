@@ -85,7 +85,7 @@ pub(crate) struct Account {
     attention: AtomicUsize,
     /// Its moments are those with nothing pending, while somebody waits for one.
     drained: Signal,
-    pub(crate) stopping: AtomicBool,
+    stopping: AtomicBool,
     pub(crate) stop: Signal,
     pub(crate) losses: Losses,
 }
@@ -324,10 +324,15 @@ impl Account {
         self.losses.report_within_a_second(runner);
     }
 
+    /// Once or several times: who waits is woken by the first, and nobody waits from then on.
     pub(crate) fn begin_stopping(&self) {
-        // Release, with the Acquire in `Stopping::poll`: who sees it stopping sees what was done before `shutdown`.
+        // Release, with the Acquire in `is_stopping`: who sees it stopping sees what was done before.
         self.stopping.store(true, Ordering::Release);
         self.stop.advance().wake();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// What is unfinished now, for the end of a `shutdown` with this limit.

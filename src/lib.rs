@@ -526,7 +526,7 @@ pub use crate::{
     observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},
     open::{Entered, OpenScope, open},
     outcome::{Order, Outcome, outcome},
-    runner::{Runner, shutdown},
+    runner::{Runner, shutdown, stop},
     runner_builder::RunnerBuilder,
     scope::{Held, Scope, scope},
     stats::{ShutdownReport, Stats, Unfinished},

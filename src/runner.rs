@@ -244,10 +244,29 @@ impl Runner {
         self.core.account.drain().await;
     }
 
+    /// Tells long tasks to stop, and waits for nothing: resolves [`stopping`](crate::stopping()) of this Runner.
+    ///
+    /// For the moment of the signal, before the server ends its last requests. A server waits for its streams and sockets
+    /// before [`shutdown`](Runner::shutdown) is called, so those that end at `stopping` would not end without this.
+    /// `shutdown` does the same at its beginning. Nothing else changes: what is deferred from then on is run. Called again
+    /// it does nothing, and nothing takes it back.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let runner = after::Runner::builder().build();
+    /// runner.scope(async { after::defer(after::stopping()) }).await;
+    /// runner.stop();
+    /// runner.drain().await; // the task has ended
+    /// # });
+    /// ```
+    pub fn stop(&self) {
+        self.core.account.begin_stopping();
+    }
+
     /// Tells long tasks to stop, then waits for all tasks, for `limit` at the most.
     ///
-    /// Resolves [`stopping`](crate::stopping()) in the tasks of this Runner, then waits until the account is clean, or until
-    /// the limit: the report is clean, or names what was unfinished when the limit had passed. Nothing is closed: work
+    /// Resolves [`stopping`](crate::stopping()) in the tasks of this Runner, as [`stop`](Runner::stop) does, then waits until
+    /// the account is clean, or until the limit: the report is clean, or names what was unfinished when the limit had passed. Nothing is closed: work
     /// deferred meanwhile is accepted, counted and waited for, also what comes between a moment with nothing pending and
     /// the poll that hears of it, so call this when the server has stopped to accept requests. What
     /// is unfinished at the limit goes on running; the report names it, and it is lost when its runtime drops it. Call it
@@ -352,6 +371,28 @@ impl RunnerRef {
             None => &global().core,
         }
     }
+}
+
+/// Resolves [`stopping`](crate::stopping()) of the global Runner now, without waiting: see [`Runner::stop`].
+///
+/// To be called at the signal, so that streams and sockets that end at `stopping` end before the server does.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # #[tokio::main] async fn main() -> std::io::Result<()> {
+/// # let app = axum::Router::<()>::new();
+/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let signal = async {
+///     let _ = tokio::signal::ctrl_c().await;
+///     after::stop();
+/// };
+/// axum::serve(listener, app).with_graceful_shutdown(signal).await?;
+/// println!("{}", after::shutdown(Duration::from_secs(10)).await);
+/// # Ok(())
+/// # }
+/// ```
+pub fn stop() {
+    global().stop();
 }
 
 /// Waits for all tasks of the global Runner, for `limit` at the most: see [`Runner::shutdown`].

@@ -7,9 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{current, runner::RunnerRef, signal::Waiter, sync::atomic::Ordering};
+use crate::{current, runner::RunnerRef, signal::Waiter};
 
-/// Resolves when [`shutdown`](crate::shutdown()) of this task's Runner begins: for retry loops and other long tasks.
+/// Resolves when [`shutdown`](crate::shutdown()) of this task's Runner begins, or when [`stop`](crate::stop()) was called
+/// before: for retry loops and other long tasks, for streams and sockets.
 ///
 /// Outside a scope it is the global Runner's. It stays resolved from then on.
 ///
@@ -34,9 +35,11 @@ pub fn stopping() -> Stopping {
     Stopping::new(runner.unwrap_or_else(RunnerRef::global))
 }
 
-/// Resolves when the shutdown of a Runner begins; made by [`stopping`](crate::stopping()).
+/// Resolves when a Runner is told to stop, by [`shutdown`](crate::shutdown()) or [`stop`](crate::stop()); made by
+/// [`stopping`](crate::stopping()).
 ///
-/// Stays resolved from then on. Dropping it does nothing.
+/// Stays resolved from then on. A clone is woken for itself. Dropping it does nothing.
+#[must_use = "futures do nothing unless polled"]
 pub struct Stopping {
     runner: RunnerRef,
     waiter: Waiter,
@@ -47,6 +50,31 @@ impl Stopping {
         let waiter = runner.get().account.stop.waiter();
         Stopping { runner, waiter }
     }
+
+    /// Whether it has resolved: for loops that don't await, in the closures of [`defer_blocking`](crate::defer_blocking).
+    ///
+    /// ```
+    /// # fn next_file() -> Option<&'static str> { None }
+    /// # futures::executor::block_on(async {
+    /// # let runner = after::Runner::builder().build();
+    /// # runner.scope(async {
+    /// after::task("index").defer_blocking(|| {
+    ///     let stopping = after::stopping();
+    ///     while let Some(file) = next_file() {
+    ///         if stopping.is_stopping() {
+    ///             return Err("the index is incomplete: the service is stopping");
+    ///         }
+    ///         println!("reading {file}");
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # }).await;
+    /// # runner.drain().await;
+    /// # });
+    /// ```
+    pub fn is_stopping(&self) -> bool {
+        self.runner.get().account.is_stopping()
+    }
 }
 
 impl Future for Stopping {
@@ -55,10 +83,17 @@ impl Future for Stopping {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let account = &self.runner.get().account;
         // The waiter was made before this look, so that a shutdown after it is not missed.
-        if account.stopping.load(Ordering::Acquire) {
+        if account.is_stopping() {
             return Poll::Ready(());
         }
         account.stop.poll(&self.waiter, cx)
+    }
+}
+
+impl Clone for Stopping {
+    fn clone(&self) -> Self {
+        // With a waiter of its own: two that share one would take each other's waker.
+        Stopping::new(self.runner.clone())
     }
 }
 

@@ -23,6 +23,9 @@ fn the_global_runner_is_installed_once_and_before_its_use() {
         after::scope(async { after::defer(async {}) }).await;
         after::scope(async { after::defer(after::stopping()) }).await;
         assert_eq!(mine.stats().deferred, 2);
+        assert!(!after::stopping().is_stopping());
+        after::stop();
+        after::stopping().await;
         let report = after::shutdown(Duration::from_secs(60)).await;
         assert!(report.is_clean(), "{report}");
         assert_eq!(report.stats(), Runner::global().stats());

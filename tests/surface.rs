@@ -185,7 +185,10 @@ fn every_public_name_is_there() {
         context::set(1_u8);
         let _: Result<(), u8> = context::try_set(2_u8);
         let _: (Option<u8>, Option<u8>) = (context::get(), context::with(|value: &u8| *value));
+        after::stop();
+        Runner::global().stop();
         let stopping: Stopping = after::stopping();
+        let _: (Stopping, bool) = (stopping.clone(), stopping.is_stopping());
         stopping.await;
         let report: ShutdownReport = after::shutdown(Duration::ZERO).await;
         let _: (bool, &[Unfinished], &dyn Display) =
