@@ -1,9 +1,21 @@
 //! The layer on an axum router: each request is a scope, and is over when its response body is.
 //!
 //! Run it with `cargo run --example axum --features tower`: it asks itself over HTTP and prints what its tasks say. Or
-//! keep the server up and ask it yourself with curl: `cargo run --example axum --features tower -- --serve`.
+//! keep the server up and ask it yourself with curl: `cargo run --example axum --features tower -- --serve`. Stopped by
+//! Ctrl-C or SIGTERM it ends with code 0, or with 2 if deferred tasks were unfinished; ask it for what [`stuck`] has, and
+//! stop it then.
 
-use std::{convert::Infallible, env, error::Error, io::Read, time::Duration};
+mod stuck;
+
+use std::{
+    convert::Infallible,
+    env,
+    error::Error,
+    io::{self, Read},
+    pin::pin,
+    process,
+    time::Duration,
+};
 
 use after::{
     context,
@@ -18,11 +30,7 @@ use axum::{
     routing::get,
 };
 use futures::stream::{self, StreamExt};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot},
-    task::spawn_blocking,
-};
+use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking, time::timeout};
 
 /// Where the tasks of this example tell what they have seen.
 type Audit = mpsc::UnboundedSender<String>;
@@ -38,7 +46,7 @@ async fn purchase(State(audit): State<Audit>, Path(item): Path<String>) -> (Stat
     (StatusCode::PAYMENT_REQUIRED, format!("no {item} for you\n"))
 }
 
-/// A response that goes on for ever, a chunk at a time: each chunk may defer too.
+/// A response that goes on until its client goes, or the server stops. Each chunk may defer too.
 async fn events(State(audit): State<Audit>) -> Body {
     record(audit);
     let chunk = Ok::<_, Infallible>(Bytes::from_static(b"tick\n"));
@@ -46,7 +54,7 @@ async fn events(State(audit): State<Audit>) -> Body {
         let count = async { println!("  (so many ticks were counted, and told once)") };
         after::task("count").key("count").defer(count);
     });
-    Body::from_stream(ticks)
+    Body::from_stream(ticks.take_until(after::stopping()))
 }
 
 /// Goes on for ever too, and its audit does not wait for that: the handler says so in the response's extensions.
@@ -79,18 +87,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/events", get(events))
         .route("/clock", get(clock))
         .with_state(audit)
+        .merge(stuck::routes())
         // Around everything above.
         .layer(AfterLayer::new().capture_request());
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
+    // `stop` resolves `stopping`: for the server, and for the streams that it waits for.
+    let server = axum::serve(listener, app).with_graceful_shutdown(after::stopping());
     let server = tokio::spawn(server.into_future());
 
     if env::args().any(|argument| argument == "--serve") {
+        let mut told_to_stop = pin!(told_to_stop()?);
         println!("Serving on http://{address}; stop it with Ctrl-C. In another terminal, try:\n");
         for path in ["", "purchase/tea", "events", "clock"] {
             println!("  curl --cookie user=ann http://{address}/{path}");
@@ -98,7 +106,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!();
         loop {
             tokio::select! {
-                interrupted = tokio::signal::ctrl_c() => break interrupted?,
+                () = &mut told_to_stop => break,
                 record = records.recv() => println!("  audit: {}", record.unwrap_or_default()),
             }
         }
@@ -119,14 +127,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    drop(stop);
-    server.await??;
-    let report = after::shutdown(Duration::from_secs(5)).await;
-    println!("{report}");
-    if !report.is_clean() || report.stats().failed > 0 {
-        return Err("not every deferred task was completed".into());
+    after::stop();
+    let limit = stuck::limit();
+    match timeout(limit, server).await {
+        Ok(ended) => ended??,
+        Err(_) => println!("connections are still open after {limit:?}"),
     }
-    Ok(())
+    let report = after::shutdown(limit).await;
+    println!("{report}");
+    let completed = report.is_clean() && report.stats().failed == 0;
+    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    process::exit(if completed { 0 } else { 2 })
+}
+
+/// Resolves at Ctrl-C or SIGTERM. From the call on, these no longer end the process by themselves.
+#[cfg(unix)]
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(windows)]
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+    })
 }
 
 /// The first bytes of an answer, as a client with a cookie reads it.

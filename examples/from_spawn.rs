@@ -17,7 +17,13 @@ use std::{
 
 use after::tower::AfterLayer;
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
-use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task, time::sleep};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    sync::oneshot,
+    task,
+    time::{sleep, timeout},
+};
 
 /// What a handler without `after` does.
 mod before {
@@ -130,12 +136,16 @@ fn deploy(app: Router, before_the_end: impl Future<Output = ()>) -> Result<u32, 
         let server = tokio::spawn(server.into_future());
         task::spawn_blocking(move || clients(address)).await??;
         drop(stop);
-        server.await??;
+        // A client that holds its connection does not hold the deploy.
+        if let Ok(ended) = timeout(Duration::from_secs(10), server).await {
+            ended??;
+        }
         before_the_end.await;
         Ok::<_, Box<dyn Error>>(())
     })?;
-    // What `main` does when it returns: unfinished tasks go with the runtime.
-    drop(runtime);
+    // What `main` does when it returns: unfinished tasks go with the runtime. With a limit, because a runtime that is
+    // dropped waits for closures that are stuck.
+    runtime.shutdown_timeout(Duration::from_secs(10));
     let mut cut_off = 0;
     for (task, ends) in &*book() {
         let ends: Vec<_> = ends

@@ -1,12 +1,18 @@
 //! The layer on a bare hyper service, which hands over when its response was written to the socket.
 //!
-//! Run it with `cargo run --example hyper --features tower`. It asks itself over HTTP, slowly, and ends.
+//! Run it with `cargo run --example hyper --features tower`. It asks itself over HTTP, slowly, and ends. With `-- --serve`
+//! it serves what [`stuck`] has until Ctrl-C or SIGTERM, and ends with code 0, or with 2 if deferred tasks were unfinished.
+
+mod stuck;
 
 use std::{
     convert::Infallible,
+    env,
     error::Error,
-    io::Read,
+    io::{self, Read},
     net::SocketAddr,
+    pin::pin,
+    process,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -15,13 +21,17 @@ use std::{
 };
 
 use after::tower::{AfterLayer, RunAfter};
-use bytes::Bytes;
+use axum::body::Body;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
-use tokio::{net::TcpListener, sync::oneshot, task::spawn_blocking};
-use tower::ServiceBuilder;
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tower::{ServiceBuilder, service_fn, util::BoxCloneService};
 
 /// More than the system's buffers between a server and its client hold.
 const LENGTH: usize = 64 << 20;
@@ -29,7 +39,7 @@ const LENGTH: usize = 64 << 20;
 /// How much the client has read.
 type Progress = Arc<AtomicUsize>;
 
-async fn download(_: Request<Incoming>, read: Progress) -> Response<Full<Bytes>> {
+async fn download(_: Request<Incoming>, read: Progress) -> Response<Body> {
     after::task("written").defer(async move {
         let read = read.load(SeqCst);
         println!("written: {:?}", after::outcome());
@@ -39,25 +49,29 @@ async fn download(_: Request<Incoming>, read: Progress) -> Response<Full<Bytes>>
         }
         Ok(())
     });
-    Response::new(Full::from(vec![7; LENGTH]))
+    Response::new(Body::from(vec![7; LENGTH]))
 }
 
+/// Serves until `stop`, and for `limit` at the most from then on.
 async fn serve(
     listener: TcpListener,
-    read: Progress,
-    mut stop: oneshot::Receiver<()>,
-) -> Result<(), std::io::Error> {
-    let service = ServiceBuilder::new()
-        .layer(AfterLayer::new().run_after(RunAfter::Written))
-        .service_fn(move |request| {
-            let answer = download(request, read.clone());
-            async { Ok::<_, Infallible>(answer.await) }
-        });
+    service: BoxCloneService<Request<Incoming>, Response<Body>, Infallible>,
+    stop: impl Future<Output = ()>,
+    limit: Duration,
+) {
+    let layer = AfterLayer::new().run_after(RunAfter::Written);
+    let service = ServiceBuilder::new().layer(layer).service(service);
     let connections = GracefulShutdown::new();
+    let mut stop = pin!(stop);
     loop {
-        let (socket, _) = tokio::select! {
-            accepted = listener.accept() => accepted?,
-            _ = &mut stop => break,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let Ok((socket, _)) = accepted else {
+            // Too many files are open, say: that may pass.
+            sleep(Duration::from_secs(1)).await;
+            continue;
         };
         let service = TowerToHyperService::new(service.clone());
         let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
@@ -68,30 +82,75 @@ async fn serve(
             }
         });
     }
-    connections.shutdown().await;
-    Ok(())
+    drop(listener);
+    // For streams and whatever else ends at `stopping`: they are waited for here.
+    after::stop();
+    if timeout(limit, connections.shutdown()).await.is_err() {
+        println!("connections are still open after {limit:?}");
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let read = Progress::default();
-    let (stop, stopped) = oneshot::channel();
-    let server = tokio::spawn(serve(listener, read.clone(), stopped));
+    let limit = stuck::limit();
 
-    let client = spawn_blocking(move || ask(address, &read));
-    let length = client.await??;
-    println!("the client has read {length} bytes");
-
-    drop(stop);
-    server.await??;
-    let report = after::shutdown(Duration::from_secs(5)).await;
-    println!("{report}");
-    if length != LENGTH || report.stats().completed != 1 {
-        return Err("the download was not what it should be".into());
+    let mut as_expected = true;
+    if env::args().any(|argument| argument == "--serve") {
+        let told_to_stop = told_to_stop()?;
+        println!("Serving on http://{address}; stop it with Ctrl-C. In another terminal, try:\n");
+        println!("  curl http://{address}/stuck/closure\n");
+        let service = BoxCloneService::new(stuck::routes());
+        serve(listener, service, told_to_stop, limit).await;
+    } else {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let read = Progress::default();
+        let progress = read.clone();
+        let service = BoxCloneService::new(service_fn(move |request| {
+            let answer = download(request, read.clone());
+            async { Ok(answer.await) }
+        }));
+        let server = tokio::spawn(serve(listener, service, stopped, limit));
+        let client = spawn_blocking(move || ask(address, &progress));
+        let length = client.await??;
+        println!("the client has read {length} bytes");
+        drop(stop);
+        server.await?;
+        as_expected = length == LENGTH;
     }
-    Ok(())
+
+    let report = after::shutdown(limit).await;
+    println!("{report}");
+    let stats = report.stats();
+    let completed = report.is_clean() && stats.completed == stats.deferred;
+    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    process::exit(if completed && as_expected { 0 } else { 2 })
+}
+
+/// Resolves at Ctrl-C or SIGTERM. From the call on, these no longer end the process by themselves.
+#[cfg(unix)]
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(windows)]
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+    })
 }
 
 /// Reads in small pieces, and tells how far it is.

@@ -4,7 +4,8 @@
 //! `curl http://127.0.0.1:PORT/work?id=7`. It answers at once; the work is done `--task-ms` later, and appends the id
 //! to the log. Stop it with Ctrl-C or SIGTERM:
 //!
-//! 1. The listener is closed, and the requests that have come in are answered: for `--limit-ms` at the most.
+//! 1. The listener is closed, what awaits `after::stopping()` ends, and the requests that have come in are answered: for
+//!    `--limit-ms` at the most.
 //! 2. The work that they left behind is waited for: again for `--limit-ms` at the most.
 //! 3. The report is printed. A second signal meanwhile brings it at once, as things stand then.
 //!
@@ -18,7 +19,12 @@
 //! With `--selftest` it asks and stops itself, and looks whether the log, one of its own, is complete (on Unix: it takes
 //! a signal).
 //!
+//! Ask it for what [`stuck`] has, a closure that never returns or a stream without an end, and stop it then: it ends all
+//! the same.
+//!
 //! Whoever sends SIGKILL later, `docker stop` after ten seconds, say, should leave time for twice the limit.
+
+mod stuck;
 
 use std::{
     env,
@@ -28,7 +34,7 @@ use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    process::{self, ExitCode},
+    process,
     sync::Arc,
     time::Duration,
 };
@@ -44,7 +50,6 @@ use axum::{
 };
 use tokio::{
     net::TcpListener,
-    sync::oneshot,
     time::{sleep, timeout},
 };
 
@@ -91,7 +96,7 @@ async fn scope(request: Request, next: Next) -> Response {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, AnyError> {
+async fn main() -> Result<(), AnyError> {
     let options = Options::parse()?;
     // From here on a signal no longer ends the process by itself. Before the address is known, so that nobody who has
     // read it can be too early.
@@ -107,14 +112,13 @@ async fn main() -> Result<ExitCode, AnyError> {
     };
     let app = Router::new()
         .route("/work", get(work))
-        .layer(middleware::from_fn(scope))
-        .with_state(Arc::new(service));
+        .with_state(Arc::new(service))
+        .merge(stuck::routes())
+        .layer(middleware::from_fn(scope));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
     let address = listener.local_addr()?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
+    // `stop` resolves `stopping`: for the server, and for the streams and tasks that await it.
+    let server = axum::serve(listener, app).with_graceful_shutdown(after::stopping());
     let server = tokio::spawn(server.into_future());
     println!("listening on http://{address}");
     let selftest = options.selftest.then(|| tokio::spawn(selftest(address)));
@@ -124,7 +128,7 @@ async fn main() -> Result<ExitCode, AnyError> {
     let limit = options.limit;
     let stopped = async {
         // In this order: what a request defers can only be waited for once it has deferred it.
-        drop(stop);
+        after::stop();
         match timeout(limit, server).await {
             Ok(ended) => ended??,
             // A client that is connected and never finishes its request would otherwise hold the process for ever.
@@ -139,7 +143,7 @@ async fn main() -> Result<ExitCode, AnyError> {
             // Waits for nothing: it says how things stand.
             let report = Runner::global().shutdown(Duration::ZERO).await;
             println!("ended by a second signal: {report}");
-            // Not by returning: that would wait for the closures on the blocking pool.
+            // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
             process::exit(3);
         }
     };
@@ -158,12 +162,8 @@ async fn main() -> Result<ExitCode, AnyError> {
             logged.len()
         );
     }
-    // With unfinished tasks: the end of `main` drops the runtime, which drops them, and one line says so.
-    Ok(if report.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(2)
-    })
+    // Not by returning here either. The report was the last word on what is unfinished.
+    process::exit(if report.is_clean() { 0 } else { 2 })
 }
 
 /// The signals that ask a server to stop. One that comes while nobody waits is kept for the next `next`.
@@ -221,7 +221,7 @@ impl Options {
         let mut options = Options {
             port: 0,
             log: None,
-            limit: Duration::from_secs(10),
+            limit: stuck::limit(),
             task: Duration::from_millis(100),
             selftest: false,
         };

@@ -237,7 +237,8 @@
 //! there. It resolves [`stopping()`] in all tasks, for loops that would go on otherwise, waits for at most the limit,
 //! and returns a [`ShutdownReport`] with the name, the place and the age of each task that is unfinished. It closes
 //! nothing and cancels nothing: what is deferred meanwhile is run and waited for. It handles no signals: that is the
-//! server's part.
+//! server's part. [`stop()`] resolves [`stopping()`] earlier, at the signal: for streams and sockets, for which the server
+//! waits before it ends.
 //!
 //! # Reporting
 //!
@@ -261,9 +262,12 @@
 //! None of what follows is on by default. It is set on a [`Runner`], once, before the first request.
 //!
 //! ```
-//! use std::time::Duration;
+//! use std::{process, time::Duration};
 //!
 //! use after::{TaskFinished, Observer, Overflow, Runner};
+//!
+//! /// For the server's last requests, and again for the tasks that they leave behind.
+//! const LIMIT: Duration = Duration::from_secs(10);
 //!
 //! /// Told of every task: here, of those that kept a thread of the runtime busy.
 //! struct LongPolls;
@@ -292,15 +296,14 @@
 //!         .build()
 //!         .install()?;
 //!
-//!     // .. the server, until it is told to stop and has ended its last requests ..
+//!     // .. the server, until a signal, at which `after::stop` is called, and then for `LIMIT` at the most ..
 //!     # after::scope(async { after::defer(async {}) }).await;
+//!     after::stop();
 //!
-//!     let report = after::shutdown(Duration::from_secs(10)).await;
+//!     let report = after::shutdown(LIMIT).await;
 //!     println!("{report}");
-//!     if !report.is_clean() {
-//!         return Err("deferred work was left unfinished".into());
-//!     }
-//!     Ok(())
+//!     // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+//!     process::exit(if report.is_clean() { 0 } else { 2 })
 //! }
 //! ```
 //!
@@ -353,9 +356,12 @@
 //! request. A hook wraps what the batch polls. Of [`defer_blocking`] that is the wait for the closure: the closure
 //! itself, on its thread, is not in the span.
 //!
-//! **Shutdown.** First let the server end its requests, then await [`shutdown()`], then let `main` end: see
-//! [above](#account-and-shutdown). A limit of zero does not wait and reports how things stand: that is for a second
-//! signal. `examples/shutdown.rs` is such a server, with the exit codes. Whoever kills the process later should leave
+//! **Shutdown.** At the signal call [`stop()`], so that what awaits [`stopping()`] ends: streams, sockets, and the server
+//! itself, if it was given that. Let the server end its requests, within a limit: a client that is stuck would hold it for
+//! ever. Then await [`shutdown()`], and end the process with [`exit`](std::process::exit) and a code that the report
+//! gives, because a tokio runtime that is dropped [waits for closures](Runner::shutdown) that are stuck. The example at
+//! [`stop()`] has all of it in ten lines. A limit of zero does not wait and reports how things stand: that is for a
+//! second signal, as in `examples/shutdown.rs`, which has exit codes too. Whoever kills the process later should leave
 //! time for the server's limit and for this one.
 //!
 //! Retries are for a crate of their own: `examples/retries.rs` has one with `backon` that gives up at [`stopping()`].

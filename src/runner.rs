@@ -272,6 +272,12 @@ impl Runner {
     /// is unfinished at the limit goes on running; the report names it, and it is lost when its runtime drops it. Call it
     /// before the runtime goes: at the end of `main`.
     ///
+    /// On tokio, that is not yet the end of the process. A runtime that is dropped waits for closures on its blocking pool,
+    /// [`defer_blocking`](crate::defer_blocking)'s and others, and without a limit: one that is stuck keeps `main` from
+    /// ending although this has returned. Under `#[tokio::main]` end with [`std::process::exit`] and a code that the
+    /// report gives; it drops nothing, and the report was the last word on what is unfinished. Where the runtime is your
+    /// own, `Runtime::shutdown_timeout` or `shutdown_background` drops its tasks, and waits as long as you say.
+    ///
     /// The limit is measured by a timer that needs no runtime, in real time; zero reports at once. Inside a task of this Runner the limit
     /// always passes. A second call, beside the first or later, does the same. Dropping the future stops waiting, but
     /// `stopping` stays resolved.
@@ -375,21 +381,32 @@ impl RunnerRef {
 
 /// Resolves [`stopping`](crate::stopping()) of the global Runner now, without waiting: see [`Runner::stop`].
 ///
-/// To be called at the signal, so that streams and sockets that end at `stopping` end before the server does.
+/// To be called at the signal, so that streams and sockets that end at `stopping` end before the server does. `stopping`
+/// may tell the server as well:
 ///
 /// ```no_run
-/// # use std::time::Duration;
-/// # #[tokio::main] async fn main() -> std::io::Result<()> {
-/// # let app = axum::Router::<()>::new();
-/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// let signal = async {
-///     let _ = tokio::signal::ctrl_c().await;
-///     after::stop();
-/// };
-/// axum::serve(listener, app).with_graceful_shutdown(signal).await?;
-/// println!("{}", after::shutdown(Duration::from_secs(10)).await);
-/// # Ok(())
-/// # }
+/// use std::{io, process, time::Duration};
+///
+/// const LIMIT: Duration = Duration::from_secs(10);
+///
+/// #[tokio::main]
+/// async fn main() -> io::Result<()> {
+///     let app: axum::Router = axum::Router::new(); // ..
+///     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+///     let server = axum::serve(listener, app).with_graceful_shutdown(after::stopping());
+///     let last_moment = async {
+///         let _ = tokio::signal::ctrl_c().await;
+///         after::stop();
+///         tokio::time::sleep(LIMIT).await; // for the last requests: a client that is stuck must not hold the process
+///     };
+///     tokio::select! {
+///         ended = server.into_future() => ended?,
+///         () = last_moment => println!("connections are still open"),
+///     }
+///     let report = after::shutdown(LIMIT).await;
+///     println!("{report}");
+///     process::exit(if report.is_clean() { 0 } else { 2 })
+/// }
 /// ```
 pub fn stop() {
     global().stop();
@@ -397,12 +414,16 @@ pub fn stop() {
 
 /// Waits for all tasks of the global Runner, for `limit` at the most: see [`Runner::shutdown`].
 ///
-/// ```
-/// # use std::time::Duration;
+/// Awaited when the server has ended, or has had its time. On tokio a `main` that returns then still waits for closures
+/// that are stuck, without a limit: it ends with `exit`.
+///
+/// ```no_run
+/// # use std::{process, time::Duration};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// // .. axum::serve(..).with_graceful_shutdown(..).await ..
+/// // .. the server, which ends at `after::stopping()` ..
 /// let report = after::shutdown(Duration::from_secs(10)).await;
 /// println!("{report}");
+/// process::exit(if report.is_clean() { 0 } else { 2 })
 /// # }
 /// ```
 pub async fn shutdown(limit: Duration) -> ShutdownReport {

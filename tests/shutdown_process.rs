@@ -1,4 +1,5 @@
-//! Sentence 20, as its users meet it: the `shutdown` example as a real process, under load, stopped with a signal.
+//! Sentence 20, as its users meet it: examples as real processes, stopped with a signal: under load, and while a closure, a
+//! task, a stream or a client is stuck.
 #![cfg(all(unix, feature = "tokio"))]
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, RecvTimeoutError, Sender},
     },
@@ -28,7 +29,7 @@ const CLIENTS: u64 = 4;
 /// Requests of one client at the most: the load is bounded, whatever the server does.
 const MOST_REQUESTS: u64 = 5_000;
 /// A process that is still there after this is killed, and its test fails.
-const WATCHDOG: Duration = Duration::from_secs(60);
+const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// Whatever the moment of the signal: the process ends with code 0, and each request that was answered has its line.
 #[test]
@@ -146,7 +147,155 @@ fn half_a_request_does_not_hold_it_past_the_limit() {
     drop(half);
 }
 
-/// The example, running.
+/// The servers that are shown to be copied. `layered`: a request is over when its body is, else when its response is there.
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "quickstart",
+        layered: false,
+    },
+    Program {
+        name: "shutdown",
+        layered: false,
+    },
+    #[cfg(feature = "tower")]
+    Program {
+        name: "axum",
+        layered: true,
+    },
+    #[cfg(feature = "tower")]
+    Program {
+        name: "hyper",
+        layered: true,
+    },
+];
+
+struct Program {
+    name: &'static str,
+    layered: bool,
+}
+
+impl Program {
+    fn serve(&self, limit_ms: u32) -> Server {
+        let arguments: &[&str] = match self.name {
+            "shutdown" => &[],
+            _ => &["--serve"],
+        };
+        Server::of(self.name, arguments, limit_ms)
+    }
+}
+
+const SHORT_MS: u32 = 300;
+/// Longer than the watchdog's patience: who waits for this is killed.
+const LONG_MS: u32 = 600_000;
+
+/// Nothing stops a closure, and a tokio runtime that is dropped waits for it: the process ends all the same.
+#[test]
+fn a_closure_that_never_returns_is_named_and_the_process_ends() {
+    for program in PROGRAMS {
+        let mut server = program.serve(SHORT_MS);
+        assert!(get(server.address, "stuck/closure").ends_with("deferred\n"));
+        server.terminate();
+        let (status, output) = server.end();
+        assert_eq!(status.code(), Some(2), "{}: {output}", program.name);
+        let named = "1 unfinished after 300ms: `stuck closure` (examples/stuck/mod.rs:";
+        assert!(output.contains(named), "{}: {output}", program.name);
+    }
+}
+
+/// A task that waits for ever is dropped with the process.
+#[test]
+fn a_task_that_never_ends_is_named_and_the_process_ends() {
+    for program in PROGRAMS {
+        let mut server = program.serve(SHORT_MS);
+        assert!(get(server.address, "stuck/task").ends_with("deferred\n"));
+        server.terminate();
+        let (status, output) = server.end();
+        assert_eq!(status.code(), Some(2), "{}: {output}", program.name);
+        let named = "1 unfinished after 300ms: `stuck task` (examples/stuck/mod.rs:";
+        assert!(output.contains(named), "{}: {output}", program.name);
+    }
+}
+
+/// `stop` comes before the server's end, so what awaits `stopping` ends before it: without it the server would wait for the
+/// stream, and the stream for the `shutdown` that comes after the server.
+#[test]
+fn a_stream_that_ends_at_stopping_holds_nothing() {
+    for program in PROGRAMS {
+        let mut server = program.serve(LONG_MS);
+        let mut stream = open_stream(server.address, "stream");
+        server.terminate();
+        let (status, output) = server.end();
+        assert_eq!(status.code(), Some(0), "{}: {output}", program.name);
+        assert!(output.contains("nothing unfinished; deferred 1, completed 1"));
+        assert!(!output.contains("still open"), "{}: {output}", program.name);
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        assert!(rest.ends_with("0\r\n\r\n"), "the end is told: {rest:?}");
+    }
+}
+
+/// A stream without an end holds the server for its limit, and no longer. With the layer its request has not ended, so its
+/// tasks are unfinished.
+#[test]
+fn a_stream_that_never_ends_holds_the_process_for_its_limits() {
+    for program in PROGRAMS {
+        let mut server = program.serve(SHORT_MS);
+        let _stream = open_stream(server.address, "stuck/stream");
+        server.terminate();
+        let (status, output) = server.end();
+        let still_open = "onnections are still open after 300ms";
+        assert!(output.contains(still_open), "{}: {output}", program.name);
+        let (code, says) = match program.layered {
+            true => (2, "1 of requests that have not ended"),
+            false => (0, "nothing unfinished; deferred 1, completed 1"),
+        };
+        assert_eq!(status.code(), Some(code), "{}: {output}", program.name);
+        assert!(output.contains(says), "{}: {output}", program.name);
+    }
+}
+
+/// A client that sends half a request holds the server for its limit, and no task is behind it.
+#[test]
+fn half_a_request_holds_the_process_for_its_limit() {
+    for program in PROGRAMS {
+        let mut server = program.serve(SHORT_MS);
+        let mut half = TcpStream::connect(server.address).unwrap();
+        half.write_all(b"GET /stuck/task HTTP/1.1\r\n").unwrap();
+        // Accepted before the other one, which has its answer.
+        assert!(get(server.address, "nothing").starts_with("HTTP/1.1 404"));
+        server.terminate();
+        let (status, output) = server.end();
+        assert_eq!(status.code(), Some(0), "{}: {output}", program.name);
+        assert!(output.contains("nothing unfinished"), "{output}");
+    }
+}
+
+/// The whole answer, on a connection of its own.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// An answer that has begun.
+fn open_stream(address: SocketAddr, path: &str) -> BufReader<TcpStream> {
+    let mut stream = BufReader::new(TcpStream::connect(address).unwrap());
+    stream.get_ref().set_read_timeout(Some(WATCHDOG)).unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    while line != "open\n" {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "no stream");
+    }
+    stream
+}
+
+/// An example, running.
 struct Server {
     child: Arc<Mutex<Child>>,
     pid: Pid,
@@ -158,8 +307,13 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Server {
-        let mut child = Command::new(example())
+        Server::of("shutdown", arguments, LONG_MS)
+    }
+
+    fn of(name: &'static str, arguments: &[&str], limit_ms: u32) -> Server {
+        let mut child = Command::new(example(name))
             .args(arguments)
+            .env("LIMIT_MS", limit_ms.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -182,7 +336,10 @@ impl Server {
             _watched: watched,
         };
         let line = server.line();
-        let address = line.trim_end().strip_prefix("listening on http://");
+        let address = line
+            .split_once(" on http://")
+            .map(|(_, rest)| rest.trim_end());
+        let address = address.and_then(|rest| rest.split(';').next());
         server.address = address.expect(&line).parse().unwrap();
         server
     }
@@ -225,26 +382,26 @@ impl Drop for Server {
     }
 }
 
-/// The example's program. `cargo test` builds it; `cargo test --test shutdown_process` does not, and an old one that is
-/// there is used: `cargo build --example shutdown` makes it new.
-fn example() -> &'static Path {
-    static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
-    EXAMPLE.get_or_init(|| {
-        // `<target>/<profile>/deps/<this test>`.
-        let test = env::current_exe().unwrap();
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let example = profile.join("examples").join("shutdown");
-        if !example.exists() {
-            let mut build = Command::new(env!("CARGO"));
-            build
-                .args(["build", "--locked", "--example", "shutdown", "--target-dir"])
-                .arg(profile.parent().unwrap())
-                .args(profile.ends_with("release").then_some("--release"))
-                .current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().unwrap().success());
-        }
-        example
-    })
+/// The program of an example. `cargo test` builds them; `cargo test --test shutdown_process` does not, and an old one that
+/// is there is used: `cargo build --all-features --examples` makes them new.
+fn example(name: &str) -> PathBuf {
+    static BUILDS: Mutex<()> = Mutex::new(());
+    // `<target>/<profile>/deps/<this test>`.
+    let test = env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let example = profile.join("examples").join(name);
+    let _one_at_a_time = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !example.exists() {
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args(["build", "--locked", "--features", "tower"])
+            .args(["--example", name, "--target-dir"])
+            .arg(profile.parent().unwrap())
+            .args(profile.ends_with("release").then_some("--release"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().unwrap().success());
+    }
+    example
 }
 
 /// A file for the lines, removed at the end.

@@ -2,7 +2,7 @@
 //!
 //! Run it with `cargo run -p actix-example`. It asks itself over HTTP and ends.
 
-use std::{error::Error, rc::Rc, sync::Arc, time::Duration};
+use std::{error::Error, process, rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpServer, Responder,
@@ -47,6 +47,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .route("/", web::get().to(hello))
     })
     .workers(1)
+    // In seconds: how long the requests in progress hold `stop`.
+    .shutdown_timeout(5)
     .bind("127.0.0.1:0")?;
     let url = format!("http://{}/", server.addrs()[0]);
     let server = server.run();
@@ -64,6 +66,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let answer = client.await??;
     println!("the client has read: {answer:?}");
+    // At a signal: first what ends at `stopping`, a stream say, then the server that waits for it.
+    after::stop();
     control.stop(true).await;
     server.await??;
     println!("the server has stopped, with its workers");
@@ -77,5 +81,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(answer, "hello from actix");
     assert_eq!((before.completed, before.pending), (0, 1));
     assert_eq!((report.stats().completed, report.stats().pending), (1, 0));
-    Ok(())
+    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    process::exit(if report.is_clean() { 0 } else { 2 })
 }

@@ -3,7 +3,7 @@
 //! Run it with `cargo run -p prometheus-example`: it asks itself, prints the metrics and ends. With `-- --serve` it
 //! stays up until Ctrl-C.
 
-use std::{env, error::Error, future::IntoFuture as _, net::SocketAddr, time::Duration};
+use std::{env, error::Error, future::IntoFuture as _, net::SocketAddr, process, time::Duration};
 
 use after::{Runner, metrics::Metrics};
 use axum::{
@@ -17,8 +17,7 @@ use axum::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{
     net::TcpListener,
-    sync::oneshot,
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 
 type AnyError = Box<dyn Error + Send + Sync>;
@@ -78,10 +77,8 @@ async fn main() -> Result<(), AnyError> {
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app(prometheus.clone())).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
+    let app = app(prometheus.clone());
+    let server = axum::serve(listener, app).with_graceful_shutdown(after::stopping());
     let server = tokio::spawn(server.into_future());
 
     if env::args().any(|argument| argument == "--serve") {
@@ -102,10 +99,15 @@ async fn main() -> Result<(), AnyError> {
         ask(address).await?;
     }
 
-    drop(stop);
-    server.await??;
-    println!("\n{}", after::shutdown(Duration::from_secs(5)).await);
-    Ok(())
+    // Ends the server too. A client that holds its connection does not hold the process.
+    after::stop();
+    if let Ok(ended) = timeout(Duration::from_secs(5), server).await {
+        ended??;
+    }
+    let report = after::shutdown(Duration::from_secs(5)).await;
+    println!("\n{report}");
+    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    process::exit(if report.is_clean() { 0 } else { 2 })
 }
 
 /// Asks for everything, and looks whether the metrics say what became of it.

@@ -11,12 +11,23 @@ use std::{process::ExitCode, time::Duration};
 
 use after::BoxError;
 use shop::{Config, Feed, Shop};
+use tokio::runtime::Runtime;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let feed = Feed::default();
     shop::log::start(feed.clone());
-    match run(feed).await {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(feed));
+    // With a limit: a runtime that is dropped waits for closures that are stuck. Unfinished tasks are dropped here, and
+    // with them the shop's temporary files.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error}");
