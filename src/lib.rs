@@ -442,11 +442,15 @@
 //! | Feature | Default | |
 //! |---|---|---|
 //! | `tokio` | yes | `spawner::Tokio`, and its detection |
+//! | `threads` | yes | `spawner::Threads`, for where no runtime is current; a pool for blocking work, for spawners without one |
 //! | `tracing` | yes | reports become `tracing` events if a subscriber is set; hooks that carry the caller's span |
 //! | `tower` | | `tower::AfterLayer`: requests end with their response bodies; for axum, hyper, tonic |
 //! | `metrics` | | `metrics::Metrics`, an observer that counts through the `metrics` facade |
 //! | `smol` | | `spawner::Smol` |
 //! | `async-std` | | `spawner::AsyncStd` |
+//!
+//! A service on tokio may do without `threads`: `default-features = false, features = ["tokio", "tracing"]`. A scope that
+//! ends where no runtime is current, having seen none, then loses its tasks, and a report says so.
 //!
 //! The crate needs Rust 1.87, and has no `unsafe` code of its own.
 //!

@@ -89,6 +89,19 @@ pub(crate) fn no_timer(payload: Payload) {
     forget_payload(payload);
 }
 
+/// The tasks are lost, which names them; this is why. Once: it is a matter of how the program was built.
+#[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
+#[cold]
+pub(crate) fn no_runtime() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        line(format_args!(
+            "after: no runtime is current and the feature `threads` is off, so deferred tasks are lost: end requests \
+             inside the runtime, install a `Runner` on a spawner, or turn the feature on"
+        ));
+    });
+}
+
 /// A destructor that belongs to no task in particular: the request's future, a context value, a closure.
 #[cold]
 pub(crate) fn unnamed_panicked(of_what: &str, payload: Payload) {

@@ -51,8 +51,16 @@ mod real {
     }
 
     /// Runs what blocks on a thread that may.
+    #[cfg(feature = "threads")]
     pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
         ::blocking::unblock(work).detach();
+    }
+
+    /// The same without a pool. If no thread can be started, the work is dropped.
+    #[cfg(not(feature = "threads"))]
+    pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::Builder::new().name("after-blocking".into());
+        drop(thread.spawn(work));
     }
 }
 

@@ -1,4 +1,5 @@
 //! The global Runner. A process has one, so this is one test.
+#![cfg(feature = "threads")]
 
 use std::time::Duration;
 

@@ -735,6 +735,7 @@ fn a_dropped_batch_gives_permits_and_places_back() {
 }
 
 /// Sentences 17 and 21: at a scope's limit what destructors defer has no permit to give back.
+#[cfg(feature = "threads")]
 #[test]
 fn work_deferred_at_the_scopes_limit_has_no_permit() {
     for order in [Order::Concurrent, Order::Sequential] {

@@ -4,6 +4,7 @@
 //! Each test asserts exact facts: how often each task has run and was dropped, and where it stands on the account.
 //! A wake-up that is missed hangs a test. The comment `Broken:` says with which change of the crate a test was seen
 //! to fail or to hang.
+#![cfg(feature = "threads")]
 
 mod common;
 

@@ -183,6 +183,7 @@ fn a_context_value_that_panics_when_dropped_hurts_nobody() {
 }
 
 /// What a worker of `Threads` caught could panic again when it was dropped, and end the worker.
+#[cfg(feature = "threads")]
 #[test]
 fn the_pool_outlives_payloads_that_panic() {
     struct Evil;

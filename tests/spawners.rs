@@ -13,6 +13,12 @@ use common::Log;
 use common::balanced;
 
 /// The name of the thread that runs a task of a Runner with this spawner.
+#[cfg(any(
+    feature = "threads",
+    feature = "smol",
+    feature = "async-std",
+    feature = "tokio"
+))]
 fn thread_of_a_task(runner: Runner) -> String {
     let name = Arc::new(Mutex::new(String::new()));
     let noted = name.clone();
@@ -31,6 +37,7 @@ fn thread_of_a_task(runner: Runner) -> String {
 }
 
 /// Threads of our own run batches where there is no runtime.
+#[cfg(feature = "threads")]
 #[test]
 fn threads_run_batches_on_a_pool_of_their_own() {
     let name = thread_of_a_task(Runner::new(spawner::Threads::default()));
@@ -38,6 +45,7 @@ fn threads_run_batches_on_a_pool_of_their_own() {
 }
 
 /// Sentence 10: where no runtime is current, smol, async-std or Threads, the first that is enabled.
+#[cfg(any(feature = "threads", feature = "smol", feature = "async-std"))]
 #[test]
 fn detect_without_a_runtime_takes_the_first_that_is_enabled() {
     let name = thread_of_a_task(Runner::builder().build());
@@ -126,6 +134,70 @@ fn tokio_current_outside_a_runtime_says_what_to_do() {
     assert!(spawner::Tokio::try_current().is_none());
 }
 
+/// Sentences 10 and 26: where no runtime is current and nothing is enabled that would do without, tasks are lost, and a line
+/// says what to do. Once: the losses say the rest.
+#[cfg(not(any(feature = "threads", feature = "smol", feature = "async-std")))]
+#[test]
+fn without_a_runtime_and_without_threads_tasks_are_lost_with_a_word() {
+    const NAME: &str = "without_a_runtime_and_without_threads_tasks_are_lost_with_a_word";
+    if common::is_child(NAME) {
+        for runner in [
+            Runner::builder().build(),
+            Runner::builder().build(),
+            Runner::new(spawner::detect()),
+        ] {
+            futures::executor::block_on(async {
+                let request = runner.scope(async {
+                    after::task("mail").defer(async {});
+                    after::defer_blocking(|| ());
+                });
+                request.await;
+                runner.drain().await;
+            });
+            assert_eq!(balanced(&runner).lost, 2);
+        }
+        return;
+    }
+    let output = common::standard_error_of(NAME);
+    let said = "after: no runtime is current and the feature `threads` is off, so deferred tasks are lost: end requests \
+                inside the runtime, install a `Runner` on a spawner, or turn the feature on\n";
+    assert_eq!(output.matches(said).count(), 1, "{output}");
+    assert!(output.contains("2 tasks lost"), "{output}");
+    assert!(output.contains("`mail` (tests/spawners.rs:"), "{output}");
+}
+
+/// A spawner without a blocking pool of its own gets threads: of a pool, or, without the feature, one for each closure.
+#[test]
+fn the_default_of_spawn_blocking_is_a_thread_that_may_block() {
+    let runner = Runner::new(spawner::from_fn(|batch| {
+        std::thread::spawn(|| futures::executor::block_on(batch));
+    }));
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let barrier = Arc::new(std::sync::Barrier::new(2));
+    futures::executor::block_on(async {
+        let request = runner.scope(async {
+            for _ in 0..2 {
+                let (names, barrier) = (names.clone(), barrier.clone());
+                after::defer_blocking(move || {
+                    // Each blocks until the other is there: they are on threads of their own.
+                    barrier.wait();
+                    let thread = std::thread::current();
+                    names.lock().unwrap().push(thread.name().map(String::from));
+                });
+            }
+            after::defer_blocking(|| panic!("a closure's"));
+        });
+        request.await;
+        runner.drain().await;
+    });
+    let stats = balanced(&runner);
+    assert_eq!((stats.completed, stats.panicked), (2, 1));
+    if cfg!(not(feature = "threads")) {
+        let own = Some("after-blocking".to_string());
+        assert_eq!(*names.lock().unwrap(), [own.clone(), own]);
+    }
+}
+
 /// Pointers to spawners are spawners, blocking work included.
 #[test]
 fn pointers_to_spawners_are_spawners() {
@@ -137,7 +209,7 @@ fn pointers_to_spawners_are_spawners() {
     impl Spawner for Counts {
         fn spawn(&self, batch: Batch) {
             self.batches.fetch_add(1, SeqCst);
-            spawner::Threads::default().spawn(batch);
+            std::thread::spawn(|| futures::executor::block_on(batch));
         }
         fn spawn_blocking(&self, work: spawner::BlockingWork) {
             self.blocking.fetch_add(1, SeqCst);

@@ -78,6 +78,7 @@ fn everything_is_debug() {
     debug::<TryDeferError<()>>();
     debug::<spawner::BlockingWork>();
     debug::<spawner::FromFn<()>>();
+    #[cfg(feature = "threads")]
     debug::<spawner::Threads>();
     let builder = after::task("audit").key("a user's secret");
     assert_eq!(
@@ -117,10 +118,13 @@ fn task_results_are_as_promised() {
 /// Every spawner is one, and so are pointers to them.
 #[test]
 fn spawners_are_spawners() {
-    spawner::<spawner::Threads>();
+    #[cfg(feature = "threads")]
+    {
+        spawner::<spawner::Threads>();
+        spawner::<&'static spawner::Threads>();
+    }
     spawner::<Box<dyn Spawner>>();
     spawner::<std::sync::Arc<dyn Spawner>>();
-    spawner::<&'static spawner::Threads>();
     spawner::<spawner::FromFn<fn(Batch)>>();
     #[cfg(feature = "tokio")]
     {

@@ -5,15 +5,16 @@
 //! | [`Tokio`] | `tokio` (default) | the runtime of the handle | its blocking pool | its clock |
 //! | [`Smol`] | `smol` | smol's global executor | the pool of the `blocking` crate | `async-io`'s timer |
 //! | [`AsyncStd`] | `async-std` | async-std's executor | its blocking pool | `async-io`'s timer |
-//! | [`Threads`] | always there | a pool of this crate | the pool of the `blocking` crate | one thread's timer |
-//! | [`from_fn`] | always there | whatever the function does | the pool of the `blocking` crate | one thread's timer |
+//! | [`Threads`] | `threads` (default) | a pool of this crate | the pool of the `blocking` crate | one thread's timer |
+//! | [`from_fn`] | always there | whatever the function does | the same; without `threads` a thread for each | one thread's timer |
 //!
 //! # Which one is used
 //!
 //! A [`Runner`](crate::Runner) without a spawner of its own looks for a runtime when a scope defers its first task, and,
 //! if none is current there, once more at the hand-over: tokio, if a runtime is current on the thread; async-std, inside
 //! one of its tasks. Where none is current (a destructor on a foreign thread, say) it takes the first runtime that it has
-//! seen. If it has seen none: smol, async-std, [`Threads`], the first of them that is enabled.
+//! seen. If it has seen none: smol, async-std, [`Threads`], the first of them that is enabled. If none is, the batch is
+//! lost, and a report says what to do.
 //!
 //! # A runtime that has gone
 //!
@@ -30,6 +31,7 @@ mod async_std;
 mod seen;
 #[cfg(feature = "smol")]
 mod smol;
+#[cfg(feature = "threads")]
 mod threads;
 #[cfg(feature = "tokio")]
 mod tokio;
@@ -52,6 +54,8 @@ pub(crate) use self::seen::Seen;
 #[cfg(feature = "smol")]
 #[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
 pub use self::smol::Smol;
+#[cfg(feature = "threads")]
+#[cfg_attr(docsrs, doc(cfg(feature = "threads")))]
 pub use self::threads::Threads;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
@@ -94,7 +98,8 @@ pub trait Spawner: Send + Sync + 'static {
     fn spawn(&self, batch: Batch);
 
     /// Calls [`BlockingWork::run`] on a thread that may block. Default: the pool of the `blocking` crate, which starts
-    /// threads as they are needed.
+    /// threads as they are needed. Without the feature `threads`: a thread of its own, named `after-blocking`, for each;
+    /// if it can't be started the work is dropped.
     ///
     /// Dropping the work instead loses its task.
     fn spawn_blocking(&self, work: BlockingWork) {
@@ -256,7 +261,8 @@ impl<F> fmt::Debug for FromFn<F> {
 /// The spawner for the code that asks: that of the current runtime, or the first that is enabled.
 ///
 /// In this order: [`Tokio`] if a runtime is current on this thread; [`AsyncStd`] inside one of its tasks; else [`Smol`],
-/// [`AsyncStd`], [`Threads`], whichever feature is enabled. A [`Runner`](crate::Runner) does this by itself; here it is for
+/// [`AsyncStd`], [`Threads`], whichever feature is enabled. With none of them what it returns loses its batches, and says
+/// so once: with tokio alone, call this where a runtime is current. A [`Runner`](crate::Runner) does this by itself; here it is for
 /// spawners that wrap another.
 ///
 /// ```
@@ -290,8 +296,23 @@ fn without_runtime() -> &'static dyn Spawner {
     return &Smol;
     #[cfg(all(feature = "async-std", not(feature = "smol")))]
     return &AsyncStd;
-    #[cfg(not(any(feature = "smol", feature = "async-std")))]
+    #[cfg(all(feature = "threads", not(any(feature = "smol", feature = "async-std"))))]
     return Threads::shared();
+    #[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
+    return &Nowhere;
+}
+
+/// Where nothing is: no runtime is current, and nothing is enabled that would do without.
+#[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
+struct Nowhere;
+
+#[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
+impl Spawner for Nowhere {
+    fn spawn(&self, batch: Batch) {
+        report::no_runtime();
+        // Its tasks are lost, which is counted and reported like any other loss.
+        drop(batch);
+    }
 }
 
 /// What a scope knows of its spawner, if its Runner has none of its own.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Sleep, Spawner};
+use super::{BlockingWork, Sleep, Spawner};
 use crate::batch::Batch;
 
 /// Runs batches on smol's global executor, which starts its threads at first use (`SMOL_THREADS`, default 1).
@@ -23,6 +23,10 @@ impl Spawner for Smol {
     fn spawn(&self, batch: Batch) {
         // Dropping a task of smol's cancels it.
         ::smol::spawn(batch).detach();
+    }
+
+    fn spawn_blocking(&self, work: BlockingWork) {
+        ::smol::unblock(move || work.run()).detach();
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {

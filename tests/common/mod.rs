@@ -24,6 +24,7 @@ pub enum Runtime {
     Smol,
     #[cfg(feature = "async-std")]
     AsyncStd,
+    #[cfg(feature = "threads")]
     Threads,
     /// A bare `block_on`, and whatever a Runner finds there by itself.
     BlockOn,
@@ -39,7 +40,9 @@ pub const TABLE: &[Runtime] = &[
     Runtime::Smol,
     #[cfg(feature = "async-std")]
     Runtime::AsyncStd,
+    #[cfg(feature = "threads")]
     Runtime::Threads,
+    #[cfg(any(feature = "threads", feature = "smol", feature = "async-std"))]
     Runtime::BlockOn,
 ];
 
@@ -64,7 +67,9 @@ impl Runtime {
             Runtime::Smol => smol::block_on(test),
             #[cfg(feature = "async-std")]
             Runtime::AsyncStd => async_std::task::block_on(test),
-            Runtime::Threads | Runtime::BlockOn => futures::executor::block_on(test),
+            #[cfg(feature = "threads")]
+            Runtime::Threads => futures::executor::block_on(test),
+            Runtime::BlockOn => futures::executor::block_on(test),
         }
     }
 
@@ -75,6 +80,7 @@ impl Runtime {
             Runtime::Smol => Runner::builder().spawner(spawner::Smol),
             #[cfg(feature = "async-std")]
             Runtime::AsyncStd => Runner::builder().spawner(spawner::AsyncStd),
+            #[cfg(feature = "threads")]
             Runtime::Threads => Runner::builder().spawner(spawner::Threads::default()),
             _ => Runner::builder(),
         }
@@ -89,6 +95,8 @@ macro_rules! every_builder {
         mod $name {
             use super::*;
 
+            // Without any feature there is no runtime.
+            #[allow(dead_code)]
             fn on(runtime: $crate::common::Runtime) {
                 runtime.run(async move {
                     let $builder = runtime.builder();
@@ -120,11 +128,13 @@ macro_rules! every_builder {
                 on($crate::common::Runtime::AsyncStd);
             }
 
+            #[cfg(feature = "threads")]
             #[test]
             fn on_threads() {
                 on($crate::common::Runtime::Threads);
             }
 
+            #[cfg(any(feature = "threads", feature = "smol", feature = "async-std"))]
             #[test]
             fn on_a_bare_block_on() {
                 on($crate::common::Runtime::BlockOn);
