@@ -364,7 +364,37 @@
 //! second signal, as in `examples/shutdown.rs`, which has exit codes too. Whoever kills the process later should leave
 //! time for the server's limit and for this one.
 //!
-//! Retries are for a crate of their own: `examples/retries.rs` has one with `backon` that gives up at [`stopping()`].
+//! **Retries** are for a crate of their own: `examples/retries.rs` has one with `backon` that gives up at [`stopping()`].
+//!
+//! **Lanes.** A task that sleeps until its next try keeps its permit under [`max_running`](RunnerBuilder::max_running),
+//! and so holds the work behind it, and under [`Overflow::Backpressure`] the answers. Give such work a Runner of its own,
+//! with limits of its own and [`Overflow::Shed`]: a second lane. The handler hands it over with a scope that ends at once,
+//! and at the end both are [stopped](Runner::stop) and [shut down](Runner::shutdown) side by side.
+//! `examples/lanes.rs` is the program.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use after::{Overflow, Runner};
+//!
+//! # async fn send_with_retries() {}
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! // Beside the global Runner, which has the quick work.
+//! let mails = Runner::builder().max_running(8).max_waiting(500).overflow(Overflow::Shed).build();
+//!
+//! after::scope(async {
+//!     after::task("audit").defer(async { println!("not held by mails") });
+//!     mails.scope(async { after::task("mail").defer(send_with_retries()) }).await;
+//! })
+//! .await;
+//!
+//! let limit = Duration::from_secs(10);
+//! let (quick, slow) = tokio::join!(after::shutdown(limit), mails.shutdown(limit));
+//! println!("{quick}\n{slow}");
+//! # assert!(quick.is_clean() && slow.is_clean());
+//! # }
+//! ```
 //!
 //! # Testing
 //!
