@@ -12,7 +12,6 @@
 
 use std::{
     future::Future,
-    panic::Location,
     pin::Pin,
     sync::PoisonError,
     task::{Context, Poll},
@@ -23,8 +22,8 @@ use coarsetime::Instant;
 
 use crate::{
     finished::Finished,
-    losses::Losses,
-    node::Queue,
+    losses::{Loss, Losses},
+    node::{Label, Queue},
     roster::Entry,
     runner::RunnerRef,
     signal::{Signal, Waiter},
@@ -44,6 +43,7 @@ pub(crate) struct Counts {
     pub(crate) panicked: u64,
     pub(crate) timed_out: u64,
     pub(crate) discarded: u64,
+    pub(crate) shed: u64,
     pub(crate) lost: u64,
 }
 
@@ -61,6 +61,7 @@ impl Counts {
         self.panicked += other.panicked;
         self.timed_out += other.timed_out;
         self.discarded += other.discarded;
+        self.shed += other.shed;
         self.lost += other.lost;
     }
 
@@ -72,9 +73,10 @@ impl Counts {
             panicked,
             timed_out,
             discarded,
+            shed,
             lost,
         } = self;
-        deferred - (completed + failed + panicked + timed_out + discarded + lost)
+        deferred - (completed + failed + panicked + timed_out + discarded + shed + lost)
     }
 }
 
@@ -88,6 +90,8 @@ pub(crate) struct Account {
     stopping: AtomicBool,
     pub(crate) stop: Signal,
     pub(crate) losses: Losses,
+    /// A shutdown has returned with tasks unfinished: what is dropped from then on was cut off by it.
+    cut_off: AtomicBool,
 }
 
 // 128 bytes: two lines, because the prefetcher of today's x86 processors fetches them in pairs.
@@ -145,6 +149,7 @@ impl Account {
             stopping: AtomicBool::new(false),
             stop: Signal::default(),
             losses: Losses::default(),
+            cut_off: AtomicBool::new(false),
         }
     }
 
@@ -313,12 +318,15 @@ impl Account {
     }
 
     /// To be called before the losses are published, so that the publication looks whether it was the last.
-    pub(crate) fn lose(
-        &self,
-        runner: &RunnerRef,
-        tasks: impl Iterator<Item = (&'static str, &'static Location<'static>)>,
-    ) {
-        if self.losses.add(tasks) {
+    pub(crate) fn lose(&self, runner: &RunnerRef, why: Loss, tasks: impl Iterator<Item = Label>) {
+        // Relaxed: it only changes a line of a log.
+        let why = match why {
+            Loss::Dropped | Loss::Held | Loss::Pool if self.cut_off.load(Ordering::Relaxed) => {
+                Loss::CutOff
+            }
+            why => why,
+        };
+        if self.losses.add(why, tasks) {
             self.attention.fetch_add(1, Ordering::Relaxed);
         }
         self.losses.report_within_a_second(runner);
@@ -345,7 +353,9 @@ impl Account {
         drop(all);
         // The oldest first: it is the likeliest to be stuck.
         unfinished.sort_by_key(|task| std::cmp::Reverse(task.age));
-        ShutdownReport::new(limit, stats, unfinished)
+        let report = ShutdownReport::new(limit, stats, unfinished);
+        self.cut_off.store(!report.is_clean(), Ordering::Relaxed);
+        report
     }
 }
 
@@ -358,6 +368,7 @@ impl From<Counts> for Stats {
             panicked: counts.panicked,
             timed_out: counts.timed_out,
             discarded: counts.discarded,
+            shed: counts.shed,
             lost: counts.lost,
             pending: counts.pending(),
         }

@@ -17,6 +17,7 @@ use crate::{
     batch::Batch,
     ending::Ended,
     finished::Finished,
+    losses::Loss,
     node::{Link, Queue},
     outcome::{Order, Outcome},
     registry::Registry,
@@ -252,12 +253,13 @@ pub(crate) fn line_up(registry: &Registry, core: &Core, mut tasks: Queue) {
         return;
     }
     let mut gone: Finished = shed.iter().map(|node| node.sequence()).collect();
-    lose(registry, core, shed);
+    lose(registry, core, Loss::Shed, shed);
     registry.record(&mut gone, &Queue::default());
 }
 
 /// Gathers losses, so that they are reported together, and drops what is lost.
-pub(crate) fn lose(registry: &Registry, core: &Core, mut tasks: Queue) {
+pub(crate) fn lose(registry: &Registry, core: &Core, why: Loss, mut tasks: Queue) {
+    let runner = registry.runner();
     // A closure that has returned, and whose batch has not heard of it, is not lost.
     let returned = tasks.extract(|node| {
         let slot = node.rare().and_then(|rare| rare.blocking.as_ref());
@@ -266,16 +268,25 @@ pub(crate) fn lose(registry: &Registry, core: &Core, mut tasks: Queue) {
     for node in returned {
         let slot = node.rare().and_then(|rare| rare.blocking.clone());
         let end = slot.and_then(|slot| slot.take_end());
-        finish(registry, core, node, end.unwrap_or(End::Lost));
+        let end = end.unwrap_or(End::Lost(why));
+        if let End::Lost(why) = end {
+            // Its pool has dropped it.
+            let lost = std::iter::once(node.label());
+            core.account.lose(&runner, why, lost);
+        }
+        finish(registry, core, node, end);
     }
     if tasks.is_empty() {
         return;
     }
-    let runner = registry.runner();
-    let names = tasks.iter().map(|node| (node.name(), node.location()));
-    core.account.lose(&runner, names);
+    let lost = tasks.iter().map(|node| node.label());
+    core.account.lose(&runner, why, lost);
     for node in tasks {
-        finish(registry, core, node, End::Lost);
+        let end = match why {
+            Loss::Shed => End::Shed,
+            why => End::Lost(why),
+        };
+        finish(registry, core, node, end);
     }
 }
 

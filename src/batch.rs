@@ -243,7 +243,8 @@ impl Batch {
         let Some(spawner) = &runner.get().spawner else {
             return offer::to_runtime(self, found, runner.get());
         };
-        if let Err(payload) = report::catch(|| spawner.spawn(self)) {
+        let spawned = closing::spawning(|| report::catch(|| spawner.spawn(self)));
+        if let Err(payload) = spawned {
             report::spawner_panicked(payload);
         }
     }
@@ -403,6 +404,13 @@ impl Batch {
             age,
         });
         unfinished.collect()
+    }
+
+    /// A recorder was dropped, and did not run it: as one that was held.
+    pub(crate) fn take_back(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.released = false;
+        }
     }
 
     fn age(&self) -> Duration {

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     current,
     handle::Handle,
+    losses::Loss,
     node::Work,
     report,
     signal::{Kept, drop_waker, wake},
@@ -58,6 +59,13 @@ impl Slot {
 
     pub(crate) fn take_end(&self) -> Option<End> {
         self.lock().end.take()
+    }
+
+    /// What its spawner has dropped was dropped by that panic.
+    fn spawner_panicked(&self) {
+        if let Some(End::Lost(why)) = &mut self.lock().end {
+            *why = Loss::SpawnerPanicked;
+        }
     }
 
     fn begin(&self) -> bool {
@@ -119,7 +127,7 @@ fn start(work: impl FnOnce() -> End + Send + 'static, slot: &Arc<Slot>) {
     let batch =
         current::with(|registry| registry.map(|registry| (registry.handle(), registry.runner())));
     let Some((handle, runner)) = batch else {
-        return slot.finish(End::Lost);
+        return slot.finish(End::Lost(Loss::Dropped));
     };
     let found = handle.found().serving(runner.get());
     let job = Job {
@@ -137,6 +145,7 @@ fn start(work: impl FnOnce() -> End + Send + 'static, slot: &Arc<Slot>) {
         found.with(runner.get(), |spawner| spawner.spawn_blocking(work));
     });
     if let Err(payload) = spawned {
+        slot.spawner_panicked();
         report::spawner_panicked(payload);
     }
 }
@@ -168,7 +177,7 @@ impl<C: FnOnce() -> End> Drop for Job<C> {
             if let Err(payload) = dropped {
                 report::unnamed_panicked("a deferred closure", payload);
             }
-            self.slot.finish(End::Lost);
+            self.slot.finish(End::Lost(Loss::Pool));
         }
     }
 }

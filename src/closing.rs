@@ -1,11 +1,36 @@
 //! The end of a batch: off the roster when nothing is left of it, lost when it is dropped before.
 
-use std::mem;
+use std::{cell::Cell, mem, thread};
 
 use crate::{
-    account::Counts, active::Active, admission, current, offer, registry::Registry, runner::Core,
-    spare,
+    account::Counts, active::Active, admission, current, losses::Loss, offer, registry::Registry,
+    runner::Core, spare,
 };
+
+thread_local! {
+    /// Whether a spawner is being given a batch on this thread, which was not unwinding before.
+    static SPAWNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `spawn`, which gives a batch to a spawner and does not unwind. If the spawner panics, the batch goes while it
+/// unwinds, and the reason of the loss is known no other way.
+#[inline]
+pub(crate) fn spawning<R>(spawn: impl FnOnce() -> R) -> R {
+    let before = SPAWNING.replace(!thread::panicking());
+    let result = spawn();
+    SPAWNING.set(before);
+    result
+}
+
+fn why_lost(active: &Active) -> Loss {
+    if !active.released {
+        Loss::Held
+    } else if !active.started && SPAWNING.get() && thread::panicking() {
+        Loss::SpawnerPanicked
+    } else {
+        Loss::Dropped
+    }
+}
 
 /// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
 #[inline]
@@ -31,6 +56,7 @@ pub(crate) fn lose(active: Box<Active>) {
     let Some(active) = offer::unless_refused(active) else {
         return;
     };
+    let why = why_lost(&active);
     let runner = active.runner.clone();
     let core = runner.get();
     let registry = Registry::active(active);
@@ -51,7 +77,7 @@ pub(crate) fn lose(active: Box<Active>) {
             if tasks.is_empty() {
                 break;
             }
-            admission::lose(&registry, core, tasks);
+            admission::lose(&registry, core, why, tasks);
         }
     });
     if let Some(active) = registry.close() {

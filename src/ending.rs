@@ -3,12 +3,12 @@
 //! Three steps, because the middle one touches what is ours and the others run the user's code: [`Ended::of`] drops the
 //! task, [`Ended::count`] says under which head it is counted, [`Ended::tell`] tells the observers and reports.
 
-use std::{any::Any, panic::Location, time::Duration};
+use std::{any::Any, time::Duration};
 
 use crate::{
     account::Counts,
-    node::Link,
-    observer::{TaskEnd, TaskFinished, TaskInfo},
+    node::{Label, Link},
+    observer::{TaskEnd, TaskFinished},
     outcome::Outcome,
     report,
     runner::Core,
@@ -17,8 +17,7 @@ use crate::{
 
 /// A task that has ended and was dropped.
 pub(crate) struct Ended {
-    name: &'static str,
-    location: &'static Location<'static>,
+    label: Label,
     blocking: bool,
     end: End,
     /// The panic of its destructor.
@@ -29,7 +28,7 @@ pub(crate) struct Ended {
 
 impl Ended {
     pub(crate) fn of(node: Link, end: End) -> Ended {
-        let (name, location) = (node.name(), node.location());
+        let label = node.label();
         let rare = node.rare();
         let blocking = rare.is_some_and(|rare| rare.blocking.is_some());
         let times = rare.and_then(|rare| rare.times.as_ref());
@@ -38,8 +37,7 @@ impl Ended {
             (ran.unwrap_or_default(), times.longest_poll)
         });
         Ended {
-            name,
-            location,
+            label,
             blocking,
             end,
             destructor: report::catch(|| drop(node)).err(),
@@ -55,15 +53,15 @@ impl Ended {
             (End::Failed(_), _) => counts.failed += 1,
             (End::TimedOut(_) | End::Overdue, _) => counts.timed_out += 1,
             (End::Discarded, _) => counts.discarded += 1,
-            (End::Lost, _) => counts.lost += 1,
+            (End::Shed, _) => counts.shed += 1,
+            (End::Lost(_), _) => counts.lost += 1,
         }
     }
 
     /// The caller has gathered losses with `Account::lose`: they are reported together.
     pub(crate) fn tell(self, core: &Core, outcome: Option<Outcome>) {
         let Ended {
-            name,
-            location,
+            label,
             blocking,
             end,
             destructor,
@@ -73,12 +71,7 @@ impl Ended {
         if !core.observers.is_empty() {
             core.observers.tell(|observer| {
                 observer.finished(&TaskFinished {
-                    task: TaskInfo {
-                        name,
-                        location,
-                        outcome,
-                        blocking,
-                    },
+                    task: label.info(outcome, blocking),
                     end: match (&end, &destructor) {
                         (End::Completed, Some(payload)) => TaskEnd::Panicked(&**payload),
                         (End::Completed, None) => TaskEnd::Completed,
@@ -86,7 +79,8 @@ impl Ended {
                         (End::Panicked(payload), _) => TaskEnd::Panicked(&**payload),
                         (End::TimedOut(_) | End::Overdue, _) => TaskEnd::TimedOut,
                         (End::Discarded, _) => TaskEnd::Discarded,
-                        (End::Lost, _) => TaskEnd::Lost,
+                        (End::Shed, _) => TaskEnd::Shed,
+                        (End::Lost(_), _) => TaskEnd::Lost,
                     },
                     ran,
                     longest_poll,
@@ -94,13 +88,13 @@ impl Ended {
             });
         }
         match end {
-            End::Completed | End::Overdue | End::Discarded | End::Lost => {}
-            End::Failed(error) => report::failed(name, location, error),
-            End::Panicked(payload) => report::panicked(name, location, payload),
-            End::TimedOut(limit) => report::timed_out(name, location, limit),
+            End::Completed | End::Overdue | End::Discarded | End::Shed | End::Lost(_) => {}
+            End::Failed(error) => report::failed(&label, error),
+            End::Panicked(payload) => report::panicked(&label, payload),
+            End::TimedOut(limit) => report::timed_out(&label, limit),
         }
         if let Some(payload) = destructor {
-            report::destructor_panicked(name, location, payload);
+            report::destructor_panicked(&label, payload);
         }
     }
 }

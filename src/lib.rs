@@ -76,7 +76,7 @@
 //! | one of them is past its time limit | it is dropped, reported and counted as timed out; the others run on |
 //! | one of them never ends, and has no limit | it stays pending, and holds itself and the scope's context alone |
 //! | their condition says no | are dropped unrun, and counted as discarded |
-//! | there are more of them than a limit lets in | wait, with the answer, or are lost: [`Overflow`] |
+//! | there are more of them than a limit lets in | wait, with the answer, or are shed: [`Overflow`] |
 //! | [`shutdown()`] is awaited | are waited for up to its limit; the report names those unfinished then |
 //! | the runtime is dropped, or a [`Spawner`] drops the batch | those unfinished are lost: counted, and reported |
 //! | it was dropped before the hand-over | go to the next that is found: [`spawner`](spawner#a-runtime-that-has-gone) |
@@ -230,8 +230,8 @@
 //! # Account and shutdown
 //!
 //! [`Runner::stats`] gives a [`Stats`], in each of which `deferred` is the sum of `completed`, `failed`, `panicked`,
-//! `timed_out`, `discarded`, `lost` and `pending`. A scope is pending from its first [`defer()`] on. [`Runner::drain`]
-//! waits for a moment with nothing pending, which under steady traffic may never come.
+//! `timed_out`, `discarded`, `shed`, `lost` and `pending`. A scope is pending from its first [`defer()`] on.
+//! [`Runner::drain`] waits for a moment with nothing pending, which under steady traffic may never come.
 //!
 //! [`shutdown()`] is for the end of `main`, when the server has ended its last requests and while the runtime is still
 //! there. It resolves [`stopping()`] in all tasks, for loops that would go on otherwise, waits for at most the limit,
@@ -249,13 +249,16 @@
 //! after: task `audit` deferred at src/handlers.rs:12:25 failed: connection refused
 //! after: task `mail` deferred at src/handlers.rs:15:24 panicked: index out of bounds: the len is 0 but the index is 0
 //! after: task `webhook` deferred at src/handlers.rs:18:27 timed out after 10s
-//! after: 100 tasks lost, dropped unfinished: `mail` (src/handlers.rs:15:24), `mail` (src/handlers.rs:15:24), ...
+//! after: 100 tasks lost: their runtime or spawner dropped them: await `after::shutdown` before it goes; first: `mail` ...
+//! after: 7 tasks shed: `max_waiting` tasks were waiting already: raise it or `max_running`, or defer less; first: ...
 //! ```
 //!
-//! A panic is caught, after Rust's panic hook has had its say. Losses are gathered and reported in one line, with the
-//! names of the first five: when nothing is pending any more, or a second after the first, or at the end of a
-//! [`shutdown()`]; and no more than once a second, however many a limit sheds. What a subscriber that is set for one
-//! thread only does not see goes to standard error.
+//! A panic is caught, after Rust's panic hook has had its say. Losses are gathered, and reported in one line for each
+//! reason, with the names of the first five: when nothing is pending any more, or a second after the first, or at the
+//! end of a [`shutdown()`]; and no more than once a second, however many a limit sheds. The reasons are: a limit shed
+//! them; their runtime or spawner dropped them; the batch that was held was dropped; a shutdown had reached its limit
+//! before that; the spawner panicked; the blocking pool dropped a closure. In an event the fields `count`, `reason` and
+//! `first` say it. What a subscriber that is set for one thread only does not see goes to standard error.
 //!
 //! # In production
 //!

@@ -3,7 +3,7 @@
 //! | Metric | Kind | Labels | What |
 //! |---|---|---|---|
 //! | `after_tasks_deferred_total` | counter | `task` | tasks given to `defer` |
-//! | `after_tasks_finished_total` | counter | `task`, `end` | tasks that have ended: `completed`, `failed`, `panicked`, `timed_out`, `discarded`, `lost` |
+//! | `after_tasks_finished_total` | counter | `task`, `end` | tasks that have ended: `completed`, `failed`, `panicked`, `timed_out`, `discarded`, `shed`, `lost` |
 //! | `after_tasks_pending` | gauge | | tasks that were deferred and have not ended |
 //! | `after_task_waiting_seconds` | histogram | `task` | from the hand-over to the first poll |
 //! | `after_task_running_seconds` | histogram | `task` | from the first poll to the end |
@@ -71,6 +71,7 @@ impl Observer for Metrics {
             TaskEnd::Panicked(_) => "panicked",
             TaskEnd::TimedOut => "timed_out",
             TaskEnd::Discarded => "discarded",
+            TaskEnd::Shed => "shed",
             TaskEnd::Lost => "lost",
         };
         let task = event.task.name.to_owned();

@@ -1,6 +1,7 @@
 //! The boxed unit of work, and the queue of them: a linked list that owns its nodes, so that n tasks cost n allocations.
 
 use std::{
+    fmt,
     future::Future,
     mem,
     panic::Location,
@@ -13,7 +14,8 @@ use std::{
 use crate::{
     blocking::Slot,
     hook::TaskFuture,
-    outcome::Condition,
+    observer::TaskInfo,
+    outcome::{Condition, Outcome},
     task::{End, TaskResult, sealed::Sealed as _},
 };
 
@@ -58,6 +60,31 @@ pin_project_lite::pin_project! {
         rare: Option<Box<Rare>>,
         #[pin]
         work: W,
+    }
+}
+
+/// What reports and events say of a task.
+#[derive(Clone)]
+pub(crate) struct Label {
+    pub(crate) name: &'static str,
+    pub(crate) location: &'static Location<'static>,
+}
+
+impl Label {
+    pub(crate) fn info(&self, outcome: Option<Outcome>, blocking: bool) -> TaskInfo<'_> {
+        TaskInfo {
+            name: self.name,
+            location: self.location,
+            outcome,
+            blocking,
+        }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Label { name, location } = self;
+        write!(f, "`{name}` ({location})")
     }
 }
 
@@ -118,6 +145,14 @@ impl Node<dyn Work> {
 
     pub(crate) fn location(&self) -> &'static Location<'static> {
         self.location
+    }
+
+    /// What is said of it when it is no more.
+    pub(crate) fn label(&self) -> Label {
+        Label {
+            name: self.name,
+            location: self.location,
+        }
     }
 
     pub(crate) fn sequence(&self) -> u64 {

@@ -109,7 +109,9 @@ pub enum TaskEnd<'a> {
     TimedOut,
     /// It was not run on purpose: by key, by condition, or taken back.
     Discarded,
-    /// It was dropped with its batch or its runtime, or shed by a limit.
+    /// It was dropped by a limit, which left no room for it.
+    Shed,
+    /// It was dropped with its batch or its runtime.
     Lost,
 }
 
@@ -122,6 +124,7 @@ impl fmt::Debug for TaskEnd<'_> {
             TaskEnd::Panicked(_) => "Panicked(..)",
             TaskEnd::TimedOut => "TimedOut",
             TaskEnd::Discarded => "Discarded",
+            TaskEnd::Shed => "Shed",
             TaskEnd::Lost => "Lost",
         })
     }

@@ -8,11 +8,15 @@ use std::{
     fmt::{self, Write as _},
     io::Write as _,
     mem,
-    panic::{AssertUnwindSafe, Location, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
-use crate::{losses::Gathered, task::BoxError};
+use crate::{
+    losses::{Gathered, Loss},
+    node::Label,
+    task::BoxError,
+};
 
 type Payload = Box<dyn Any + Send>;
 
@@ -23,51 +27,42 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
 }
 
 #[cold]
-pub(crate) fn failed(name: &str, location: &Location<'_>, error: BoxError) {
+pub(crate) fn failed(task: &Label, error: BoxError) {
     // Its `Display` and its destructor are the user's code.
     let text = catch(|| error.to_string());
     let text = text.unwrap_or_else(|payload| {
         forget_payload(payload);
         "(its error panicked when displayed)".into()
     });
-    emit(name, location, format_args!("failed: {text}"));
+    emit(task, format_args!("failed: {text}"));
     if let Err(payload) = catch(|| drop(error)) {
-        destructor_panicked(name, location, payload);
+        destructor_panicked(task, payload);
     }
 }
 
 #[cold]
-pub(crate) fn panicked(name: &str, location: &Location<'_>, payload: Payload) {
-    emit(
-        name,
-        location,
-        format_args!("panicked: {}", message(&*payload)),
-    );
+pub(crate) fn panicked(task: &Label, payload: Payload) {
+    emit(task, format_args!("panicked: {}", message(&*payload)));
     forget_payload(payload);
 }
 
 #[cold]
-pub(crate) fn destructor_panicked(name: &str, location: &Location<'_>, payload: Payload) {
+pub(crate) fn destructor_panicked(task: &Label, payload: Payload) {
     let message = message(&*payload);
-    emit(
-        name,
-        location,
-        format_args!("panicked in its destructor: {message}"),
-    );
+    emit(task, format_args!("panicked in its destructor: {message}"));
     forget_payload(payload);
 }
 
 #[cold]
-pub(crate) fn timed_out(name: &str, location: &Location<'_>, limit: Duration) {
-    emit(name, location, format_args!("timed out after {limit:?}"));
+pub(crate) fn timed_out(task: &Label, limit: Duration) {
+    emit(task, format_args!("timed out after {limit:?}"));
 }
 
 /// A closure can't be stopped, so this is said at its limit, and not when it returns.
 #[cold]
-pub(crate) fn overdue(name: &str, location: &Location<'_>, limit: Duration) {
+pub(crate) fn overdue(task: &Label, limit: Duration) {
     emit(
-        name,
-        location,
+        task,
         format_args!("timed out after {limit:?}, and can't be stopped: it is blocking work"),
     );
 }
@@ -76,7 +71,7 @@ pub(crate) fn overdue(name: &str, location: &Location<'_>, limit: Duration) {
 #[cold]
 pub(crate) fn user_code_panicked(whose: &str, payload: Payload) {
     let message = message(&*payload);
-    line(format_args!("after: {whose} panicked: {message}"));
+    line(format_args!("{whose} panicked: {message}"));
     forget_payload(payload);
 }
 
@@ -84,7 +79,7 @@ pub(crate) fn user_code_panicked(whose: &str, payload: Payload) {
 pub(crate) fn no_timer(payload: Payload) {
     let message = message(&*payload);
     line(format_args!(
-        "after: the runtime has no timer, so timeouts use one of their own (tokio: `enable_time`): {message}"
+        "the runtime has no timer, so timeouts use one of their own (tokio: `enable_time`): {message}"
     ));
     forget_payload(payload);
 }
@@ -107,7 +102,7 @@ pub(crate) fn no_runtime() {
 pub(crate) fn unnamed_panicked(of_what: &str, payload: Payload) {
     let message = message(&*payload);
     line(format_args!(
-        "after: {of_what} panicked in its destructor: {message}"
+        "{of_what} panicked in its destructor: {message}"
     ));
     forget_payload(payload);
 }
@@ -115,29 +110,47 @@ pub(crate) fn unnamed_panicked(of_what: &str, payload: Payload) {
 #[cold]
 pub(crate) fn spawner_panicked(payload: Payload) {
     let message = message(&*payload);
-    line(format_args!("after: the spawner panicked: {message}"));
+    line(format_args!("the spawner panicked: {message}"));
     forget_payload(payload);
 }
 
-/// One line for all losses since the last such line.
+/// One line for all losses of this kind since the last such line.
 #[cold]
-pub(crate) fn lost(losses: &Gathered) {
+pub(crate) fn lost(why: Loss, losses: &Gathered) {
     let count = losses.count;
-    let mut names = String::new();
-    for (name, location) in &losses.first {
-        let comma = if names.is_empty() { "" } else { ", " };
+    let mut first = String::new();
+    for task in &losses.first {
+        let comma = if first.is_empty() { "" } else { ", " };
         // Writing to a `String` does not fail.
-        let _ = write!(names, "{comma}`{name}` ({location})");
+        let _ = write!(first, "{comma}{task}");
     }
     let more = count - losses.first.len() as u64;
     if more > 0 {
-        let _ = write!(names, " and {more} more");
+        let _ = write!(first, " and {more} more");
     }
     let tasks = if count == 1 { "task" } else { "tasks" };
-    line(format_args!(
-        "after: {count} {tasks} lost, dropped unfinished: {names}; a limit shed them, or their runtime has gone: await \
-         `after::shutdown` before it goes"
-    ));
+    let how = if why == Loss::Shed { "shed" } else { "lost" };
+    let why_and_what_to_do = why.explained();
+    // The subscriber is the user's code.
+    let reported = catch(|| {
+        #[cfg(feature = "tracing")]
+        if subscribed() {
+            tracing::error!(
+                target: "after",
+                count,
+                reason = why.as_str(),
+                first,
+                "{count} {tasks} {how}: {why_and_what_to_do}"
+            );
+            return;
+        }
+        to_stderr(format_args!(
+            "{count} {tasks} {how}: {why_and_what_to_do}; first: {first}"
+        ));
+    });
+    if let Err(payload) = reported {
+        forget_payload(payload);
+    }
 }
 
 /// What a panic said, if it said something in words.
@@ -158,7 +171,8 @@ pub(crate) fn forget_payload(payload: Payload) {
     }
 }
 
-fn emit(name: &str, location: &Location<'_>, what: fmt::Arguments<'_>) {
+fn emit(task: &Label, what: fmt::Arguments<'_>) {
+    let Label { name, location } = task;
     // The subscriber is the user's code.
     let reported = catch(|| {
         #[cfg(feature = "tracing")]
@@ -171,9 +185,7 @@ fn emit(name: &str, location: &Location<'_>, what: fmt::Arguments<'_>) {
             );
             return;
         }
-        to_stderr(format_args!(
-            "after: task `{name}` deferred at {location} {what}"
-        ));
+        to_stderr(format_args!("task `{name}` deferred at {location} {what}"));
     });
     if let Err(payload) = reported {
         forget_payload(payload);
@@ -206,5 +218,5 @@ fn to_stderr(text: fmt::Arguments<'_>) {
         return;
     }
     // `eprintln!` would panic when standard error is closed.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "after: {text}");
 }

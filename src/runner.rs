@@ -20,7 +20,7 @@ use crate::{
     hook::{TaskFuture, TaskOutput},
     limit::{Limit, Room},
     node::{Link, Node, Times, Wrapped},
-    observer::{Observers, TaskDeferred, TaskInfo},
+    observer::{Observers, TaskDeferred},
     open::OpenScope,
     outcome::{Order, Outcome, outcome},
     report,
@@ -78,7 +78,7 @@ impl Core {
         if !self.special {
             return node;
         }
-        let (name, location) = (node.name(), node.location());
+        let label = node.label();
         for hook in &self.on_defer {
             let rare = node.as_mut().take_rare();
             let task = TaskFuture::of(node);
@@ -87,7 +87,7 @@ impl Core {
                 let end = End::Panicked(payload);
                 TaskFuture::new(std::future::ready(TaskOutput { end }))
             });
-            node = Node::boxed(Wrapped { task }, name, location);
+            node = Node::boxed(Wrapped { task }, label.name, label.location);
             node.as_mut().set_rare(rare);
         }
         // All tasks of such a Runner are rare ones: their ends are told, or give a permit on.
@@ -102,12 +102,7 @@ impl Core {
             let blocking = rare.blocking.is_some();
             self.observers.tell(|observer| {
                 observer.deferred(&TaskDeferred {
-                    task: TaskInfo {
-                        name,
-                        location,
-                        outcome,
-                        blocking,
-                    },
+                    task: label.info(outcome, blocking),
                 });
             });
         }

@@ -32,8 +32,9 @@ pub struct Stats {
     pub timed_out: u64,
     /// Not run on purpose: replaced by key, taken back, or by their condition.
     pub discarded: u64,
-    /// Dropped before they ended: their runtime is gone, their spawner refused them, their batch was dropped, a limit
-    /// shed them. A closure on the blocking pool that has begun and not returned can't be stopped: it counts as lost, and
+    /// Dropped by [`max_waiting`](crate::RunnerBuilder::max_waiting), which left no room for them.
+    pub shed: u64,
+    /// Dropped before they ended: their runtime is gone, their spawner refused them, their batch was dropped. A closure on the blocking pool that has begun and not returned can't be stopped: it counts as lost, and
     /// runs on.
     pub lost: u64,
     /// All others: collected, waiting, or running.
@@ -126,6 +127,7 @@ impl fmt::Display for ShutdownReport {
             panicked,
             timed_out,
             discarded,
+            shed,
             lost,
             pending,
         } = self.stats;
@@ -156,7 +158,7 @@ impl fmt::Display for ShutdownReport {
         write!(
             f,
             "deferred {deferred}, completed {completed}, failed {failed}, panicked {panicked}, timed out \
-             {timed_out}, discarded {discarded}, lost {lost}"
+             {timed_out}, discarded {discarded}, shed {shed}, lost {lost}"
         )
     }
 }

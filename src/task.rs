@@ -7,6 +7,7 @@ use crate::{
     builder::TaskBuilder,
     current,
     error::{HOW_TO_HAVE_A_SCOPE, TryDeferError},
+    losses::Loss,
     node::{Link, Node},
 };
 
@@ -63,7 +64,10 @@ pub enum End {
     /// Blocking work that has returned after its limit, at which it was reported.
     Overdue,
     Discarded,
-    Lost,
+    /// By a limit, which left no room for it.
+    Shed,
+    /// Dropped unfinished.
+    Lost(Loss),
 }
 
 pub(crate) mod sealed {

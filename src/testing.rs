@@ -62,10 +62,11 @@ struct Keeper {
 }
 
 impl Spawner for Keeper {
-    fn spawn(&self, batch: Batch) {
-        // Without a recorder the batch is dropped, and lost.
-        if let Some(kept) = self.kept.upgrade() {
-            keep(&kept, batch);
+    fn spawn(&self, mut batch: Batch) {
+        match self.kept.upgrade() {
+            Some(kept) => keep(&kept, batch),
+            // Without a recorder the batch is dropped, and lost.
+            None => batch.take_back(),
         }
     }
 
@@ -91,6 +92,13 @@ struct Kept {
     names: Vec<&'static str>,
     /// What failed or panicked while it was run.
     failures: Vec<Failure>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // What is lost is said to have been held, and what to do about it.
+        self.batches.iter_mut().for_each(Batch::take_back);
+    }
 }
 
 struct Failure {

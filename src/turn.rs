@@ -16,7 +16,7 @@ use crate::{
     admission,
     ending::Ended,
     finished::Finished,
-    node::{Link, Queue},
+    node::{Label, Link, Queue},
     outcome::Order,
     registry::Registry,
     report,
@@ -167,7 +167,7 @@ fn drop_completed(registry: &Registry, node: Link, finished: &mut Finished) -> b
         Err(payload) => {
             registry.peek(|active| active.unpublished.panicked += 1);
             finished.push(sequence);
-            report::destructor_panicked(name, location, payload);
+            report::destructor_panicked(&Label { name, location }, payload);
             false
         }
     }
@@ -269,9 +269,9 @@ pub(crate) fn finish(registry: &Registry, node: Link, mut end: End, finished: &m
     if watched::forget_timers(registry, sequence) {
         end = End::Overdue;
     }
-    if let End::Lost = end {
-        let lost = std::iter::once((node.name(), node.location()));
-        core.account.lose(&runner, lost);
+    if let End::Lost(why) = end {
+        let lost = std::iter::once(node.label());
+        core.account.lose(&runner, why, lost);
     }
     let ended = Ended::of(node, end);
     let outcome = registry.peek(|active| {

@@ -10,7 +10,7 @@ use crate::{
     admission,
     finished::Finished,
     node::{Link, Queue},
-    observer::{TaskInfo, TaskStarted},
+    observer::TaskStarted,
     outcome::Order,
     registry::Registry,
     report,
@@ -42,7 +42,7 @@ pub(crate) fn poll(registry: &Registry, node: &mut Link, cx: &mut Context<'_>) -
 }
 
 fn tell_started(registry: &Registry, node: &mut Link) {
-    let (name, location) = (node.name(), node.location());
+    let label = node.label();
     let Some(rare) = node.as_mut().rare_mut() else {
         return;
     };
@@ -63,12 +63,7 @@ fn tell_started(registry: &Registry, node: &mut Link) {
     let outcome = registry.outcome();
     registry.runner().get().observers.tell(|observer| {
         observer.started(&TaskStarted {
-            task: TaskInfo {
-                name,
-                location,
-                outcome,
-                blocking,
-            },
+            task: label.info(outcome, blocking),
             waited,
         });
     });
@@ -229,7 +224,7 @@ fn end_expired(
             known
         });
         if known == Some(false) {
-            report::overdue(node.name(), node.location(), limit);
+            report::overdue(&node.label(), limit);
         }
         stays.push_back(node);
     }

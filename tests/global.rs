@@ -32,7 +32,7 @@ fn the_global_runner_is_installed_once_and_before_its_use() {
         assert_eq!(report.stats(), Runner::global().stats());
         assert_eq!(
             report.to_string(),
-            "nothing unfinished; deferred 2, completed 2, failed 0, panicked 0, timed out 0, discarded 0, lost 0"
+            "nothing unfinished; deferred 2, completed 2, failed 0, panicked 0, timed out 0, discarded 0, shed 0, lost 0"
         );
         // Outside a scope it is the global Runner's.
         after::stopping().await;

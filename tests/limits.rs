@@ -142,7 +142,7 @@ every_builder! {
         assert!(answers.into_iter().eq(0..60));
         runner.drain().await;
         let stats = balanced(&runner);
-        assert_eq!((stats.completed, stats.lost), (150, 0));
+        assert_eq!((stats.completed, stats.shed), (150, 0));
         assert!(gauge.most.load(SeqCst) <= 2);
     }
 
@@ -160,7 +160,7 @@ every_builder! {
         runner.drain().await;
         let stats = balanced(&runner);
         assert_eq!((stats.deferred, stats.pending), (200, 0));
-        assert_eq!(stats.completed + stats.lost, 200);
+        assert_eq!(stats.completed + stats.shed, 200);
         assert!(stats.completed >= 5, "{stats:?}");
         assert!(gauge.most.load(SeqCst) <= 2);
     }
@@ -214,7 +214,7 @@ every_builder! {
         }).await;
         let report = runner.shutdown(Duration::from_secs(10)).await;
         assert!(report.is_clean(), "{report}");
-        assert_eq!(balanced(&runner).lost, 0);
+        assert_eq!(balanced(&runner).shed, 0);
     }
 }
 
@@ -304,10 +304,10 @@ fn shed_drops_the_newest_beyond_max_waiting() {
     }));
     let mut batch = batches.take_one();
     assert!(batch.names().eq(names[..5].iter().copied()));
-    assert_eq!(balanced(&runner).lost, 3);
+    assert_eq!(balanced(&runner).shed, 3);
     // The room is full: all of the next is shed, and nothing is handed to the spawner.
     now_or_never(runner.scope(async { after::defer(noted(&log, "never")) }));
-    assert_eq!((batches.len(), balanced(&runner).lost), (0, 4));
+    assert_eq!((batches.len(), balanced(&runner).shed), (0, 4));
     polls_to_end(&mut batch, 10);
     log.assert(&names[..5]);
     // And empty again.
@@ -318,7 +318,7 @@ fn shed_drops_the_newest_beyond_max_waiting() {
     }));
     batches.drive(5);
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (10, 7, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (10, 7, 0));
 }
 
 /// Sentence 21 with sequential and parallel scopes: the same numbers.
@@ -342,7 +342,7 @@ fn shed_counts_alike_in_every_order() {
         }
         let stats = balanced(&runner);
         assert_eq!(
-            (stats.completed, stats.lost, stats.pending),
+            (stats.completed, stats.shed, stats.pending),
             (15, 6, 0),
             "{order:?}"
         );
@@ -370,8 +370,8 @@ fn destructors_of_shed_tasks_may_defer() {
     assert!(!log.entries().contains(&"outside".into()));
     let stats = balanced(&runner);
     assert_eq!((stats.deferred, stats.pending), (8, 0));
-    assert_eq!(stats.completed + stats.lost, 8);
-    assert!(stats.completed >= 2 && stats.lost >= 2, "{stats:?}");
+    assert_eq!(stats.completed + stats.shed, 8);
+    assert!(stats.completed >= 2 && stats.shed >= 2, "{stats:?}");
     // All permits are back.
     now_or_never(runner.scope(async { after::defer(async {}) }));
     batches.drive(3);
@@ -429,7 +429,7 @@ fn backpressure_holds_the_answer_until_there_is_room() {
     );
     polls_to_end(&mut batches.take_one(), 3);
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (4, 0, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (4, 0, 0));
 }
 
 /// Sentence 21: waiting scopes are let in in their order, a small one not before a big one that came first.
@@ -464,7 +464,7 @@ fn waiting_scopes_keep_their_order() {
     assert!(poll_once(small.as_mut()).is_ready());
     batches.drive(4);
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (9, 0, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (9, 0, 0));
 }
 
 /// Sentence 21: a scope bigger than all limits waits until nothing else waits, and is let in whole.
@@ -483,13 +483,13 @@ fn a_scope_bigger_than_the_limits_goes_in_when_nobody_waits() {
     assert!(poll_once(request.as_mut()).is_ready());
     batches.drive(5);
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (10, 0, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (10, 0, 0));
     let (gates, mut full) = fill(&runner, &batches, 100);
     drop(gates);
     assert_eq!(full.len(), 100, "they are in memory already");
     polls_to_end(&mut full, 200);
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (110, 0, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (110, 0, 0));
 }
 
 /// Sentence 21: what can't wait is accepted up to twice `max_waiting`, and shed beyond: scopes that are dropped.
@@ -504,7 +504,7 @@ fn dropped_scopes_are_accepted_up_to_twice_max_waiting() {
         }));
         assert!(poll_once(request.as_mut()).is_pending());
         drop(request);
-        assert_eq!(balanced(&runner).lost, lost);
+        assert_eq!(balanced(&runner).shed, lost);
     }
     // And those that are dropped while they wait for room, a destructor's work with them.
     let log = Log::new();
@@ -518,12 +518,12 @@ fn dropped_scopes_are_accepted_up_to_twice_max_waiting() {
     assert!(poll_once(request.as_mut()).is_pending());
     drop(request);
     batches.drive(4);
-    assert_eq!(balanced(&runner).lost, 4, "the task and its destructor's");
+    assert_eq!(balanced(&runner).shed, 4, "the task and its destructor's");
     drop(gates);
     polls_to_end(&mut full, 5);
     batches.drive(5);
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (5, 4, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (5, 4, 0));
 }
 
 /// Sentence 21: nor can nested work, late work of handles, and released held batches.
@@ -554,19 +554,19 @@ fn nested_late_and_held_work_never_waits_and_is_bounded() {
     drop(nest);
     let mut full = batches.take_one();
     poll_all(&mut [&mut full]);
-    assert_eq!(balanced(&runner).lost, 2, "four of the six nested may wait");
+    assert_eq!(balanced(&runner).shed, 2, "four of the six nested may wait");
     handle.defer(async {});
-    assert_eq!(balanced(&runner).lost, 3);
+    assert_eq!(balanced(&runner).shed, 3);
     let request = runner.scope(async { after::defer(async {}) });
     let ((), held) = now_or_never(request.held());
-    assert_eq!(balanced(&runner).lost, 3, "not before its release");
+    assert_eq!(balanced(&runner).shed, 3, "not before its release");
     held.release();
-    assert_eq!(balanced(&runner).lost, 4);
+    assert_eq!(balanced(&runner).shed, 4);
     open.send(()).unwrap();
     polls_to_end(&mut full, 10);
     batches.drive(3);
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (6, 4, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (6, 4, 0));
 }
 
 /// Section 5: held, unreleased batches don't count as waiting; awaited ones stand in the line like others.
@@ -597,7 +597,7 @@ fn held_batches_do_not_count_as_waiting() {
         polls_to_end(&mut batch, 5);
     }
     let stats = balanced(&runner);
-    assert_eq!((stats.completed, stats.lost, stats.pending), (22, 0, 0));
+    assert_eq!((stats.completed, stats.shed, stats.pending), (22, 0, 0));
 }
 
 /// Section 5: a scope polled inside a deferred task never waits for room: it would wait for its own parent.
@@ -691,7 +691,7 @@ fn a_waiting_scope_that_is_dropped_gives_its_place_to_the_next() {
     assert!(second.as_mut().poll(&mut cx).is_ready());
     batches.drive(5);
     assert_eq!(balanced(&runner).pending, 0);
-    assert_eq!(balanced(&runner).lost, 0);
+    assert_eq!(balanced(&runner).shed, 0);
 }
 
 /// Sentences 9 and 21: a batch dropped with permits and with waiting tasks gives both back.
@@ -760,7 +760,7 @@ fn work_deferred_at_the_scopes_limit_has_no_permit() {
         let report = futures::executor::block_on(runner.shutdown(Duration::from_secs(10)));
         assert!(report.is_clean(), "{report}");
         let stats = balanced(&runner);
-        assert_eq!((stats.timed_out, stats.lost, stats.pending), (2, 0, 0));
+        assert_eq!((stats.timed_out, stats.shed, stats.pending), (2, 0, 0));
         log.assert(&[]);
     }
 }
@@ -858,7 +858,7 @@ fn overflow_is_reported_with_a_count() {
         batches.drive(3);
         let report = futures::executor::block_on(runner.shutdown(Duration::from_secs(60)));
         assert!(report.is_clean());
-        assert_eq!(balanced(&runner).lost, 998);
+        assert_eq!(balanced(&runner).shed, 998);
         return;
     }
     let text = standard_error_of(TEST);

@@ -149,26 +149,20 @@ fn each_task_finishes_exactly_once() {
         for (name, expected) in [
             ("replaced", &["deferred -", "discarded -"][..]),
             ("taken back", &["deferred -", "discarded -"]),
-            ("condition", &["deferred -", "discarded TaskFinished"]),
-            (
-                "odd",
-                &["deferred -", "panicked: a condition's TaskFinished"],
-            ),
+            ("condition", &["deferred -", "discarded Finished"]),
+            ("odd", &["deferred -", "panicked: a condition's Finished"]),
             (
                 "stuck",
-                &["deferred -", "started TaskFinished", "lost TaskFinished"],
+                &["deferred -", "started Finished", "lost Finished"],
             ),
-            (
-                "done",
-                &["deferred -", "started TaskFinished", "lost TaskFinished"],
-            ),
+            ("done", &["deferred -", "started Finished", "lost Finished"]),
             (
                 "dropped",
-                &["deferred -", "started TaskFinished", "lost TaskFinished"],
+                &["deferred -", "started Finished", "lost Finished"],
             ),
-            ("next", &["deferred -", "lost TaskFinished"]),
-            ("unpolled", &["deferred -", "lost TaskFinished"]),
-            ("shed", &["deferred -", "lost TaskFinished"]),
+            ("next", &["deferred -", "lost Finished"]),
+            ("unpolled", &["deferred -", "lost Finished"]),
+            ("shed", &["deferred -", "shed Finished"]),
         ] {
             let of_it = entries
                 .iter()

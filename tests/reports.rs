@@ -137,6 +137,127 @@ fn a_loss_beside_pending_tasks_is_reported_by_itself() {
     assert!(child.wait().unwrap().success());
 }
 
+/// A spawner that does not run what it is given.
+struct Refuses;
+
+impl after::Spawner for Refuses {
+    fn spawn(&self, batch: after::Batch) {
+        // Closures reach `spawn_blocking` only from a batch that is polled.
+        assert!(batch.names().eq(["closure"]), "of a spawner");
+        polls_to_end(&mut { batch }, 3);
+    }
+
+    fn spawn_blocking(&self, work: after::spawner::BlockingWork) {
+        drop(work);
+    }
+}
+
+/// Sentences 21 and 26: a loss says why, and what to do: each reason has a line of its own.
+#[test]
+fn a_loss_says_why_and_what_to_do() {
+    const TEST: &str = "a_loss_says_why_and_what_to_do";
+    if is_child(TEST) {
+        std::panic::set_hook(Box::new(|_| ()));
+        let lose_one = |runner: &after::Runner, name| {
+            now_or_never(runner.scope(async { after::task(name).defer(async {}) }));
+        };
+        let (runner, batches) = common::keeping_with(|builder| {
+            let builder = builder.max_running(1).max_waiting(1);
+            builder.overflow(after::Overflow::Shed)
+        });
+        now_or_never(runner.scope(async {
+            for _ in 0..8 {
+                after::task("shed").defer(async {});
+            }
+            after::task("shed closure").defer_blocking(|| ());
+        }));
+        // In one report, and not in one line.
+        drop(batches.take_one());
+        assert_eq!(common::balanced(&runner).shed, 7);
+
+        lose_one(
+            &after::Runner::new(after::spawner::from_fn(drop)),
+            "dropped",
+        );
+
+        let request = runner.scope(async { after::task("held").defer(async {}) });
+        let ((), batch) = now_or_never(request.held());
+        drop(batch);
+        now_or_never(runner.shutdown(std::time::Duration::ZERO));
+
+        let recorder = after::testing::Recorder::new();
+        lose_one(&recorder.runner(), "recorded");
+        drop(recorder);
+
+        let (runner, batches) = keeping();
+        lose_one(&runner, "cut off");
+        let report = now_or_never(runner.shutdown(std::time::Duration::ZERO));
+        assert!(!report.is_clean());
+        drop(batches.take_one());
+
+        let runner = after::Runner::new(Refuses);
+        lose_one(&runner, "refused");
+        let runner = after::Runner::new(Refuses);
+        now_or_never(runner.scope(async { after::task("closure").defer_blocking(|| ()) }));
+        return;
+    }
+    let text = standard_error_of(TEST);
+    let lines = text.lines().filter(|line| line.starts_with("after: "));
+    let lines: Vec<_> = lines.collect();
+    for (line, (count, why, name)) in lines.iter().zip([
+        (
+            "7 tasks shed: ",
+            "`max_waiting` tasks were waiting",
+            "first: `shed` (tests/reports.rs:",
+        ),
+        (
+            "2 tasks lost: ",
+            "their runtime or spawner dropped them",
+            "first: `shed` (tests/reports.rs:",
+        ),
+        (
+            "1 task lost: ",
+            "their runtime or spawner dropped them: await `after::shutdown`",
+            "first: `dropped`",
+        ),
+        (
+            "1 task lost: ",
+            "their batch was dropped by its holder: await it",
+            "first: `held`",
+        ),
+        (
+            "1 task lost: ",
+            "or `run` the recorder",
+            "first: `recorded`",
+        ),
+        (
+            "1 task lost: ",
+            "a shutdown had reached its limit: give it a longer one",
+            "first: `cut off`",
+        ),
+        (
+            "1 task lost: ",
+            "their spawner panicked",
+            "first: `refused`",
+        ),
+        ("the spawner panicked: ", "of a spawner", ""),
+        (
+            "1 task lost: ",
+            "the blocking pool dropped them before they ran",
+            "first: `closure`",
+        ),
+    ]) {
+        let expected = format!("after: {count}");
+        assert!(line.starts_with(&expected), "{expected}: {text}");
+        assert!(
+            line.contains(why) && line.contains(name),
+            "{why}, {name}: {text}"
+        );
+    }
+    assert_eq!(lines.len(), 9, "{text}");
+    assert!(lines[0].ends_with(" and 2 more"), "{text}");
+}
+
 /// With a subscriber they are `error` events, also those of a runtime that goes down.
 #[cfg(feature = "tracing")]
 mod events {
@@ -196,7 +317,17 @@ mod events {
             "{events:?}"
         );
         assert!(events[1].contains("panicked: of a task"), "{events:?}");
-        assert!(events[2].contains("1 task lost"), "{events:?}");
+        assert!(
+            events[2].starts_with("message=1 task lost: "),
+            "not said to be of `after` twice: {events:?}"
+        );
+        for field in [
+            "count=1 ",
+            "reason=\"dropped\" ",
+            "first=\"`lost` (tests/reports.rs:",
+        ] {
+            assert!(events[2].contains(field), "{field}: {events:?}");
+        }
     }
 
     /// A subscriber is the user's code: it may panic, and it may defer.

@@ -211,13 +211,14 @@ fn every_public_name_is_there() {
             .order(Order::Concurrent)
             .build();
         let stats: Stats = runner.stats();
-        let _: [u64; 8] = [
+        let _: [u64; 9] = [
             stats.deferred,
             stats.completed,
             stats.failed,
             stats.panicked,
             stats.timed_out,
             stats.discarded,
+            stats.shed,
             stats.lost,
             stats.pending,
         ];
@@ -249,7 +250,8 @@ fn every_name_for_production_is_there() {
             match event.end {
                 TaskEnd::Failed(error) => drop(error.to_string()),
                 TaskEnd::Panicked(payload) => drop(payload.is::<&str>()),
-                TaskEnd::Completed | TaskEnd::TimedOut | TaskEnd::Discarded | TaskEnd::Lost => {}
+                TaskEnd::Completed | TaskEnd::TimedOut => {}
+                TaskEnd::Discarded | TaskEnd::Shed | TaskEnd::Lost => {}
                 _ => {}
             }
         }

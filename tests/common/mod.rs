@@ -355,6 +355,7 @@ pub fn balanced(runner: &Runner) -> after::Stats {
             + stats.panicked
             + stats.timed_out
             + stats.discarded
+            + stats.shed
             + stats.lost
             + stats.pending,
         "{stats:?}"

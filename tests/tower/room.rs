@@ -116,7 +116,7 @@ fn a_response_that_nobody_reads_holds_no_other() {
         }
         let stats = balanced(&runner);
         // One may run and eight may wait; the rest was shed.
-        assert_eq!((stats.pending, stats.lost), (9, 31), "{moment:?}");
+        assert_eq!((stats.pending, stats.shed), (9, 31), "{moment:?}");
         for mut batch in handed_over {
             polls_to_end(&mut batch, 100);
         }
@@ -143,13 +143,13 @@ fn what_was_waited_for_is_accepted_when_the_body_ends() {
     for _ in 0..10 {
         drop(request(&layer, 1, &log, Script::new()));
     }
-    let lost = runner.stats().lost;
+    let shed = runner.stats().shed;
     assert_eq!(
         lost, 4,
         "one may run, six may wait, and one of these is the place"
     );
     drop(small);
-    assert_eq!(runner.stats().lost, lost, "it was not shed");
+    assert_eq!(runner.stats().shed, shed);
     for mut batch in batches.take_all() {
         polls_to_end(&mut batch, 100);
     }
@@ -260,7 +260,7 @@ fn what_a_body_defers_is_accepted_up_to_twice_the_limit() {
     polls_to_end(&mut batches.take_one(), 100);
     let stats = balanced(&runner);
     // One that runs and four that wait, twice two; six are shed.
-    assert_eq!((stats.completed, stats.lost), (5, 6));
+    assert_eq!((stats.completed, stats.shed), (5, 6));
 }
 
 /// Sentence 21: a request inside another scope keeps no room for which that one has to wait.
@@ -302,7 +302,7 @@ fn an_outer_scope_does_not_wait_for_what_its_own_request_holds() {
             polls_to_end(&mut batch, 100);
         }
         let stats = balanced(&runner);
-        assert_eq!((stats.completed, stats.lost), (5, 0), "{around}");
+        assert_eq!((stats.completed, stats.shed), (5, 0), "{around}");
         // All room is there again.
         let again = answer(poll_once(request(&layer, 2, &log, Script::new()).as_mut()));
         assert!(again.is_some(), "{around}");

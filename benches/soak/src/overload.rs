@@ -2,7 +2,7 @@
 //!
 //! What the limits allow is [`MAX_RUNNING`] tasks of [`TASK`] at once and [`MAX_WAITING`] more. There is a client for each
 //! of these places, five times over, and each asks ten times a second if it is answered: with `Shed` that is five times
-//! the tasks that can run in that time, and what does not fit is lost; with `Backpressure` the answers wait, and the
+//! the tasks that can run in that time, and what does not fit is shed; with `Backpressure` the answers wait, and the
 //! clients with them. The clients are a process of their own, so that the memory that is watched is the server's.
 
 use std::{
@@ -162,6 +162,7 @@ impl Run {
         table::numbers("  client hung up", &[seen.hung_up]);
         table::numbers("tasks accepted", &[self.accepted]);
         table::numbers("  completed", &[self.stats.completed]);
+        table::numbers("  shed", &[self.stats.shed]);
         table::numbers("  lost", &[self.stats.lost]);
         table::numbers("  pending in the end", &[self.stats.pending]);
         table::numbers("  pending at the most", &[self.peaks.pending]);
@@ -185,12 +186,13 @@ impl Run {
         let Stats {
             deferred,
             completed,
+            shed,
             lost,
             pending,
             ..
         } = self.stats;
         expect(
-            self.accepted == deferred && deferred == completed + lost && pending == 0,
+            self.accepted == deferred && deferred == completed + shed + lost && pending == 0,
             format!("accepted {}, account {:?}", self.accepted, self.stats),
         );
         let broken = self.seen.broken;
@@ -199,12 +201,12 @@ impl Run {
         if self.waits {
             // Whoever has waited for its answer has its task.
             expect(
-                lost <= hung_up,
-                format!("{lost} lost, of {hung_up} requests that did not wait"),
+                shed <= hung_up,
+                format!("{shed} shed, of {hung_up} requests that did not wait"),
             );
             expect(hung_up > 0, "nobody has hung up".into());
         } else {
-            expect(lost > 0, "nothing was shed, so this was no overload".into());
+            expect(shed > 0, "nothing was shed, so this was no overload".into());
         }
         expect(
             self.peaks.pending <= MOST_PENDING,

@@ -148,12 +148,13 @@ impl Run {
             panicked,
             timed_out,
             discarded,
+            shed,
             lost,
             pending,
             ..
         } = self.stats;
         let ends = [
-            deferred, completed, failed, panicked, timed_out, discarded, lost,
+            deferred, completed, failed, panicked, timed_out, discarded, shed, lost,
         ];
         table::numbers("the Runner's account", &ends);
         table::numbers("  pending", &[pending]);
@@ -180,11 +181,14 @@ impl Run {
             panicked,
             timed_out,
             discarded,
+            shed,
             lost,
             pending,
             ..
         } = self.stats;
-        let ends = [completed, failed, panicked, timed_out, discarded, lost];
+        let ends = [
+            completed, failed, panicked, timed_out, discarded, shed, lost,
+        ];
 
         // The account, to the task, against what the handlers and the observer have counted.
         let sum = self.tally.sum();
@@ -249,8 +253,8 @@ impl Run {
             ),
         );
 
-        // Nothing is lost below the limits, and nothing of what may happen is left out.
-        expect(lost == 0, format!("{lost} lost"));
+        // Nothing is shed below the limits nor lost, and nothing of what may happen is left out.
+        expect(shed == 0 && lost == 0, format!("{shed} shed, {lost} lost"));
         expect(
             ends[..5].iter().all(|&count| count > 0),
             format!("an end that did not occur: {ends:?}"),

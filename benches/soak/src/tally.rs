@@ -12,12 +12,13 @@ use after::{Observer, Outcome, TaskDeferred, TaskEnd, TaskFinished, TaskStarted}
 
 use crate::kind::{KINDS, Kind};
 
-pub(crate) const ENDS: [&str; 6] = [
+pub(crate) const ENDS: [&str; 7] = [
     "completed",
     "failed",
     "panicked",
     "timed out",
     "discarded",
+    "shed",
     "lost",
 ];
 pub(crate) const OUTCOMES: [Outcome; 4] = [
@@ -126,7 +127,8 @@ impl Observer for Tally {
             TaskEnd::Panicked(_) => 2,
             TaskEnd::TimedOut => 3,
             TaskEnd::Discarded => 4,
-            _ => 5,
+            TaskEnd::Shed => 5,
+            _ => 6,
         };
         if let Some(counts) = self.kind(event.task.name) {
             add(&counts.ends[end]);

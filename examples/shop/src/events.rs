@@ -65,6 +65,7 @@ struct Account {
     panicked: u64,
     timed_out: u64,
     discarded: u64,
+    shed: u64,
     lost: u64,
     pending: u64,
 }
@@ -106,6 +107,7 @@ impl From<Stats> for Account {
             panicked: stats.panicked,
             timed_out: stats.timed_out,
             discarded: stats.discarded,
+            shed: stats.shed,
             lost: stats.lost,
             pending: stats.pending,
         }

@@ -201,6 +201,7 @@ impl Feed {
                     TaskEnd::Panicked(_) => "panicked",
                     TaskEnd::TimedOut => "timed out",
                     TaskEnd::Discarded => "discarded",
+                    TaskEnd::Shed => "shed",
                     _ => "lost",
                 });
             }
