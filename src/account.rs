@@ -13,7 +13,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,12 +22,13 @@ use coarsetime::Instant;
 
 use crate::{
     finished::Finished,
+    inbox::Inbox,
     losses::{Loss, Losses},
     node::{Label, Queue},
-    roster::Entry,
+    roster::{Entry, Extra},
     runner::RunnerRef,
     signal::{Signal, Waiter},
-    stats::{ShutdownReport, Stats},
+    stats::{ShutdownReport, Stats, Unfinished},
     sync::{
         self, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -235,7 +236,7 @@ impl Account {
 
     /// Puts a batch on the roster and publishes `counts`.
     #[inline]
-    pub(crate) fn seat(&self, counts: &Counts, tasks: &Queue) -> Seat {
+    pub(crate) fn seat(&self, counts: &Counts, tasks: &Queue, extra: Option<Box<Extra>>) -> Seat {
         let since = Instant::now_without_cache_update();
         let shard = self.own_shard();
         let entry = self.change(shard, |books| {
@@ -247,7 +248,7 @@ impl Account {
                     (books.entries.len() - 1) as u32
                 }
             };
-            books.entries[index as usize].occupy(since, tasks);
+            books.entries[index as usize].occupy(since, tasks, extra);
             index
         });
         Seat {
@@ -257,13 +258,27 @@ impl Account {
     }
 
     /// Publishes what a batch has done in one turn, while some of its tasks are unfinished.
-    pub(crate) fn update(&self, seat: Seat, counts: &Counts, finished: &Finished, joined: &Queue) {
+    pub(crate) fn update(
+        &self,
+        seat: Seat,
+        counts: &Counts,
+        finished: &Finished,
+        joined: &Queue,
+        extra: Option<Box<Extra>>,
+    ) {
         self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
             let entry = &mut books.entries[seat.entry as usize];
             entry.finish(finished);
             entry.join(joined);
+            entry.join_extra(extra)
         });
+    }
+
+    /// The batch has an inbox from now on.
+    pub(crate) fn give_inbox(&self, seat: Seat, inbox: &Arc<Inbox>) {
+        let mut books = self.lock(seat.shard as usize);
+        books.entries[seat.entry as usize].give_inbox(inbox.clone());
     }
 
     /// Takes a batch off the roster and publishes its last counts.
@@ -271,11 +286,13 @@ impl Account {
     pub(crate) fn vacate(&self, seat: Seat, counts: &Counts) {
         self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
-            books.entries[seat.entry as usize].vacate();
+            let extra = books.entries[seat.entry as usize].vacate();
             books.vacant.push(seat.entry);
             if books.vacant.len() > KEPT_ENTRIES {
                 books.give_back();
             }
+            // It may be the last that has the inbox, whose context is the user's: it goes when nothing is locked.
+            extra
         });
     }
 
@@ -343,17 +360,29 @@ impl Account {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// What is unfinished now, for the end of a `shutdown` with this limit.
-    pub(crate) fn report(&self, limit: Duration) -> ShutdownReport {
+    /// What is unfinished now, the oldest first: it is the likeliest to be stuck.
+    pub(crate) fn unfinished(&self) -> (Counts, Vec<Unfinished>) {
         let all = self.lock_all();
         let now = Instant::now_without_cache_update();
-        let entries = all.iter().flat_map(|books| &books.entries);
-        let mut unfinished: Vec<_> = entries.flat_map(|entry| entry.unfinished(now)).collect();
-        let stats = self.total(&all).into();
+        let entries = || all.iter().flat_map(|books| &books.entries);
+        let mut unfinished: Vec<_> = entries().flat_map(|entry| entry.unfinished(now)).collect();
+        let inboxes: Vec<_> = entries().filter_map(|entry| entry.inbox(now)).collect();
+        let total = self.total(&all);
         drop(all);
-        // The oldest first: it is the likeliest to be stuck.
+        // What has joined a batch that was not polled since. Not under the locks of the shards: whoever stores something in
+        // an inbox locks it first, and a shard then.
+        for (age, inbox) in inboxes {
+            let joined = inbox.labels().into_iter();
+            unfinished.extend(joined.map(|task| task.unfinished(age)));
+        }
         unfinished.sort_by_key(|task| std::cmp::Reverse(task.age));
-        let report = ShutdownReport::new(limit, stats, unfinished);
+        (total, unfinished)
+    }
+
+    /// For the end of a `shutdown` with this limit.
+    pub(crate) fn report(&self, limit: Duration) -> ShutdownReport {
+        let (total, unfinished) = self.unfinished();
+        let report = ShutdownReport::new(limit, total.into(), unfinished);
         self.cut_off.store(!report.is_clean(), Ordering::Relaxed);
         report
     }

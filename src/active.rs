@@ -1,6 +1,6 @@
 //! A scope that has been used: one box, made by the first use, that becomes its batch.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     account::{Counts, Seat},
@@ -11,6 +11,7 @@ use crate::{
     context::Context,
     gate::Gate,
     inbox::Inbox,
+    key::Key,
     limit::{Permits, Place},
     node::{Link, Node, Queue, Work},
     outcome::{Order, Outcome},
@@ -49,6 +50,8 @@ pub(crate) struct Active {
     /// Whether anything but the plain path is needed: the Runner has limits, observers or a hook, a task has a condition,
     /// a time limit or a closure, the order is Parallel, or there is an inbox.
     pub(crate) special: bool,
+    /// Whether a task had a key: the roster is told of it.
+    pub(crate) keyed: bool,
     /// What the account does not know yet.
     pub(crate) unpublished: Counts,
     pub(crate) seat: Option<Seat>,
@@ -100,6 +103,7 @@ impl Active {
             order: Order::default(),
             started: false,
             released: false,
+            keyed: false,
             unpublished: Counts::default(),
             seat: None,
             gate: None,
@@ -230,8 +234,9 @@ impl Active {
         }
     }
 
-    pub(crate) fn collect_keyed(&mut self, key: Cow<'static, str>, node: Link) -> Option<Link> {
+    pub(crate) fn collect_keyed(&mut self, key: Key, node: Link) -> Option<Link> {
         let replaced = self.collected.push_keyed(key, node);
+        self.keyed = true;
         self.unpublished.deferred += 1;
         self.unpublished.discarded += u64::from(replaced.is_some());
         if !self.on_account {
@@ -268,6 +273,9 @@ impl Active {
             self.order,
         ));
         self.inbox = Some(inbox.clone());
+        if let Some(seat) = self.seat {
+            self.runner.get().account.give_inbox(seat, &inbox);
+        }
         inbox
     }
 

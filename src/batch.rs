@@ -21,6 +21,7 @@ use crate::{
     outcome::{Order, Outcome},
     registry::Registry,
     report,
+    roster::Extra,
     runner::Runner,
     signal::wake,
     spawner::Found,
@@ -110,7 +111,12 @@ impl Batch {
     #[inline]
     pub(crate) fn seated(mut active: Box<Active>) -> Batch {
         let account = &active.runner.get().account;
-        active.seat = Some(account.seat(&active.unpublished, &active.queue));
+        // Of a plain batch nothing is looked at.
+        let extra = match active.special || active.keyed {
+            true => Extra::of(&active.queue, active.inbox.as_ref()),
+            false => None,
+        };
+        active.seat = Some(account.seat(&active.unpublished, &active.queue, extra));
         active.unpublished = Counts::default();
         Batch {
             active: Some(active),
@@ -398,11 +404,7 @@ impl Batch {
     pub(crate) fn unfinished(&self) -> Vec<Unfinished> {
         let age = self.age();
         let tasks = self.tasks().into_iter();
-        let unfinished = tasks.map(|node| Unfinished {
-            name: node.name(),
-            location: node.location(),
-            age,
-        });
+        let unfinished = tasks.map(|node| node.label().unfinished(age));
         unfinished.collect()
     }
 

@@ -6,6 +6,7 @@ use crate::{
     current,
     error::TryDeferError,
     handle::Handle,
+    key::Key,
     node::{Link, Node, Rare},
     outcome::{Condition, Outcome},
     task::{TaskResult, blocking_node, outside_scope},
@@ -17,7 +18,6 @@ use crate::{
 #[must_use = "a task builder does nothing until one of its `defer` methods is called"]
 pub struct TaskBuilder {
     name: &'static str,
-    key: Option<Cow<'static, str>>,
     handle: Option<Handle>,
     rare: Rare,
 }
@@ -33,7 +33,6 @@ impl TaskBuilder {
     pub(crate) fn new(name: &'static str) -> Self {
         TaskBuilder {
             name,
-            key: None,
             handle: None,
             rare: Rare::default(),
         }
@@ -45,6 +44,8 @@ impl TaskBuilder {
     /// something only until the hand-over: work deferred later does not replace a task that may be running. The idea
     /// is Laravel's, whose deferred functions have such names.
     ///
+    /// Reports and events name the key beside the task's name, so it should say which task this is, and hold no secret.
+    ///
     /// # Examples
     ///
     /// ```
@@ -55,7 +56,7 @@ impl TaskBuilder {
     /// # }));
     /// ```
     pub fn key(mut self, key: impl Into<Cow<'static, str>>) -> Self {
-        self.key = Some(key.into());
+        self.rare.key = Some(Key::from(key.into()));
         self
     }
 
@@ -200,22 +201,24 @@ impl TaskBuilder {
     /// Gives the node to the handle's scope, or to the current one, which the caller has seen to exist.
     fn place(self, mut node: Link) {
         let Rare {
+            key,
             condition,
             timeout,
             apart,
             ..
         } = self.rare;
-        if condition.is_some() || timeout.is_some() || apart {
+        if key.is_some() || condition.is_some() || timeout.is_some() || apart {
             let rare = node.as_mut().make_rare();
+            rare.key = key.clone();
             rare.condition = condition;
             rare.timeout = timeout;
             rare.apart = apart;
         }
         match self.handle {
-            Some(handle) => handle.place(self.key, node),
+            Some(handle) => handle.place(key, node),
             None => current::with(|registry| {
                 if let Some(registry) = registry {
-                    registry.place(self.key, node);
+                    registry.place(key, node);
                 }
             }),
         }
@@ -227,7 +230,7 @@ impl fmt::Debug for TaskBuilder {
         // The key may hold a user's data: it is not shown.
         f.debug_struct("TaskBuilder")
             .field("name", &self.name)
-            .field("keyed", &self.key.is_some())
+            .field("keyed", &self.rare.key.is_some())
             .field("timeout", &self.rare.timeout)
             .field("conditional", &self.rare.condition.is_some())
             .field("spawned", &self.rare.apart)

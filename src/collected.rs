@@ -1,10 +1,13 @@
 //! Tasks that wait for the hand-over, or, deferred by a running task, for the next turn.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
-use crate::node::{Link, Queue, Stack};
+use crate::{
+    key::Key,
+    node::{Label, Link, Queue, Stack},
+};
 
-type Keyed = HashMap<Cow<'static, str>, Link>;
+type Keyed = HashMap<Key, Link>;
 
 /// Tasks in the order of deferral, of which those with a key can be taken back.
 ///
@@ -20,6 +23,17 @@ pub(crate) struct Collected {
 impl Collected {
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// What would be taken now, in the order of deferral.
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        let keyed = self.keyed.iter().flat_map(|keyed| keyed.values());
+        let mut tasks: Vec<_> = keyed
+            .map(|node| &**node)
+            .chain(self.newest.iter())
+            .collect();
+        tasks.sort_unstable_by_key(|node| node.sequence());
+        tasks.into_iter().map(|node| node.label()).collect()
     }
 
     /// Numbers on from a task that was numbered elsewhere.
@@ -39,7 +53,7 @@ impl Collected {
     }
 
     /// The task with the same key that this one replaces is given back: dropping it is the user's code.
-    pub(crate) fn push_keyed(&mut self, key: Cow<'static, str>, mut node: Link) -> Option<Link> {
+    pub(crate) fn push_keyed(&mut self, key: Key, mut node: Link) -> Option<Link> {
         self.number(&mut node);
         let replaced = self.keyed.get_or_insert_default().insert(key, node);
         if replaced.is_some() {

@@ -4,7 +4,6 @@
 //! order and one place for keys.
 
 use std::{
-    borrow::Cow,
     fmt,
     future::{Future, IntoFuture},
     panic::{Location, RefUnwindSafe, UnwindSafe},
@@ -20,6 +19,7 @@ use crate::{
     current,
     error::HOW_TO_HAVE_A_SCOPE,
     inbox::Inbox,
+    key::Key,
     node::{Link, Node},
     registry::Registry,
     report,
@@ -204,7 +204,7 @@ impl Handle {
         current::enter(&self.registry(), f)
     }
 
-    pub(crate) fn place(&self, key: Option<Cow<'static, str>>, node: Link) {
+    pub(crate) fn place(&self, key: Option<Key>, node: Link) {
         let core = self.inbox.runner.get();
         let node = match core.special || node.rare().is_some() {
             true => core.prepare(node, self.inbox.outcome()),

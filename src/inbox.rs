@@ -1,7 +1,6 @@
 //! What a scope collects once somebody holds a [`Handle`](crate::Handle): shared, from wherever the work comes.
 
 use std::{
-    borrow::Cow,
     mem,
     sync::{Arc, PoisonError},
     task::Waker,
@@ -15,7 +14,8 @@ use crate::{
     collected::Collected,
     context::Context,
     ending,
-    node::{Link, Queue},
+    key::Key,
+    node::{Label, Link, Queue},
     outcome::{Order, Outcome},
     runner::RunnerRef,
     signal::{Kept, drop_waker, wake},
@@ -92,7 +92,7 @@ impl Inbox {
     }
 
     /// Takes in a task that is prepared, from attached code or from a handle by itself.
-    pub(crate) fn store(&self, key: Option<Cow<'static, str>>, node: Link, attached: bool) {
+    pub(crate) fn store(&self, key: Option<Key>, node: Link, attached: bool) {
         let account = &self.runner.get().account;
         let mut state = self.lock();
         if let (Phase::Over | Phase::Own, Some(outcome)) = (state.phase, state.outcome) {
@@ -282,6 +282,11 @@ impl Inbox {
     /// The request's.
     pub(crate) fn root(self: &Arc<Self>) -> &Arc<Inbox> {
         self.root.as_ref().unwrap_or(self)
+    }
+
+    /// What the batch has not looked at yet.
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        self.lock().collected.labels()
     }
 
     /// The spawner that was current when the handle was made, or at the hand-over.

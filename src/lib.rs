@@ -247,7 +247,7 @@
 //!
 //! ```text
 //! after: task `audit` deferred at src/handlers.rs:12:25 failed: connection refused
-//! after: task `mail` deferred at src/handlers.rs:15:24 panicked: index out of bounds: the len is 0 but the index is 0
+//! after: task `mail` (key `user:7`) deferred at src/handlers.rs:15:24 panicked: index out of bounds: the len is 0 ..
 //! after: task `webhook` deferred at src/handlers.rs:18:27 timed out after 10s
 //! after: 100 tasks lost: their runtime or spawner dropped them: await `after::shutdown` before it goes; first: `mail` ...
 //! after: 7 tasks shed: `max_waiting` tasks were waiting already: raise it or `max_running`, or defer less; first: ...
@@ -515,6 +515,7 @@ mod gate;
 mod handle;
 mod hook;
 mod inbox;
+mod key;
 mod limit;
 mod line;
 mod losses;

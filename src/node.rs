@@ -14,8 +14,10 @@ use std::{
 use crate::{
     blocking::Slot,
     hook::TaskFuture,
+    key::Key,
     observer::TaskInfo,
     outcome::{Condition, Outcome},
+    stats::Unfinished,
     task::{End, TaskResult, sealed::Sealed as _},
 };
 
@@ -67,13 +69,37 @@ pin_project_lite::pin_project! {
 #[derive(Clone)]
 pub(crate) struct Label {
     pub(crate) name: &'static str,
+    pub(crate) key: Option<Key>,
     pub(crate) location: &'static Location<'static>,
 }
 
 impl Label {
+    /// Of a task without rare things, and so without a key.
+    pub(crate) fn plain(name: &'static str, location: &'static Location<'static>) -> Self {
+        Label {
+            name,
+            key: None,
+            location,
+        }
+    }
+
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_ref().map(Key::as_str)
+    }
+
+    pub(crate) fn unfinished(self, age: Duration) -> Unfinished {
+        Unfinished {
+            name: self.name,
+            key: self.key.map(Key::into_cow),
+            location: self.location,
+            age,
+        }
+    }
+
     pub(crate) fn info(&self, outcome: Option<Outcome>, blocking: bool) -> TaskInfo<'_> {
         TaskInfo {
             name: self.name,
+            key: self.key(),
             location: self.location,
             outcome,
             blocking,
@@ -83,14 +109,19 @@ impl Label {
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Label { name, location } = self;
-        write!(f, "`{name}` ({location})")
+        let Label { name, location, .. } = self;
+        match self.key() {
+            Some(key) => write!(f, "`{name}` (key `{key}`, {location})"),
+            None => write!(f, "`{name}` ({location})"),
+        }
     }
 }
 
 /// What few tasks have: all that a plain one does not pay for.
 #[derive(Default)]
 pub(crate) struct Rare {
+    /// For reports and observers: where tasks are replaced by key they stand under it.
+    pub(crate) key: Option<Key>,
     /// Decided at the hand-over, and taken out then.
     pub(crate) condition: Option<Condition>,
     /// Taken out when its first poll has come.
@@ -101,6 +132,21 @@ pub(crate) struct Rare {
     pub(crate) blocking: Option<Arc<Slot>>,
     /// For observers, if there are any.
     pub(crate) times: Option<Times>,
+}
+
+impl Rare {
+    /// Whether nothing is to be looked at when the task runs: it may have a key.
+    pub(crate) fn runs_plainly(&self) -> bool {
+        let Rare {
+            key: _,
+            condition,
+            timeout,
+            apart,
+            blocking,
+            times,
+        } = self;
+        condition.is_none() && timeout.is_none() && !apart && blocking.is_none() && times.is_none()
+    }
 }
 
 pub(crate) struct Times {
@@ -147,10 +193,16 @@ impl Node<dyn Work> {
         self.location
     }
 
+    #[inline]
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.rare.as_ref()?.key.as_ref()
+    }
+
     /// What is said of it when it is no more.
     pub(crate) fn label(&self) -> Label {
         Label {
             name: self.name,
+            key: self.key().cloned(),
             location: self.location,
         }
     }
@@ -222,7 +274,7 @@ impl Stack {
         self.top.is_none()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
         let mut next = self.top.as_deref();
         std::iter::from_fn(move || {
             let node = next?;

@@ -55,6 +55,8 @@ pub trait Observer: Send + Sync + 'static {
 pub struct TaskInfo<'a> {
     /// Its name; an unnamed task has its type's.
     pub name: &'a str,
+    /// Its [key](crate::TaskBuilder::key), as it was given: `Debug` shows it.
+    pub key: Option<&'a str>,
     /// Where it was deferred.
     pub location: &'static Location<'static>,
     /// How the request ended; `None` while it has not.

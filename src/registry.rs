@@ -9,7 +9,7 @@
 //! Invariant 1: `Active` is taken out of its registry only across our own code. Whenever a user's code runs (a task, a
 //! destructor, a waker, the spawner) it is back in its place, so that such code may defer, and no borrow is held.
 
-use std::{borrow::Cow, cell::Cell, mem, sync::Arc};
+use std::{cell::Cell, mem, sync::Arc};
 
 #[cfg(feature = "tower")]
 use crate::gate::Gate;
@@ -20,9 +20,11 @@ use crate::{
     finished::Finished,
     handle::Handle,
     inbox::Inbox,
+    key::Key,
     limit::Room,
     node::{Link, Queue},
     outcome::Outcome,
+    roster::Extra,
     runner::{Runner, RunnerRef},
     spare,
 };
@@ -115,7 +117,7 @@ impl Registry {
 
     /// As `defer`, for tasks with a key or with rare things, and for scopes that need more than the plain path.
     #[cold]
-    pub(crate) fn place(&self, key: Option<Cow<'static, str>>, node: Link) {
+    pub(crate) fn place(&self, key: Option<Key>, node: Link) {
         let runner = self.with_active(|active| active.runner.clone());
         let outcome = self.outcome();
         let node = runner.get().prepare(node, outcome);
@@ -123,7 +125,7 @@ impl Registry {
             return inbox.store(key, node, self.is_attached());
         }
         let replaced = self.with_active(|active| {
-            active.special |= node.rare().is_some();
+            active.special |= node.rare().is_some_and(|rare| !rare.runs_plainly());
             match key {
                 None => {
                     active.collect(node);
@@ -323,16 +325,20 @@ impl Registry {
         let state = self.peek(|active| {
             active.joined += joined.len() as u64;
             let counts = std::mem::take(&mut active.unpublished);
-            (active.runner.clone(), active.seat, counts)
+            let extra = match active.special || active.keyed {
+                true => Extra::of(joined, active.inbox.as_ref()),
+                false => None,
+            };
+            (active.runner.clone(), active.seat, counts, extra)
         });
-        let Some((runner, seat, counts)) = state else {
+        let Some((runner, seat, counts, extra)) = state else {
             return;
         };
         let account = &runner.get().account;
         match seat {
-            Some(seat) => account.update(seat, &counts, finished, joined),
+            Some(seat) => account.update(seat, &counts, finished, joined, extra),
             None => {
-                let seat = account.seat(&counts, joined);
+                let seat = account.seat(&counts, joined, extra);
                 self.peek(|active| active.seat = Some(seat));
             }
         }

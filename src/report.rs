@@ -172,7 +172,7 @@ pub(crate) fn forget_payload(payload: Payload) {
 }
 
 fn emit(task: &Label, what: fmt::Arguments<'_>) {
-    let Label { name, location } = task;
+    let Label { name, location, .. } = task;
     // The subscriber is the user's code.
     let reported = catch(|| {
         #[cfg(feature = "tracing")]
@@ -180,12 +180,18 @@ fn emit(task: &Label, what: fmt::Arguments<'_>) {
             tracing::error!(
                 target: "after",
                 task = name,
+                key = task.key(),
                 location = %location,
                 "deferred task {what}"
             );
             return;
         }
-        to_stderr(format_args!("task `{name}` deferred at {location} {what}"));
+        match task.key() {
+            None => to_stderr(format_args!("task `{name}` deferred at {location} {what}")),
+            Some(key) => to_stderr(format_args!(
+                "task `{name}` (key `{key}`) deferred at {location} {what}"
+            )),
+        }
     });
     if let Err(payload) = reported {
         forget_payload(payload);

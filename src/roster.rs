@@ -1,12 +1,14 @@
 //! What a report says of unfinished batches: one entry each, in the account's shards.
 
-use std::{ops::Range, panic::Location, ptr, time::Duration};
+use std::{collections::BTreeMap, ops::Range, panic::Location, ptr, sync::Arc, time::Duration};
 
 use coarsetime::Instant;
 
 use crate::{
     finished::Finished,
-    node::{Node, Queue, Work},
+    inbox::Inbox,
+    key::Key,
+    node::{Label, Node, Queue, Work},
     stats::Unfinished,
 };
 
@@ -17,6 +19,31 @@ pub(crate) struct Entry {
     /// In ascending order of `first`; what has ended is removed when it is more than half.
     runs: Vec<Run>,
     ended: usize,
+    extra: Option<Box<Extra>>,
+}
+
+/// What plain batches don't have.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// By the sequence of the task.
+    keys: BTreeMap<u64, Key>,
+    /// What joins the batch waits here until its next poll.
+    inbox: Option<Arc<Inbox>>,
+}
+
+impl Extra {
+    /// To be made before the lock is taken.
+    #[cold]
+    pub(crate) fn of(tasks: &Queue, inbox: Option<&Arc<Inbox>>) -> Option<Box<Extra>> {
+        let mut keys = BTreeMap::new();
+        tasks.for_each(|node| {
+            if let Some(key) = node.key() {
+                keys.insert(node.sequence(), key.clone());
+            }
+        });
+        let inbox = inbox.cloned();
+        (inbox.is_some() || !keys.is_empty()).then(|| Box::new(Extra { keys, inbox }))
+    }
 }
 
 /// Tasks of one name, deferred one after another from one place: a loop that defers thousands takes a bit for each.
@@ -82,8 +109,9 @@ const KEPT_CAPACITY: usize = 64;
 
 impl Entry {
     #[inline]
-    pub(crate) fn occupy(&mut self, since: Instant, tasks: &Queue) {
+    pub(crate) fn occupy(&mut self, since: Instant, tasks: &Queue, extra: Option<Box<Extra>>) {
         self.since = Some(since);
+        self.extra = extra;
         self.join(tasks);
     }
 
@@ -100,8 +128,32 @@ impl Entry {
         });
     }
 
+    /// Gives back what is too much, to be dropped without the lock.
+    #[must_use]
+    pub(crate) fn join_extra(&mut self, extra: Option<Box<Extra>>) -> Option<Box<Extra>> {
+        let mut extra = extra?;
+        let own = self.extra.get_or_insert_default();
+        // Not `append`, which costs as much as both are long.
+        own.keys.extend(std::mem::take(&mut extra.keys));
+        if own.inbox.is_none() {
+            own.inbox = extra.inbox.take();
+        }
+        Some(extra)
+    }
+
+    pub(crate) fn give_inbox(&mut self, inbox: Arc<Inbox>) {
+        self.extra.get_or_insert_default().inbox = Some(inbox);
+    }
+
     pub(crate) fn finish(&mut self, finished: &Finished) {
         finished.for_each(|sequences| {
+            if let Some(extra) = &mut self.extra {
+                if !extra.keys.is_empty() {
+                    for sequence in sequences.clone() {
+                        extra.keys.remove(&sequence);
+                    }
+                }
+            }
             let after = self
                 .runs
                 .partition_point(|run| run.first <= sequences.start);
@@ -123,13 +175,15 @@ impl Entry {
     }
 
     #[inline]
-    pub(crate) fn vacate(&mut self) {
+    #[must_use]
+    pub(crate) fn vacate(&mut self) -> Option<Box<Extra>> {
         self.since = None;
         self.ended = 0;
         self.runs.clear();
         if self.runs.capacity() > KEPT_CAPACITY {
             self.runs = Vec::new();
         }
+        self.extra.take()
     }
 
     /// Since the hand-over; nothing for a vacant entry.
@@ -141,12 +195,23 @@ impl Entry {
     pub(crate) fn unfinished(&self, now: Instant) -> impl Iterator<Item = Unfinished> {
         let age = self.age(now);
         self.runs.iter().flat_map(move |run| {
-            let tasks = run.unfinished.count_ones() as usize;
-            std::iter::repeat_n(run, tasks).map(move |run| Unfinished {
-                name: run.name,
-                location: run.location,
-                age,
+            let distances = (0..u64::BITS).filter(move |bit| run.unfinished >> bit & 1 == 1);
+            distances.map(move |distance| {
+                let sequence = run.first + u64::from(distance);
+                let extra = self.extra.as_ref();
+                let task = Label {
+                    name: run.name,
+                    key: extra.and_then(|extra| extra.keys.get(&sequence)).cloned(),
+                    location: run.location,
+                };
+                task.unfinished(age)
             })
         })
+    }
+
+    /// With the age of the batch.
+    pub(crate) fn inbox(&self, now: Instant) -> Option<(Duration, Arc<Inbox>)> {
+        let inbox = self.extra.as_ref()?.inbox.clone()?;
+        Some((self.age(now), inbox))
     }
 }

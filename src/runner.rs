@@ -27,7 +27,7 @@ use crate::{
     runner_builder::RunnerBuilder,
     scope::Scope,
     spawner::{Seen, Spawner},
-    stats::{ShutdownReport, Stats},
+    stats::{ShutdownReport, Stats, Unfinished},
     sync::atomic::AtomicBool,
     task::End,
 };
@@ -210,6 +210,31 @@ impl Runner {
     /// What the scope or batch that is current on this thread has done so far is in it.
     pub fn stats(&self) -> Stats {
         self.counts().into()
+    }
+
+    /// What has been handed over, or is held, and has not ended, the oldest first: for an admin page, at any time.
+    ///
+    /// It is what the [`ShutdownReport`] of a shutdown would name now: each task with its name, its key, the place of its
+    /// `defer` and its age; one that has joined a batch since has the age of that. A batch tells of its tasks at the end of
+    /// each of its turns, so one that has ended in a turn which is not over may be among them. Tasks of requests that have
+    /// not ended are not. It locks the account for as long as it takes to copy the list.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let runner = after::Runner::builder().build();
+    /// let (answer, question) = futures::channel::oneshot::channel::<()>();
+    /// let request = async { after::task("mail").key("user:7").defer(async { drop(question.await) }) };
+    /// runner.scope(request).await;
+    /// for task in runner.unfinished() {
+    ///     assert_eq!((task.name, task.key.as_deref()), ("mail", Some("user:7")));
+    /// }
+    /// drop(answer);
+    /// runner.drain().await;
+    /// assert!(runner.unfinished().is_empty());
+    /// # });
+    /// ```
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        self.core.account.unfinished().1
     }
 
     pub(crate) fn counts(&self) -> Counts {

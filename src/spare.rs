@@ -51,6 +51,7 @@ pub(crate) fn keep(mut active: Box<Active>) {
     active.split = false;
     active.fresh = 0;
     active.released = false;
+    active.keyed = false;
     active.polls = 0;
     active.joined = 0;
     active.outcome = None;

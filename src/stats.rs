@@ -1,6 +1,6 @@
 //! What a Runner tells of its tasks: its counts, and the report of a shutdown.
 
-use std::{fmt, panic::Location, time::Duration};
+use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
 /// The account of a [`Runner`](crate::Runner) at one moment.
 ///
@@ -60,6 +60,8 @@ pub struct Stats {
 pub struct Unfinished {
     /// Its name, or its type's.
     pub name: &'static str,
+    /// Its [key](crate::TaskBuilder::key), as it was given: `Debug` shows it, and so does the report.
+    pub key: Option<Cow<'static, str>>,
     /// Where it was deferred.
     pub location: &'static Location<'static>,
     /// How long ago its request ended.
@@ -102,7 +104,7 @@ impl ShutdownReport {
     ///
     /// Tasks of requests that had not ended either are not among them: they have no age yet. [`stats`] counts them as
     /// pending, and `Display` says so; of a request in progress at least one is counted, and of all that have taken a
-    /// handle, every one. Nor are those that joined a batch which was not polled since: it has not taken them in.
+    /// handle, every one. At any other time [`Runner::unfinished`](crate::Runner::unfinished) has the same list.
     ///
     /// [`stats`]: ShutdownReport::stats
     pub fn unfinished(&self) -> &[Unfinished] {
@@ -140,10 +142,15 @@ impl fmt::Display for ShutdownReport {
                 let comma = if index > 0 { ", " } else { "" };
                 let Unfinished {
                     name,
+                    key,
                     location,
                     age,
                 } = task;
-                write!(f, "{comma}`{name}` ({location}, for {age:.1?})")?;
+                write!(f, "{comma}`{name}` (")?;
+                if let Some(key) = key {
+                    write!(f, "key `{key}`, ")?;
+                }
+                write!(f, "{location}, for {age:.1?})")?;
             }
             if self.unfinished.len() > NAMED {
                 write!(f, " and {} more", self.unfinished.len() - NAMED)?;

@@ -167,7 +167,7 @@ fn drop_completed(registry: &Registry, node: Link, finished: &mut Finished) -> b
         Err(payload) => {
             registry.peek(|active| active.unpublished.panicked += 1);
             finished.push(sequence);
-            report::destructor_panicked(&Label { name, location }, payload);
+            report::destructor_panicked(&Label::plain(name, location), payload);
             false
         }
     }

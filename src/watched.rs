@@ -9,7 +9,7 @@ use std::{
 use crate::{
     admission,
     finished::Finished,
-    node::{Link, Queue},
+    node::{Link, Queue, Times},
     observer::TaskStarted,
     outcome::Order,
     registry::Registry,
@@ -42,6 +42,11 @@ pub(crate) fn poll(registry: &Registry, node: &mut Link, cx: &mut Context<'_>) -
 }
 
 fn tell_started(registry: &Registry, node: &mut Link) {
+    let waits = |times: &Times| times.started.is_none();
+    let times = node.rare().and_then(|rare| rare.times.as_ref());
+    if !times.is_some_and(waits) {
+        return;
+    }
     let label = node.label();
     let Some(rare) = node.as_mut().rare_mut() else {
         return;
@@ -50,9 +55,6 @@ fn tell_started(registry: &Registry, node: &mut Link) {
     let Some(times) = &mut rare.times else {
         return;
     };
-    if times.started.is_some() {
-        return;
-    }
     let now = Instant::now();
     times.started = Some(now);
     let opened = registry

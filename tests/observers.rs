@@ -249,6 +249,88 @@ fn an_event_says_which_task_it_is_about() {
     assert_eq!(*seen.lock().unwrap(), expected);
 }
 
+/// Sentences 7 and 26: every event has the key, also that of a task which is replaced, taken back, wrapped by a hook, split
+/// off, late, or has other options.
+#[test]
+fn an_event_says_which_key_the_task_has() {
+    struct Keys(Log);
+    impl Keys {
+        fn add(&self, event: &str, task: &TaskInfo<'_>) {
+            let key = task.key.unwrap_or("-");
+            self.0.add(format!("{event} {} {key}", task.name));
+        }
+    }
+    impl Observer for Keys {
+        fn deferred(&self, event: &TaskDeferred<'_>) {
+            self.add("deferred", &event.task);
+        }
+        fn started(&self, event: &TaskStarted<'_>) {
+            self.add("started", &event.task);
+        }
+        fn finished(&self, event: &TaskFinished<'_>) {
+            self.add("finished", &event.task);
+        }
+    }
+    for with_handle in [false, true] {
+        let log = Log::new();
+        let (runner, batches) = keeping_with(|builder| {
+            builder
+                .observer(Keys(log.clone()))
+                .on_defer(TaskFuture::new)
+        });
+        let handle = now_or_never(runner.scope(async {
+            let handle = with_handle.then(after::handle);
+            after::task("replaced").key("a").defer(async {});
+            after::task("again").key("a").defer(async {});
+            let key = String::from("b");
+            after::task("taken back").key(key).defer(async {});
+            assert!(after::forget("b"));
+            after::task("closure").key("b").defer_blocking(|| ());
+            after::task("apart").key("c").spawned().defer(async {});
+            after::task("limited")
+                .timeout(Duration::MAX)
+                .key("d")
+                .on_success()
+                .defer(async {});
+            after::task("plain").defer(async {});
+            handle
+        }));
+        batches
+            .take_all()
+            .into_iter()
+            .for_each(futures::executor::block_on);
+        if let Some(handle) = handle {
+            handle.task("late").key("e").defer(async {});
+            batches
+                .take_all()
+                .into_iter()
+                .for_each(futures::executor::block_on);
+        }
+        let entries = log.entries();
+        for (name, key, runs) in [
+            ("replaced", "a", false),
+            ("again", "a", true),
+            ("taken back", "b", false),
+            ("closure", "b", true),
+            ("apart", "c", true),
+            ("limited", "d", true),
+            ("plain", "-", true),
+            ("late", "e", true),
+        ] {
+            let mut expected = vec![format!("deferred {name} {key}")];
+            expected.extend(runs.then(|| format!("started {name} {key}")));
+            expected.push(format!("finished {name} {key}"));
+            if name == "late" && !with_handle {
+                expected.clear();
+            }
+            let middle = format!(" {name} ");
+            let of_it = entries.iter().filter(|entry| entry.contains(&middle));
+            assert!(of_it.eq(&expected), "{name}: {entries:?}");
+        }
+        assert_eq!(balanced(&runner).pending, 0);
+    }
+}
+
 /// Sentence 26: `ran` and `longest_poll` cover what a task does; both are zero for one that never ran.
 #[test]
 fn times_cover_what_a_task_does() {

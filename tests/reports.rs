@@ -38,6 +38,8 @@ fn failures_go_to_standard_error_without_a_subscriber() {
             after::task("mail").defer(async { Err::<(), _>("no route") });
             after::task("audit").defer(async { panic!("of a task") });
             after::task("fine").defer(async {});
+            let keyed = after::task("keyed").key("user:7");
+            keyed.defer(async { Err::<(), _>("no route") });
         }));
         polls_to_end(&mut batches.take_one(), 2);
         return;
@@ -47,9 +49,11 @@ fn failures_go_to_standard_error_without_a_subscriber() {
         .lines()
         .filter(|line| line.starts_with("after: "))
         .collect();
-    let [mail, audit] = lines[..] else {
-        panic!("two lines: {text}")
+    let [mail, audit, keyed] = lines[..] else {
+        panic!("three lines: {text}")
     };
+    let start = "after: task `keyed` (key `user:7`) deferred at tests/reports.rs:";
+    assert!(keyed.starts_with(start), "{keyed}");
     assert!(
         mail.starts_with("after: task `mail` deferred at tests/reports.rs:"),
         "{mail}"
@@ -300,7 +304,10 @@ mod events {
             now_or_never(runner.scope(async {
                 after::task("mail").defer(async { Err::<(), _>("no route") });
                 after::task("audit").defer(async { panic!("of a task") });
-                after::task("lost").defer(std::future::pending::<()>());
+                let lost = after::task("lost").key(String::from("user:7"));
+                lost.defer(std::future::pending::<()>());
+                let keyed = after::task("keyed").key("user:8");
+                keyed.defer(async { Err::<(), _>("no route") });
             }));
             let mut batch = batches.take_one();
             for _ in 0..2 {
@@ -309,7 +316,9 @@ mod events {
             drop(batch);
         });
         let events = events.0.lock().unwrap();
-        assert_eq!(events.len(), 3, "{events:?}");
+        assert_eq!(events.len(), 4, "{events:?}");
+        assert!(!events[0].contains("key="), "{events:?}");
+        assert!(events[2].contains("key=\"user:8\" "), "{events:?}");
         assert!(events[0].contains("failed: no route"), "{events:?}");
         assert!(events[0].contains("task=\"mail\""), "{events:?}");
         assert!(
@@ -318,15 +327,15 @@ mod events {
         );
         assert!(events[1].contains("panicked: of a task"), "{events:?}");
         assert!(
-            events[2].starts_with("message=1 task lost: "),
+            events[3].starts_with("message=1 task lost: "),
             "not said to be of `after` twice: {events:?}"
         );
         for field in [
             "count=1 ",
             "reason=\"dropped\" ",
-            "first=\"`lost` (tests/reports.rs:",
+            "first=\"`lost` (key `user:7`, tests/reports.rs:",
         ] {
-            assert!(events[2].contains(field), "{field}: {events:?}");
+            assert!(events[3].contains(field), "{field}: {events:?}");
         }
     }
 

@@ -157,3 +157,127 @@ proptest! {
         prop_assert_eq!(runner.stats().pending, 0);
     }
 }
+
+/// Names and keys.
+fn named(unfinished: &[after::Unfinished]) -> Vec<String> {
+    for task in unfinished {
+        assert_eq!(task.location.file(), file!());
+    }
+    let named = unfinished.iter();
+    named
+        .map(|task| format!("{} {}", task.name, task.key.as_deref().unwrap_or("-")))
+        .collect()
+}
+
+/// Sentence 20, at any time: what a shutdown would name, without one, the oldest first; keyed tasks with their keys.
+#[test]
+fn a_runner_says_what_is_unfinished_at_any_time() {
+    let (runner, batches) = keeping();
+    assert!(runner.unfinished().is_empty());
+    let (end, ends) = unbounded::<()>();
+    let mut request = Box::pin(runner.scope(async {
+        after::task("first")
+            .key("user:7")
+            .defer(ends.for_each(|()| async {}));
+        after::task("plain").defer(std::future::pending::<()>());
+        let key = String::from("user:8");
+        after::task("second").key(key).defer(async {
+            // Joins with a key that an older one has.
+            after::task("nested")
+                .key("user:7")
+                .defer(std::future::pending::<()>());
+        });
+        std::future::ready(()).await
+    }));
+    assert!(runner.unfinished().is_empty(), "the request has not ended");
+    now_or_never(request.as_mut());
+    let ((), held) = now_or_never(
+        runner
+            .scope(async { after::task("held").defer(async {}) })
+            .held(),
+    );
+    let all = ["first user:7", "plain -", "second user:8"];
+    // Which of two batches of the same age is named first is not said.
+    let with_held = |mut named: Vec<String>| {
+        let before = named.len();
+        named.retain(|task| task != "held -");
+        assert_eq!(named.len(), before - 1);
+        named
+    };
+    assert_eq!(with_held(named(&runner.unfinished())), all);
+    let mut batch = batches.take_one();
+    for _ in 0..2 {
+        assert!(common::poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    let nested = "nested user:7";
+    assert_eq!(
+        with_held(named(&runner.unfinished())),
+        [all[0], all[1], nested]
+    );
+    let report = now_or_never(runner.shutdown(Duration::ZERO));
+    assert_eq!(
+        with_held(named(report.unfinished())),
+        [all[0], all[1], nested]
+    );
+    let text = report.to_string();
+    assert!(
+        text.contains("`first` (key `user:7`, tests/roster.rs:"),
+        "{text}"
+    );
+    assert!(text.contains("`plain` (tests/roster.rs:"), "{text}");
+    drop(end);
+    assert!(common::poll_once(Pin::new(&mut batch)).is_pending());
+    assert_eq!(with_held(named(&runner.unfinished())), [all[1], nested]);
+    drop((batch, held));
+    assert!(runner.unfinished().is_empty());
+}
+
+/// Sentences 15 and 20: what has joined a batch since its last poll was counted, and not named.
+#[test]
+fn what_joined_a_batch_that_was_not_polled_since_is_named() {
+    // Whether the handle is taken in the request, or by a task when the batch is on the roster.
+    for in_the_request in [true, false] {
+        let (runner, batches) = keeping();
+        let (give, taken) = std::sync::mpsc::channel();
+        now_or_never(runner.scope(async {
+            if in_the_request {
+                give.send(after::handle()).unwrap();
+            }
+            after::task("first").defer(async move {
+                if !in_the_request {
+                    give.send(after::handle()).unwrap();
+                }
+                std::future::pending::<()>().await;
+            });
+        }));
+        let mut batch = batches.take_one();
+        for _ in 0..3 {
+            assert!(common::poll_once(Pin::new(&mut batch)).is_pending());
+        }
+        let handle: after::Handle = taken.recv().unwrap();
+        handle
+            .task("late")
+            .key("k")
+            .defer(std::future::pending::<()>());
+        handle.task("later").defer(std::future::pending::<()>());
+        let expected = ["first -", "late k", "later -"];
+        assert_eq!(named(&runner.unfinished()), expected);
+        let report = now_or_never(runner.shutdown(Duration::ZERO));
+        assert_eq!(named(report.unfinished()), expected);
+        assert!(
+            !report.to_string().contains("requests that have not ended"),
+            "{report}"
+        );
+        // Once it has taken them in, each is still named once.
+        let _ = common::poll_once(Pin::new(&mut batch));
+        assert_eq!(named(&runner.unfinished()), expected);
+        drop(batch);
+        assert!(runner.unfinished().is_empty());
+        // A batch of its own is on the roster at once.
+        handle
+            .task("last")
+            .key("k")
+            .defer(std::future::pending::<()>());
+        assert_eq!(named(&runner.unfinished()), ["last k"]);
+    }
+}

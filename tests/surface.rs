@@ -199,11 +199,13 @@ fn every_public_name_is_there() {
             (report.is_clean(), report.unfinished(), &report);
         for Unfinished {
             name,
+            key,
             location,
             age,
             ..
         } in report.unfinished()
         {
+            let _: Option<&str> = key.as_deref();
             let _: (&'static str, &'static Location<'static>, Duration) = (*name, *location, *age);
         }
         let runner = Runner::builder()
@@ -211,6 +213,7 @@ fn every_public_name_is_there() {
             .order(Order::Concurrent)
             .build();
         let stats: Stats = runner.stats();
+        let _: Vec<Unfinished> = runner.unfinished();
         let _: [u64; 9] = [
             stats.deferred,
             stats.completed,
@@ -239,6 +242,7 @@ fn every_name_for_production_is_there() {
     impl Observer for Watches {
         fn deferred(&self, event: &TaskDeferred<'_>) {
             let _: &TaskInfo<'_> = &event.task;
+            let _: Option<&str> = event.task.key;
         }
         fn started(&self, event: &TaskStarted<'_>) {
             let _: (&str, Duration) = (event.task.name, event.waited);

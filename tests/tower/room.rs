@@ -145,7 +145,7 @@ fn what_was_waited_for_is_accepted_when_the_body_ends() {
     }
     let shed = runner.stats().shed;
     assert_eq!(
-        lost, 4,
+        shed, 4,
         "one may run, six may wait, and one of these is the place"
     );
     drop(small);
