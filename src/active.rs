@@ -234,7 +234,7 @@ impl Active {
         }
     }
 
-    pub(crate) fn collect_keyed(&mut self, key: Key, node: Link) -> Option<Link> {
+    pub(crate) fn collect_keyed(&mut self, key: Key, node: Link) -> Option<(Key, Link)> {
         let replaced = self.collected.push_keyed(key, node);
         self.keyed = true;
         self.unpublished.deferred += 1;

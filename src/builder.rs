@@ -207,9 +207,8 @@ impl TaskBuilder {
             apart,
             ..
         } = self.rare;
-        if key.is_some() || condition.is_some() || timeout.is_some() || apart {
+        if condition.is_some() || timeout.is_some() || apart {
             let rare = node.as_mut().make_rare();
-            rare.key = key.clone();
             rare.condition = condition;
             rare.timeout = timeout;
             rare.apart = apart;

@@ -27,13 +27,13 @@ impl Collected {
 
     /// What would be taken now, in the order of deferral.
     pub(crate) fn labels(&self) -> Vec<Label> {
-        let keyed = self.keyed.iter().flat_map(|keyed| keyed.values());
-        let mut tasks: Vec<_> = keyed
-            .map(|node| &**node)
-            .chain(self.newest.iter())
-            .collect();
-        tasks.sort_unstable_by_key(|node| node.sequence());
-        tasks.into_iter().map(|node| node.label()).collect()
+        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
+        let keyed = keyed.map(|(key, node)| (node.sequence(), node.label().with_key(key)));
+        let others = self.newest.iter();
+        let others = others.map(|node| (node.sequence(), node.label()));
+        let mut tasks: Vec<_> = keyed.chain(others).collect();
+        tasks.sort_unstable_by_key(|(sequence, _)| *sequence);
+        tasks.into_iter().map(|(_, label)| label).collect()
     }
 
     /// Numbers on from a task that was numbered elsewhere.
@@ -53,17 +53,16 @@ impl Collected {
     }
 
     /// The task with the same key that this one replaces is given back: dropping it is the user's code.
-    pub(crate) fn push_keyed(&mut self, key: Key, mut node: Link) -> Option<Link> {
+    pub(crate) fn push_keyed(&mut self, key: Key, mut node: Link) -> Option<(Key, Link)> {
         self.number(&mut node);
-        let replaced = self.keyed.get_or_insert_default().insert(key, node);
-        if replaced.is_some() {
-            self.len -= 1;
-        }
-        replaced
+        let of_replaced = key.clone();
+        let replaced = self.keyed.get_or_insert_default().insert(key, node)?;
+        self.len -= 1;
+        Some((of_replaced, replaced))
     }
 
-    pub(crate) fn remove(&mut self, key: &str) -> Option<Link> {
-        let removed = self.keyed.as_mut()?.remove(key)?;
+    pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, Link)> {
+        let removed = self.keyed.as_mut()?.remove_entry(key)?;
         self.len -= 1;
         Some(removed)
     }
@@ -95,7 +94,7 @@ impl Collected {
         let mut keyed: Vec<Link> = self
             .keyed
             .take()
-            .map(|keyed| keyed.into_values().collect())
+            .map(|keyed| keyed.into_iter().map(with_key).collect())
             .unwrap_or_default();
         keyed.sort_unstable_by_key(|node| node.sequence());
         while let Some(node) = self.newest.pop() {
@@ -113,4 +112,12 @@ impl Collected {
             ordered.push(node);
         }
     }
+}
+
+/// From here on it can't be taken back by its key, which is for reports and observers.
+fn with_key((key, mut node): (Key, Link)) -> Link {
+    if node.key().is_none() {
+        node.as_mut().give_key(key);
+    }
+    node
 }

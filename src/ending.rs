@@ -7,6 +7,7 @@ use std::{any::Any, time::Duration};
 
 use crate::{
     account::Counts,
+    key::Key,
     node::{Label, Link},
     observer::{TaskEnd, TaskFinished},
     outcome::Outcome,
@@ -99,7 +100,18 @@ impl Ended {
     }
 }
 
-/// Drops a task that is not to run, and tells of it. The caller counts it.
-pub(crate) fn discard(core: &Core, outcome: Option<Outcome>, node: Link) {
-    Ended::of(node, End::Discarded).tell(core, outcome);
+/// Drops a task that was replaced or taken back by its key, and tells of it. The caller counts it.
+pub(crate) fn discard(core: &Core, outcome: Option<Outcome>, (key, node): (Key, Link)) {
+    if core.observers.is_empty() {
+        // As a rule nobody is told.
+        let (name, location) = (node.name(), node.location());
+        if let Err(payload) = report::catch(|| drop(node)) {
+            let label = Label::plain(name, location).with_key(&key);
+            report::destructor_panicked(&label, payload);
+        }
+        return;
+    }
+    let mut ended = Ended::of(node, End::Discarded);
+    ended.label = ended.label.with_key(&key);
+    ended.tell(core, outcome);
 }

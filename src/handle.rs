@@ -204,13 +204,17 @@ impl Handle {
         current::enter(&self.registry(), f)
     }
 
-    pub(crate) fn place(&self, key: Option<Key>, node: Link) {
+    pub(crate) fn place(&self, key: Option<Key>, mut node: Link) {
         let core = self.inbox.runner.get();
-        let node = match core.special || node.rare().is_some() {
-            true => core.prepare(node, self.inbox.outcome()),
-            false => node,
-        };
-        self.inbox.store(key, node, false);
+        if key.is_none() && !core.special && node.rare().is_none() {
+            return self.inbox.store(None, node, false);
+        }
+        // Hooks, observers, and the destructor of what a key replaces run with their task's scope current.
+        self.sync_scope(|| {
+            node.as_mut().show_key(key.as_ref(), core.special);
+            let node = core.prepare(node, self.inbox.outcome());
+            self.inbox.store(key, node, false);
+        });
     }
 
     pub(crate) fn found(&self) -> Found {

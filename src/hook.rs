@@ -1,6 +1,7 @@
 //! What `on_defer` wraps: a task, its type forgotten.
 
 use std::{
+    error::Error,
     fmt,
     future::Future,
     pin::Pin,
@@ -32,6 +33,34 @@ pub struct TaskFuture {
 /// What a [`TaskFuture`] resolves to: how its task ended. It can be passed on, and not made.
 pub struct TaskOutput {
     pub(crate) end: End,
+}
+
+impl TaskOutput {
+    /// The error that the task has ended with, for a hook that wants to see it: `None` if it has ended with `()` or `Ok`.
+    ///
+    /// It is `None` too for a closure on the blocking pool that has panicked or was lost. A task that panics, is past its
+    /// time limit, or is dropped has no output at all: the hook's future is unwound, or dropped, at its `await`.
+    ///
+    /// ```
+    /// use after::{Runner, TaskFuture};
+    ///
+    /// let runner = Runner::builder()
+    ///     .on_defer(|task| TaskFuture::new(async move {
+    ///         let output = task.await;
+    ///         if let Some(error) = output.error() {
+    ///             println!("for the error tracker: {error}");
+    ///         }
+    ///         output
+    ///     }))
+    ///     .build();
+    /// # drop(runner);
+    /// ```
+    pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        match &self.end {
+            End::Failed(error) => Some(&**error),
+            _ => None,
+        }
+    }
 }
 
 impl TaskFuture {

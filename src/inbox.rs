@@ -92,10 +92,12 @@ impl Inbox {
     }
 
     /// Takes in a task that is prepared, from attached code or from a handle by itself.
-    pub(crate) fn store(&self, key: Option<Key>, node: Link, attached: bool) {
+    pub(crate) fn store(&self, key: Option<Key>, mut node: Link, attached: bool) {
         let account = &self.runner.get().account;
         let mut state = self.lock();
         if let (Phase::Over | Phase::Own, Some(outcome)) = (state.phase, state.outcome) {
+            // It replaces nothing: its key is for reports and observers.
+            node.as_mut().show_key(key.as_ref(), true);
             let late = Active::late(
                 self.runner.clone(),
                 state.found.clone(),
@@ -134,7 +136,7 @@ impl Inbox {
         found
     }
 
-    fn discard(&self, node: Option<Link>) {
+    fn discard(&self, node: Option<(Key, Link)>) {
         if let Some(node) = node {
             let core = self.runner.get();
             ending::discard(core, self.outcome(), node);

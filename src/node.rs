@@ -74,7 +74,7 @@ pub(crate) struct Label {
 }
 
 impl Label {
-    /// Of a task without rare things, and so without a key.
+    /// Without its key, if it has one.
     pub(crate) fn plain(name: &'static str, location: &'static Location<'static>) -> Self {
         Label {
             name,
@@ -85,6 +85,12 @@ impl Label {
 
     pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_ref().map(Key::as_str)
+    }
+
+    /// For a task that was not given its key.
+    pub(crate) fn with_key(mut self, key: &Key) -> Self {
+        self.key.get_or_insert_with(|| key.clone());
+        self
     }
 
     pub(crate) fn unfinished(self, age: Duration) -> Unfinished {
@@ -120,7 +126,7 @@ impl fmt::Display for Label {
 /// What few tasks have: all that a plain one does not pay for.
 #[derive(Default)]
 pub(crate) struct Rare {
-    /// For reports and observers: where tasks are replaced by key they stand under it.
+    /// Given to it at the hand-over, if it has nothing else that is rare: until then it stands under its key.
     pub(crate) key: Option<Key>,
     /// Decided at the hand-over, and taken out then.
     pub(crate) condition: Option<Condition>,
@@ -132,21 +138,6 @@ pub(crate) struct Rare {
     pub(crate) blocking: Option<Arc<Slot>>,
     /// For observers, if there are any.
     pub(crate) times: Option<Times>,
-}
-
-impl Rare {
-    /// Whether nothing is to be looked at when the task runs: it may have a key.
-    pub(crate) fn runs_plainly(&self) -> bool {
-        let Rare {
-            key: _,
-            condition,
-            timeout,
-            apart,
-            blocking,
-            times,
-        } = self;
-        condition.is_none() && timeout.is_none() && !apart && blocking.is_none() && times.is_none()
-    }
 }
 
 pub(crate) struct Times {
@@ -227,6 +218,17 @@ impl Node<dyn Work> {
     /// Makes it a task with rare things, if it is not one yet.
     pub(crate) fn make_rare(self: Pin<&mut Self>) -> &mut Rare {
         self.project().rare.get_or_insert_default()
+    }
+
+    /// As `give_key`, if it is, or is to be, a task with rare things anyway.
+    pub(crate) fn show_key(self: Pin<&mut Self>, key: Option<&Key>, special: bool) {
+        if let (Some(key), true) = (key, special || self.rare.is_some()) {
+            self.make_rare().key = Some(key.clone());
+        }
+    }
+
+    pub(crate) fn give_key(self: Pin<&mut Self>, key: Key) {
+        self.make_rare().key = Some(key);
     }
 
     /// Gives it the rare things of the task that its work wraps.

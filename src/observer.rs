@@ -11,6 +11,11 @@ use crate::{outcome::Outcome, report};
 /// dropped. A panic of an observer is caught and reported; other observers are told all the same. Each may defer:
 /// nothing of ours is borrowed or locked meanwhile.
 ///
+/// They run with the task's scope current, wherever the task came from, a [`Handle`](crate::Handle) included, and
+/// however it ends: [`context::get`](crate::context::get) reads the values of its request, and what they defer is deferred
+/// into its scope. So do the hooks of [`on_defer`](crate::RunnerBuilder::on_defer). `started` and `finished` of a closure
+/// are called by its batch, and not on the thread that runs it.
+///
 /// Several may watch one Runner; they are told in the order in which they were
 /// [added](crate::RunnerBuilder::observer). Without one, no clock is read for their sake and nothing is allocated.
 ///

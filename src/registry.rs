@@ -117,15 +117,16 @@ impl Registry {
 
     /// As `defer`, for tasks with a key or with rare things, and for scopes that need more than the plain path.
     #[cold]
-    pub(crate) fn place(&self, key: Option<Key>, node: Link) {
+    pub(crate) fn place(&self, key: Option<Key>, mut node: Link) {
         let runner = self.with_active(|active| active.runner.clone());
         let outcome = self.outcome();
+        node.as_mut().show_key(key.as_ref(), runner.get().special);
         let node = runner.get().prepare(node, outcome);
         if let Some(inbox) = self.inbox() {
             return inbox.store(key, node, self.is_attached());
         }
         let replaced = self.with_active(|active| {
-            active.special |= node.rare().is_some_and(|rare| !rare.runs_plainly());
+            active.special |= node.rare().is_some();
             match key {
                 None => {
                     active.collect(node);

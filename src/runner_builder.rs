@@ -134,8 +134,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// Adds a hook that wraps every task; of a closure for the blocking pool it wraps the half that waits for it. It runs at the call of `defer`, where the caller's span, Sentry hub or baggage
-    /// is current. Of several hooks the one added first is innermost.
+    /// Adds a hook that wraps every task; of a closure for the blocking pool it wraps the half that waits for it.
+    ///
+    /// It runs at the call of `defer`, where the caller's span, Sentry hub or baggage is current, with the task's scope
+    /// current, also when it is deferred through a [`Handle`](crate::Handle) from elsewhere. Of several hooks the one
+    /// added first is innermost. [`TaskOutput::error`](crate::TaskOutput::error) says how the task has ended.
     ///
     /// If it panics, the caller of `defer` does not notice: the task counts as panicked.
     ///

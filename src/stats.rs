@@ -6,7 +6,9 @@ use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 ///
 /// In every value, `deferred` is the sum of all the others: no task leaves the account silently. Counts of a request in
 /// progress may be published in groups: other threads see them at the latest when its batch is handed over or has been
-/// polled.
+/// polled. Until then `deferred` and `pending` may be too low: of a request in progress at least one task is counted once
+/// it has deferred any, and of a batch whose turn is not over at least those that it began with. What goes through a
+/// [`Handle`](crate::Handle), or is deferred by a request that has taken one, is counted at once.
 ///
 /// ```
 /// # futures::executor::block_on(async {

@@ -668,3 +668,201 @@ fn a_limit_of_zero_is_refused_by_name() {
     }
     drop(builder().max_running(1).max_waiting(1).build());
 }
+
+/// The value of the context that is current, or that none is.
+fn whose() -> &'static str {
+    after::context::get::<&'static str>().unwrap_or("nobody's")
+}
+
+/// Notes where each event is told.
+#[derive(Clone, Default)]
+struct Contexts(Log);
+
+impl Contexts {
+    fn add(&self, event: &str, task: &TaskInfo<'_>) {
+        self.0.add(format!("{event} {} {}", task.name, whose()));
+    }
+}
+
+impl Observer for Contexts {
+    fn deferred(&self, event: &TaskDeferred<'_>) {
+        self.add("deferred", &event.task);
+    }
+    fn started(&self, event: &TaskStarted<'_>) {
+        self.add("started", &event.task);
+    }
+    fn finished(&self, event: &TaskFinished<'_>) {
+        let end = format!("{:?}", event.end).to_lowercase();
+        self.add(&end, &event.task);
+    }
+}
+
+/// Sentences 16, 26 and 27: observers and hooks run with the task's scope current: called from the request, from a task,
+/// through a handle from outside or from another scope, from a closure; and however the task ends.
+#[test]
+fn observers_and_hooks_run_in_the_scope_of_the_task() {
+    for with_handle in [false, true] {
+        let seen = Contexts::default();
+        let hooked = Log::new();
+        let (runner, batches) = keeping_with(|builder| {
+            let hooked = hooked.clone();
+            let builder = builder.max_running(100).max_waiting(1);
+            let builder = builder.overflow(Overflow::Shed).observer(seen.clone());
+            builder.on_defer(move |task| {
+                hooked.add(whose());
+                task
+            })
+        });
+        let (answer, answered) = futures::channel::oneshot::channel::<()>();
+        let (give, taken) = std::sync::mpsc::channel();
+        let mut request = Box::pin(runner.scope(async {
+            after::context::set("the request's");
+            if with_handle {
+                give.send(after::handle()).unwrap();
+            }
+            after::task("plain").defer(async {
+                after::task("nested").defer(async {});
+            });
+            after::task("replaced").key("k").defer(async {});
+            after::task("taken back").key("k").defer(async {});
+            assert!(after::forget("k"));
+            after::task("condition").on_failure().defer(async {});
+            after::task("spawned").spawned().defer(async {});
+            after::task("closure").defer_blocking(|| {
+                after::task("of the closure").defer(async {});
+            });
+            after::task("stuck").defer(std::future::pending::<()>());
+            let _ = answered.await;
+        }));
+        assert!(poll_once(request.as_mut()).is_pending());
+        let handle: Option<after::Handle> = taken.try_recv().ok();
+        if let Some(handle) = &handle {
+            handle.task("outside").key("o").defer(async {});
+            handle.task("again").key("o").defer(async {});
+            handle.task("not").on_failure().defer(async {});
+            now_or_never(runner.scope(async {
+                after::context::set("another's");
+                handle.task("from another").defer(async {});
+            }));
+        }
+        drop(answer);
+        assert!(poll_once(request.as_mut()).is_ready());
+        let mut all = batches.take_all();
+        while !seen
+            .0
+            .entries()
+            .iter()
+            .any(|entry| entry.contains("completed of the closure"))
+        {
+            for batch in &mut all {
+                let _ = poll_once(Pin::new(batch));
+            }
+            all.extend(batches.take_all());
+            std::thread::yield_now();
+        }
+        if let Some(handle) = &handle {
+            handle.task("joins").defer(std::future::pending::<()>());
+        }
+        drop(all);
+        if let Some(handle) = &handle {
+            handle.task("late").defer(async {});
+            handle.task("late, not").on_failure().defer(async {});
+            // More than may run: one waits, and the rest is shed.
+            now_or_never(runner.scope(async {
+                after::context::set("the request's");
+                (0..100).for_each(|_| after::task("many").defer(async {}));
+            }));
+            handle.task("shed").defer(async {});
+            drop(batches.take_all());
+        }
+        let entries = seen.0.entries();
+        for entry in &entries {
+            assert!(entry.ends_with(" the request's"), "{entry}: {entries:?}");
+        }
+        for entry in hooked.entries() {
+            assert_eq!(entry, "the request's");
+        }
+        let mut expected = vec![
+            "started plain",
+            "completed plain",
+            "started nested",
+            "completed nested",
+            "discarded replaced",
+            "discarded taken back",
+            "discarded condition",
+            "completed spawned",
+            "started closure",
+            "completed closure",
+            "deferred of the closure",
+            "started stuck",
+            "lost stuck",
+        ];
+        if with_handle {
+            expected.extend([
+                "deferred outside",
+                "discarded outside",
+                "completed again",
+                "discarded not",
+                "completed from another",
+                "deferred joins",
+                "lost joins",
+                "deferred late",
+                "lost late",
+                "discarded late, not",
+                "deferred shed",
+                "shed shed",
+            ]);
+        }
+        for expected in expected {
+            let found = entries
+                .iter()
+                .any(|entry| entry.starts_with(&format!("{expected} ")));
+            assert!(found, "{expected}: {entries:?}");
+        }
+        assert_eq!(balanced(&runner).pending, 0);
+    }
+}
+
+/// Sentence 27: a hook sees the error with which its task has ended, and passes it on.
+#[test]
+fn a_hook_sees_how_its_task_has_ended() {
+    let log = Log::new();
+    let (runner, batches) = keeping_with(|builder| {
+        let log = log.clone();
+        builder.order(Order::Sequential).on_defer(move |task| {
+            let log = log.clone();
+            TaskFuture::new(async move {
+                let output = task.await;
+                log.add(
+                    output
+                        .error()
+                        .map_or("no error".into(), ToString::to_string),
+                );
+                output
+            })
+        })
+    });
+    now_or_never(runner.scope(async {
+        after::defer(async { Err::<(), _>("no route") });
+        after::defer(async { Ok::<u8, std::fmt::Error>(7) });
+        after::defer(async {});
+        after::defer_blocking(|| Err::<(), _>("of a closure"));
+        after::defer_blocking(|| panic!("of a closure"));
+        // It unwinds through the hook, which sees nothing of it.
+        after::defer(async { panic!("of a task") });
+        after::task("never")
+            .on_failure()
+            .defer(async { Err::<(), _>("never") });
+    }));
+    futures::executor::block_on(batches.take_one());
+    log.assert(&[
+        "no route",
+        "no error",
+        "no error",
+        "of a closure",
+        "no error",
+    ]);
+    let stats = balanced(&runner);
+    assert_eq!((stats.completed, stats.failed, stats.panicked), (2, 2, 2));
+    assert_eq!((stats.discarded, stats.pending), (1, 0));
+}

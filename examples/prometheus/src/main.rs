@@ -1,4 +1,5 @@
-//! What becomes of deferred work, for Prometheus: an axum service that serves `after::metrics::Metrics` on `/metrics`.
+//! What becomes of deferred work, for Prometheus: an axum service that serves `after::metrics::Metrics` on `/metrics`,
+//! and on `/admin/unfinished` which tasks have not ended, for a person.
 //!
 //! Run it with `cargo run -p prometheus-example`: it asks itself, prints the metrics and ends. With `-- --serve` it
 //! stays up until Ctrl-C.
@@ -40,6 +41,17 @@ async fn upload() -> StatusCode {
     StatusCode::UNSUPPORTED_MEDIA_TYPE
 }
 
+/// What a counter can't say: which tasks they are, and where they were deferred. Not for everybody: keep it inside.
+async fn unfinished() -> String {
+    let tasks = Runner::global().unfinished();
+    let mut text = format!("{} unfinished\n", tasks.len());
+    for task in tasks {
+        let key = task.key.unwrap_or("-".into());
+        text += &format!("{:?} {} {key} {}\n", task.age, task.name, task.location);
+    }
+    text
+}
+
 /// Around each handler: its request is over when its response is there, or when its client has gone.
 async fn scope(request: Request, next: Next) -> Response {
     after::scope(next.run(request))
@@ -53,6 +65,7 @@ fn app(prometheus: PrometheusHandle) -> Router {
         .route("/upload", get(upload))
         .layer(middleware::from_fn(scope))
         .route("/metrics", get(async move || prometheus.render()))
+        .route("/admin/unfinished", get(unfinished))
 }
 
 /// The recorder of the whole process. The exporter's own HTTP listener is not needed: the service has one.
@@ -91,7 +104,7 @@ async fn main() -> Result<(), AnyError> {
             }
         });
         println!("Serving on http://{address}; stop it with Ctrl-C. In another terminal, try:\n");
-        for path in ["order", "upload", "metrics"] {
+        for path in ["order", "upload", "metrics", "admin/unfinished"] {
             println!("  curl http://{address}/{path}");
         }
         tokio::signal::ctrl_c().await?;
@@ -118,6 +131,19 @@ async fn ask(address: SocketAddr) -> Result<(), AnyError> {
     for _ in 0..2 {
         assert_eq!(fetch(address, "upload").await?.0, 415);
     }
+    // A task is named as long as it runs.
+    let (end, ended) = oneshot::channel::<()>();
+    after::scope(async {
+        let ended = async { drop(ended.await) };
+        after::task("export").key("customer:7").defer(ended);
+    })
+    .await;
+    let (status, tasks) = fetch(address, "admin/unfinished").await?;
+    assert_eq!(status, 200);
+    println!("{tasks}");
+    assert!(tasks.contains(" export customer:7 "), "{tasks}");
+    drop(end);
+
     // Prometheus would come by now and then. Here everything is to be over when it does.
     Runner::global().drain().await;
     let (status, metrics) = fetch(address, "metrics").await?;
@@ -140,11 +166,13 @@ async fn ask(address: SocketAddr) -> Result<(), AnyError> {
 
     for expected in [
         r#"after_tasks_deferred_total{task="audit"} 5"#,
+        r#"after_tasks_deferred_total{task="export"} 1"#,
         r#"after_tasks_deferred_total{task="receipt"} 5"#,
         r#"after_tasks_deferred_total{task="scan"} 2"#,
         r#"after_tasks_deferred_total{task="thumbnail"} 2"#,
         r#"after_tasks_deferred_total{task="webhook"} 3"#,
         r#"after_tasks_finished_total{task="audit",end="completed"} 5"#,
+        r#"after_tasks_finished_total{task="export",end="completed"} 1"#,
         r#"after_tasks_finished_total{task="receipt",end="completed"} 3"#,
         r#"after_tasks_finished_total{task="receipt",end="discarded"} 2"#,
         r#"after_tasks_finished_total{task="scan",end="timed_out"} 2"#,
@@ -160,7 +188,7 @@ async fn ask(address: SocketAddr) -> Result<(), AnyError> {
     let ends = lines
         .iter()
         .filter(|line| line.starts_with("after_tasks_finished_total"));
-    assert_eq!(ends.count(), 6);
+    assert_eq!(ends.count(), 7);
     Ok(())
 }
 

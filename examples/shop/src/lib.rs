@@ -2,6 +2,7 @@
 //!
 //! `patterns` has a file for each thing to do; the rest is what a service has around them. See the README.
 
+mod admin;
 mod app;
 mod assets;
 mod config;

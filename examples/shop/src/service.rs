@@ -14,6 +14,7 @@ use axum::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    admin,
     app::App,
     assets, cross_site, events,
     patterns::{audit, cleanup, newsletter, profile, purchase, search, thumbnail, webhook},
@@ -59,6 +60,7 @@ pub(crate) fn router(app: Arc<App>, requests: TaskTracker) -> Router {
         .route("/profiles/{id}", get(profile::read))
         .route("/thumbnails/{id}", get(thumbnail::read))
         .route("/search", get(search::search))
+        .route("/admin/unfinished", get(admin::unfinished))
         .merge(assets::routes())
         .fallback(nothing)
         // The last one is the outermost.

@@ -3,6 +3,7 @@
 // Some send signals.
 #![cfg(unix)]
 
+mod admin;
 mod audit;
 mod cleanup;
 mod cross_site;
