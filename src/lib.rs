@@ -235,10 +235,11 @@
 //!
 //! [`shutdown()`] is for the end of `main`, when the server has ended its last requests and while the runtime is still
 //! there. It resolves [`stopping()`] in all tasks, for loops that would go on otherwise, waits for at most the limit,
-//! and returns a [`ShutdownReport`] with the name, the place and the age of each task that is unfinished. It closes
-//! nothing and cancels nothing: what is deferred meanwhile is run and waited for. It handles no signals: that is the
-//! server's part. [`stop()`] resolves [`stopping()`] earlier, at the signal: for streams and sockets, for which the server
-//! waits before it ends.
+//! and returns a [`ShutdownReport`] with the name, the key, the place and the age of each task that is unfinished;
+//! [`Runner::unfinished`] says the same at any time, for an admin page. A shutdown closes nothing and cancels nothing:
+//! what is deferred meanwhile is run and waited for. It handles no signals: that is the server's part.
+//! [`stop()`] resolves [`stopping()`] earlier, at the signal: for streams and sockets, for which the server waits before it
+//! ends.
 //!
 //! # Reporting
 //!

@@ -326,8 +326,10 @@ impl Registry {
         let state = self.peek(|active| {
             active.joined += joined.len() as u64;
             let counts = std::mem::take(&mut active.unpublished);
+            // The roster knows the inbox of a batch that is on it.
+            let inbox = active.inbox.as_ref().filter(|_| active.seat.is_none());
             let extra = match active.special || active.keyed {
-                true => Extra::of(joined, active.inbox.as_ref()),
+                true => Extra::of(joined, inbox),
                 false => None,
             };
             (active.runner.clone(), active.seat, counts, extra)
