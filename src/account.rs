@@ -284,16 +284,17 @@ impl Account {
     /// Takes a batch off the roster and publishes its last counts.
     #[inline]
     pub(crate) fn vacate(&self, seat: Seat, counts: &Counts) {
-        self.change(seat.shard as usize, |books| {
+        let extra = self.change(seat.shard as usize, |books| {
             books.counts.add(counts);
             let extra = books.entries[seat.entry as usize].vacate();
             books.vacant.push(seat.entry);
             if books.vacant.len() > KEPT_ENTRIES {
                 books.give_back();
             }
-            // It may be the last that has the inbox, whose context is the user's: it goes when nothing is locked.
             extra
         });
+        // It may be the last that has the inbox, whose context is the user's: it goes when nothing is locked.
+        Extra::drop(extra);
     }
 
     /// How long ago a batch was handed over.

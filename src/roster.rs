@@ -1,6 +1,8 @@
 //! What a report says of unfinished batches: one entry each, in the account's shards.
 
-use std::{collections::BTreeMap, ops::Range, panic::Location, ptr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, mem, ops::Range, panic::Location, ptr, sync::Arc, time::Duration,
+};
 
 use coarsetime::Instant;
 
@@ -13,12 +15,12 @@ use crate::{
 };
 
 /// One unfinished batch. A vacant entry keeps its memory for the next.
-#[derive(Default)]
 pub(crate) struct Entry {
-    since: Option<Instant>,
+    /// The hand-over; of the batch before, while it is vacant.
+    since: Instant,
     /// In ascending order of `first`; what has ended is removed when it is more than half.
     runs: Vec<Run>,
-    ended: usize,
+    ended: u32,
     extra: Option<Box<Extra>>,
 }
 
@@ -32,6 +34,18 @@ pub(crate) struct Extra {
 }
 
 impl Extra {
+    /// When nothing is locked. As a rule there is none, which costs one test.
+    #[inline]
+    pub(crate) fn drop(extra: Option<Box<Extra>>) {
+        #[cold]
+        fn drop_it(extra: Box<Extra>) {
+            drop(extra);
+        }
+        if let Some(extra) = extra {
+            drop_it(extra);
+        }
+    }
+
     /// To be made before the lock is taken.
     #[cold]
     pub(crate) fn of(tasks: &Queue, inbox: Option<&Arc<Inbox>>) -> Option<Box<Extra>> {
@@ -107,11 +121,26 @@ impl Run {
 /// An entry with room for more runs than this gives its memory back.
 const KEPT_CAPACITY: usize = 64;
 
+impl Default for Entry {
+    /// A vacant one.
+    fn default() -> Self {
+        Entry {
+            since: Instant::from_ticks(0),
+            runs: Vec::new(),
+            ended: 0,
+            extra: None,
+        }
+    }
+}
+
 impl Entry {
     #[inline]
     pub(crate) fn occupy(&mut self, since: Instant, tasks: &Queue, extra: Option<Box<Extra>>) {
-        self.since = Some(since);
-        self.extra = extra;
+        self.since = since;
+        // It was vacant: to look for something to drop would cost more than to put this there.
+        let gap = mem::replace(&mut self.extra, extra);
+        debug_assert!(gap.is_none(), "it is not vacant");
+        mem::forget(gap);
         self.join(tasks);
     }
 
@@ -163,11 +192,12 @@ impl Entry {
                 }
                 if run.unfinished != 0 {
                     run.finish(&sequences);
-                    self.ended += usize::from(run.has_ended());
+                    self.ended += u32::from(run.has_ended());
                 }
             }
         });
-        if self.ended > KEPT_CAPACITY && self.ended > self.runs.len() / 2 {
+        let ended = self.ended as usize;
+        if ended > KEPT_CAPACITY && ended > self.runs.len() / 2 {
             self.runs.retain(|run| !run.has_ended());
             self.runs.shrink_to(KEPT_CAPACITY);
             self.ended = 0;
@@ -177,7 +207,6 @@ impl Entry {
     #[inline]
     #[must_use]
     pub(crate) fn vacate(&mut self) -> Option<Box<Extra>> {
-        self.since = None;
         self.ended = 0;
         self.runs.clear();
         if self.runs.capacity() > KEPT_CAPACITY {
@@ -186,10 +215,9 @@ impl Entry {
         self.extra.take()
     }
 
-    /// Since the hand-over; nothing for a vacant entry.
+    /// Since the hand-over.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        self.since
-            .map_or(Duration::ZERO, |since| now.duration_since(since).into())
+        now.duration_since(self.since).into()
     }
 
     pub(crate) fn unfinished(&self, now: Instant) -> impl Iterator<Item = Unfinished> {
