@@ -72,7 +72,11 @@ impl Batch {
         if active.special || active.order == Order::Parallel {
             return Batch::hand_over_specially(active, outcome);
         }
-        active.queue = active.collected.take();
+        // It was empty: to look for something to drop would cost more than to put this there.
+        let tasks = active.collected.take();
+        let gap = mem::replace(&mut active.queue, tasks);
+        debug_assert!(gap.is_empty(), "it was handed over before");
+        mem::forget(gap);
         active.joined = active.queue.len() as u64;
         if active.queue.is_empty() {
             active.runner.get().account.publish(&active.unpublished);
