@@ -189,7 +189,8 @@ impl Batch {
         let Some(place) = active.uncommon_if_any().and_then(|rare| rare.place.take()) else {
             return;
         };
-        let mut promised = place.redeem();
+        let read = active.outcome != Some(Outcome::Cancelled);
+        let mut promised = place.redeem(read);
         for batch in &mut active.uncommon().apart {
             if let Some(single) = &mut batch.active {
                 single.promise(promised.min(1));

@@ -83,6 +83,8 @@ pub(crate) struct State {
     pub(crate) line: Line<Turn>,
     /// Scopes that wait for room before their answer.
     pub(crate) rooms: Line<Arc<RoomEntry>>,
+    /// How many tasks were accepted that could not wait for it, ever.
+    pub(crate) unasked: u64,
     /// Who lends a place, from the one that was lent first: those that are respected, and those before them.
     pub(crate) lenders: Line<Arc<Lender>>,
     pub(crate) overdue: Line<Arc<Lender>>,
@@ -163,8 +165,9 @@ impl Limit {
         self.overflow == Overflow::Backpressure && self.max_waiting < usize::MAX
     }
 
-    /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left.
-    fn accepts(&self, state: &State, tasks: usize) -> usize {
+    /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left. While scopes
+    /// wait for room, only so many are accepted that the first of these can pass before them: see `fits`.
+    fn accepts(&self, state: &mut State, tasks: usize) -> usize {
         let most = match self.overflow {
             Overflow::Shed => self.max_waiting,
             Overflow::Backpressure => self.max_waiting.saturating_mul(2),
@@ -175,7 +178,12 @@ impl Limit {
             .lent
             .min(self.max_waiting.saturating_add(self.max_running));
         let taken = state.waiting + lent;
-        tasks.min(most.saturating_add(free).saturating_sub(taken))
+        let room = most.saturating_add(free).saturating_sub(taken);
+        let behind = match state.rooms.first() {
+            Some(first) => self.max_waiting.saturating_sub(first.behind(state.unasked)),
+            None => usize::MAX,
+        };
+        tasks.min(room).min(behind)
     }
 
     /// Puts tasks in the line, behind all others, for at most `wanted` permits. Returns how many tasks were accepted.
@@ -191,7 +199,9 @@ impl Limit {
         let excess = promised.saturating_sub(tasks);
         state.waiting -= excess;
         let promised = promised - excess;
-        let accepted = promised + self.accepts(&state, tasks - promised);
+        let unasked = self.accepts(&mut state, tasks - promised);
+        state.unasked += unasked as u64;
+        let accepted = promised + unasked;
         state.waiting += accepted - promised;
         let wanted = wanted.min(accepted);
         if wanted > 0 {
@@ -252,8 +262,13 @@ impl Limit {
         if state.rooms.len() > 0 {
             self.lose_patience(state);
         }
-        while let Some(tasks) = state.rooms.first().map(|room| room.tasks) {
-            if !self.fits(state, tasks) {
+        let unasked = state.unasked;
+        while let Some((tasks, behind)) = state
+            .rooms
+            .first()
+            .map(|room| (room.tasks, room.behind(unasked)))
+        {
+            if !self.fits(state, tasks, behind) {
                 break;
             }
             state.waiting += tasks;
@@ -267,9 +282,13 @@ impl Limit {
     }
 
     /// Whether so many tasks have room. More than ever fit have it when nobody waits.
-    pub(crate) fn fits(&self, state: &State, tasks: usize) -> bool {
+    ///
+    /// Those that came `behind`, and could not wait, don't count: a client that sends requests and gives them up could else
+    /// keep the line long for ever.
+    pub(crate) fn fits(&self, state: &State, tasks: usize, behind: usize) -> bool {
         let free = self.max_running.saturating_sub(state.running);
         let before = state.waiting.saturating_add(state.fresh);
+        let before = before.saturating_sub(behind);
         before.saturating_add(tasks) <= self.max_waiting.saturating_add(free) || before == 0
     }
 }

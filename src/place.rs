@@ -41,9 +41,9 @@ impl Member for Arc<Lender> {
 /// Room for the tasks of one scope, from its wait to its hand-over. Dropped, it is given back.
 ///
 /// A scope whose response is still to be read lends its place: after some patience others pass as if it was not there,
-/// because how long that takes is up to a client. It has the place back at its hand-over, unless there is no room for it any
-/// more: what waits and what is lent are together no more than twice `max_waiting`, and the place that was lent first goes
-/// first. So what is kept in memory is bounded, however many clients don't read.
+/// because how long that takes is up to a client. It has the place back at its hand-over, unless the response was given up
+/// and there is no room any more: what waits and what is lent are together no more than twice `max_waiting`, and the place
+/// that was lent first goes first. So what is kept in memory is bounded, however many clients don't read.
 pub(crate) struct Place {
     pub(crate) limit: Arc<Limit>,
     pub(crate) tasks: usize,
@@ -55,7 +55,7 @@ impl Place {
     /// With one that was got before, by the same scope. To be called before this one is lent.
     pub(crate) fn and(mut self, earlier: Place) -> Place {
         debug_assert!(self.lender.is_none(), "it is lent already");
-        self.tasks += earlier.redeem();
+        self.tasks += earlier.redeem(true);
         self
     }
 
@@ -92,17 +92,21 @@ impl Place {
     }
 
     /// For how many tasks there is a place; from now on they count as waiting, and the hand-over answers for them.
-    pub(crate) fn redeem(mut self) -> usize {
+    ///
+    /// There is one for all whose response was `read`, however long that took: nothing that an answer has waited for is
+    /// dropped. How many of these there are is up to the server, which has them in memory at once.
+    pub(crate) fn redeem(mut self, read: bool) -> usize {
         let tasks = std::mem::take(&mut self.tasks);
         let Some(lender) = self.lender.take() else {
             return tasks;
         };
         let mut state = lock(&self.limit.state);
         let in_time = !lender.overdue.load(Ordering::Relaxed);
-        if !state.ends(&lender) {
+        let kept = state.ends(&lender);
+        if !kept && !read {
             return 0;
         }
-        if in_time {
+        if kept && in_time {
             state.patience = (state.patience * 2).min(PATIENCE);
         }
         state.waiting += tasks;

@@ -18,8 +18,17 @@ use crate::{
 
 pub(crate) struct RoomEntry {
     pub(crate) tasks: usize,
+    /// How many tasks had been accepted when it came that could not wait.
+    pub(crate) unasked: u64,
     pub(crate) left: AtomicBool,
     pub(crate) state: Mutex<RoomState>,
+}
+
+impl RoomEntry {
+    /// How many tasks were accepted since it came that could not wait, now that there were so many in all.
+    pub(crate) fn behind(&self, unasked: u64) -> usize {
+        usize::try_from(unasked - self.unasked).unwrap_or(usize::MAX)
+    }
 }
 
 impl Member for Arc<RoomEntry> {
@@ -37,15 +46,16 @@ pub(crate) struct RoomState {
 impl Limit {
     /// Room for the tasks of a scope that can wait for it.
     pub(crate) fn room(self: &Arc<Self>, tasks: usize) -> Room {
+        let mut state = lock(&self.state);
         let entry = Arc::new(RoomEntry {
             tasks,
+            unasked: state.unasked,
             left: AtomicBool::new(false),
             state: Mutex::default(),
         });
-        let mut state = lock(&self.state);
         self.lose_patience(&mut state);
         let mut wakers = None;
-        if state.rooms.len() == 0 && self.fits(&state, tasks) {
+        if state.rooms.len() == 0 && self.fits(&state, tasks, 0) {
             state.waiting += tasks;
             lock(&entry.state).granted = true;
         } else {
