@@ -103,6 +103,21 @@ macro_rules! stack_test {
     };
 }
 
+/// The table: what `every_stack!` makes tests for.
+pub const STACKS: [Stack; 6] = {
+    const fn on(server: Server, version: Version) -> Stack {
+        Stack { server, version }
+    }
+    [
+        on(Server::Axum, Version::Http1),
+        on(Server::Axum, Version::Http2),
+        on(Server::Hyper, Version::Http1),
+        on(Server::Hyper, Version::Http2),
+        on(Server::Auto, Version::Http1),
+        on(Server::Auto, Version::Http2),
+    ]
+};
+
 /// How long a test may take before it counts as hanging. Nothing waits for this to pass.
 pub const GUARD: Duration = Duration::from_secs(60);
 
@@ -371,4 +386,131 @@ impl Raw {
         self.socket.read_to_end(&mut rest).await.unwrap();
         String::from_utf8(rest).unwrap()
     }
+}
+
+/// Which runtime the server and its tasks run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// All on the thread of the test.
+    One,
+    /// On two workers.
+    Two,
+}
+
+impl Threads {
+    pub fn runtime(self) -> tokio::runtime::Runtime {
+        let mut builder = match self {
+            Threads::One => tokio::runtime::Builder::new_current_thread(),
+            Threads::Two => tokio::runtime::Builder::new_multi_thread(),
+        };
+        builder.worker_threads(2).enable_all().build().unwrap()
+    }
+}
+
+/// Runs a test on a thread of its own: a server that stops its thread for ever can't be timed out from inside.
+pub fn apart(test: impl FnOnce() + Send + 'static) {
+    let (ended, end) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        test();
+        ended.send(()).unwrap();
+    });
+    match end.recv_timeout(GUARD) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+            panic!("the test hangs: its thread stands still, or what it waits for does not come")
+        }
+        // It has ended, or panicked.
+        _ => thread
+            .join()
+            .unwrap_or_else(|payload| std::panic::resume_unwind(payload)),
+    }
+}
+
+/// On every server, with every version that it speaks, on one thread and on two workers, apart.
+#[macro_export]
+macro_rules! every_stack_apart {
+    ($( $(#[$meta:meta])* async fn $name:ident($stack:ident) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            async fn test($stack: $crate::servers::Stack) $body
+
+            $crate::stack_test_apart!(on_axum_with_http1, Axum, Http1);
+            $crate::stack_test_apart!(on_axum_with_http2, Axum, Http2);
+            $crate::stack_test_apart!(on_hyper_with_http1, Hyper, Http1);
+            $crate::stack_test_apart!(on_hyper_with_http2, Hyper, Http2);
+            $crate::stack_test_apart!(on_hyper_auto_with_http1, Auto, Http1);
+            $crate::stack_test_apart!(on_hyper_auto_with_http2, Auto, Http2);
+        }
+    )*};
+}
+
+/// Two tests of a table.
+#[macro_export]
+macro_rules! stack_test_apart {
+    ($name:ident, $server:ident, $version:ident) => {
+        mod $name {
+            use super::*;
+
+            const STACK: $crate::servers::Stack = $crate::servers::Stack {
+                server: $crate::servers::Server::$server,
+                version: $crate::servers::Version::$version,
+            };
+
+            fn on(threads: $crate::servers::Threads) {
+                $crate::servers::apart(move || {
+                    threads
+                        .runtime()
+                        .block_on($crate::servers::guarded(test(STACK)));
+                });
+            }
+
+            #[test]
+            fn on_one_thread() {
+                on($crate::servers::Threads::One);
+            }
+
+            #[test]
+            fn on_two_workers() {
+                on($crate::servers::Threads::Two);
+            }
+        }
+    };
+}
+
+/// Lets the others run until it is so.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A listener whose connections keep next to nothing of what was not sent.
+pub fn listener_with_small_buffers() -> TcpListener {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(4 << 10).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+impl Stack {
+    /// A connection on which a body can't be sent unless the test reads it, beyond some frames: HTTP/2 with a window of
+    /// one byte for each response, HTTP/1.1 with small buffers.
+    pub async fn connect_to_stall(self, address: SocketAddr) -> Client {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        if self.version == Version::Http1 {
+            socket.set_recv_buffer_size(4 << 10).unwrap();
+            return Client::over(socket.connect(address).await.unwrap(), self.version).await;
+        }
+        let mut builder = conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .initial_stream_window_size(1)
+            .initial_connection_window_size(1 << 20);
+        Client::over_http2(socket.connect(address).await.unwrap(), &builder).await
+    }
+}
+
+/// What a limit has dropped.
+pub fn dropped_by_limit(stats: &after::Stats) -> u64 {
+    stats.lost
 }

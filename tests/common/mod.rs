@@ -304,6 +304,10 @@ impl Log {
         self.entries.lock().unwrap().push(entry.into());
     }
 
+    pub fn clear(&self) {
+        self.entries.lock().unwrap().clear();
+    }
+
     pub fn entries(&self) -> Vec<String> {
         self.entries.lock().unwrap().clone()
     }
