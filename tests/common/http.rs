@@ -1,7 +1,7 @@
 //! Real servers and clients on loopback sockets.
 #![allow(dead_code, unreachable_pub, unused_imports)] // no test file uses all of it
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, time::Duration};
 
 use after::tower::AfterLayer;
 use axum::{Router, body::Body};
@@ -295,6 +295,25 @@ impl Client {
             Sender::Http2(sender) => {
                 sender.ready().await?;
                 sender.send_request(request).await
+            }
+        }
+    }
+
+    /// Sends, and leaves it to others to wait: over HTTP/2 the next may be sent meanwhile.
+    pub async fn start(
+        &mut self,
+        request: Request<Body>,
+    ) -> Pin<Box<dyn Future<Output = Response<Incoming>> + Send>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await.unwrap();
+                let answer = sender.send_request(request);
+                Box::pin(async { answer.await.unwrap() })
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await.unwrap();
+                let answer = sender.send_request(request);
+                Box::pin(async { answer.await.unwrap() })
             }
         }
     }
