@@ -37,9 +37,16 @@ pub(crate) struct Hold {
     gate: Arc<Gate>,
 }
 
+#[cfg(not(after_loom))]
 thread_local! {
     // Without a destructor: it works in the destructors of other thread-locals.
     static OPENING: Cell<bool> = const { Cell::new(false) };
+}
+
+#[cfg(after_loom)]
+loom::thread_local! {
+    // A model's threads share what std keeps for one.
+    static OPENING: Cell<bool> = Cell::new(false);
 }
 
 impl Gate {
@@ -107,16 +114,16 @@ impl Drop for Hold {
         }
         let waker = self.gate.lock().take();
         if let Some(waker) = waker {
-            let outer = OPENING.replace(true);
+            let outer = OPENING.with(|opening| opening.replace(true));
             wake(waker);
-            OPENING.set(outer);
+            OPENING.with(|opening| opening.set(outer));
         }
     }
 }
 
 /// Whether this thread is in the destructor of a frame, where no user code may run: see invariant 4.
 pub(crate) fn is_opening() -> bool {
-    OPENING.get()
+    OPENING.with(Cell::get)
 }
 
 /// Does elsewhere what may not be done where a frame is dropped.

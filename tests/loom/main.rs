@@ -18,5 +18,7 @@ mod account;
 mod batch;
 mod handle;
 mod limit;
+#[cfg(feature = "tower")]
+mod responses;
 mod waiters;
 mod world;
