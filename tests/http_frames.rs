@@ -13,9 +13,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use after::{
@@ -24,7 +24,7 @@ use after::{
 };
 use axum::body::Body;
 use bytes::Bytes;
-use common::{Log, balanced, keep_quiet};
+use common::{Log, balanced, keep_quiet, yields};
 use futures::stream;
 use http::{Request, Response};
 use http_body::Body as _;
@@ -301,6 +301,84 @@ fn a_runtime_is_dropped_while_answers_are_unwritten() {
 fn a_runtime_is_shut_down_while_answers_are_unwritten() {
     the_runtime_goes_with_unwritten_answers(|runtime| runtime.shutdown_timeout(GUARD));
     the_runtime_goes_with_unwritten_answers(Runtime::shutdown_background);
+}
+
+/// Polls or drops its batch where it is woken, as no runtime does that is fit for servers.
+struct OnTheSpot {
+    batch: Mutex<Option<Batch>>,
+    drops: bool,
+    woken: AtomicBool,
+}
+
+impl OnTheSpot {
+    fn spawn(batch: Batch, drops: bool) {
+        let here = Arc::new(OnTheSpot {
+            batch: Mutex::new(Some(batch)),
+            drops,
+            woken: AtomicBool::new(false),
+        });
+        tokio::spawn(async move { here.poll() });
+    }
+
+    fn poll(self: &Arc<Self>) {
+        self.woken.store(true, SeqCst);
+        while self.woken.swap(false, SeqCst) {
+            // Woken while it is polled, it is polled again by whoever polls it.
+            let taken = self.batch.lock().unwrap().take();
+            let Some(mut batch) = taken else {
+                self.woken.store(true, SeqCst);
+                match *self.batch.lock().unwrap() {
+                    None => return,
+                    // It was given back meanwhile.
+                    Some(_) => continue,
+                }
+            };
+            let waker = Waker::from(self.clone());
+            let polled = Pin::new(&mut batch).poll(&mut Context::from_waker(&waker));
+            if polled.is_pending() {
+                *self.batch.lock().unwrap() = Some(batch);
+            }
+        }
+    }
+}
+
+impl Wake for OnTheSpot {
+    fn wake(self: Arc<Self>) {
+        if !self.drops {
+            return self.poll();
+        }
+        let batch = self.batch.lock().unwrap().take();
+        drop(batch);
+    }
+}
+
+every_stack_apart! {
+    /// 10, 22b: an executor that drops what it has where it is woken, and one that polls it there. Whatever of the user's runs
+    /// then runs elsewhere.
+    async fn an_executor_may_drop_or_poll_where_it_is_woken(stack) {
+        keep_quiet();
+        for drops in [true, false] {
+            let runner = Runner::new(spawner::from_fn(move |batch| OnTheSpot::spawn(batch, drops)));
+            let log = Log::new();
+            let noting = log.clone();
+            let address = stack.serve(layer(&runner), move |request| {
+                let answer = unwritten(stack, &request, &noting);
+                after::defer(async { drop(request) });
+                async { answer }
+            }).await;
+            for _ in 0..3 {
+                let mut client = stack.connect_to_stall(address).await;
+                let _answer = client.send(upload_to("/one")).await;
+                taken(&log).await;
+                yields(100).await;
+                client.hang_up();
+                runner.drain().await;
+            }
+            let stats = balanced(&runner);
+            let ended = if drops { stats.lost } else { stats.completed };
+            assert_eq!((stats.deferred, ended), (3, 3));
+        }
+    }
 }
 
 /// Notes its polls.
