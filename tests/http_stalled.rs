@@ -21,7 +21,7 @@ use after::{
 };
 use axum::body::Body;
 use bytes::Bytes;
-use common::{Log, balanced, keep_quiet, yields};
+use common::{Log, balanced, keep_quiet, poll_once, yields};
 use futures::stream;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -104,7 +104,7 @@ impl Site {
 
     /// Answers whose heads were read, and whose bodies are not.
     async fn stall(&self, stalled: &mut Stalled, path: &str) {
-        if self.stack.version == Version::Http1 || stalled.answers.len() % 20 == 0 {
+        if self.stack.version == Version::Http1 || stalled.answers.len().is_multiple_of(20) {
             let client = self.stack.connect_to_stall(self.address).await;
             stalled.clients.push(client);
         }
@@ -176,6 +176,7 @@ every_stack_apart! {
                 runner.drain().await;
                 let stats = balanced(&runner);
                 assert_eq!(stats.completed + dropped_by_limit(&stats), all);
+                all_room_is_there(&runner, limits).await;
             }
         }
     }
@@ -216,6 +217,7 @@ every_stack_apart! {
                 let stats = balanced(&runner);
                 assert_eq!(stats.completed, most + 8);
                 assert_eq!(dropped_by_limit(&stats), all - most);
+                all_room_is_there(&runner, limits).await;
             }
         }
     }
@@ -308,6 +310,27 @@ async fn stream_of_events(request: Request<Body>) -> Result<Response<Body>, Infa
         }
         _ => Body::from("small"),
     }))
+}
+
+/// Nothing is counted as waiting, or lent, that is not: of what can't wait as much is accepted as ever.
+async fn all_room_is_there(runner: &Runner, (running, waiting): Limits) {
+    let before = balanced(runner);
+    assert_eq!(before.pending, 0);
+    let (gate, most) = (Arc::new(Semaphore::new(0)), running + 2 * waiting);
+    let mut dropped = Box::pin(runner.scope(async {
+        for _ in 0..=most {
+            let gate = gate.clone();
+            after::defer(async { drop(gate.acquire_owned().await) });
+        }
+        std::future::pending::<()>().await;
+    }));
+    assert!(poll_once(dropped.as_mut()).is_pending());
+    drop(dropped);
+    let stats = balanced(runner);
+    assert_eq!(dropped_by_limit(&stats), dropped_by_limit(&before) + 1);
+    assert_eq!(stats.pending, most as u64);
+    gate.close();
+    runner.drain().await;
 }
 
 /// Two hundred requests at once, that wait for room while the tasks are held; when these end, all are answered.
