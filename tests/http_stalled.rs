@@ -360,3 +360,15 @@ async fn all_wait_and_none_is_dropped(stack: Stack, moment: RunAfter, path: &str
         "{moment:?} {stats:?}"
     );
 }
+
+every_stack_apart! {
+    /// 21, 22b: the same when they are over with their last byte, which the connection writes when it has its turn.
+    async fn what_answers_have_waited_for_is_not_dropped_when_they_are_written(stack) {
+        all_wait_and_none_is_dropped(stack, RunAfter::Written, "/gated/small").await;
+    }
+
+    /// 21: the same when the body, small as it is, comes in two turns, as that of a proxy does.
+    async fn what_answers_have_waited_for_is_not_dropped_when_bodies_take_a_turn(stack) {
+        all_wait_and_none_is_dropped(stack, RunAfter::Body, "/gated/turn/small").await;
+    }
+}
