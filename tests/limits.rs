@@ -886,3 +886,41 @@ fn without_a_limit_nothing_waits() {
     assert_eq!(gauge.most.load(SeqCst), 100);
     assert_eq!(balanced(&runner).completed, 100);
 }
+
+/// Sentence 21: scopes that are dropped one after the other, which can't wait, don't keep an answer waiting for ever: not
+/// one with few tasks, not one with more than ever have room, and not those behind it.
+#[test]
+fn scopes_that_are_dropped_do_not_hold_an_answer() {
+    fn drop_one(runner: &Runner) {
+        let mut request = Box::pin(runner.scope(async {
+            after::defer(async {});
+            std::future::pending::<()>().await;
+        }));
+        assert!(poll_once(request.as_mut()).is_pending());
+    }
+
+    for tasks in [1, 30] {
+        let (runner, batches) = keeping_with(|builder| builder.max_running(1).max_waiting(2));
+        for _ in 0..5 {
+            drop_one(&runner);
+        }
+        let [mut first, mut second] = [tasks, 1].map(|tasks| {
+            Box::pin(runner.scope(async move { (0..tasks).for_each(|_| after::defer(async {})) }))
+        });
+        assert!(poll_once(first.as_mut()).is_pending());
+        assert!(poll_once(second.as_mut()).is_pending());
+        let mut answered = [false, false];
+        // Whoever comes is behind all that is there now: five tasks.
+        for _ in 0..50 {
+            let mut all = batches.take_all();
+            polls_to_end(&mut all.remove(0), 100);
+            all.into_iter().for_each(|batch| batches.push(batch));
+            drop_one(&runner);
+            for (answered, scope) in answered.iter_mut().zip([&mut first, &mut second]) {
+                *answered = *answered || poll_once(scope.as_mut()).is_ready();
+            }
+        }
+        assert_eq!(answered, [true, true], "with {tasks} tasks");
+        batches.drive(5);
+    }
+}

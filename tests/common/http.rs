@@ -531,5 +531,5 @@ impl Stack {
 
 /// What a limit has dropped.
 pub fn dropped_by_limit(stats: &after::Stats) -> u64 {
-    stats.lost
+    stats.shed
 }
