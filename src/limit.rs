@@ -174,9 +174,10 @@ impl Limit {
         };
         let free = self.max_running.saturating_sub(state.running);
         // A single place may be larger than all room: what can't wait is not shed for that.
-        let lent = state
-            .lent
-            .min(self.max_waiting.saturating_add(self.max_running));
+        let lent = match state.lenders.len() + state.overdue.len() {
+            1 => state.lent.min(self.max_waiting),
+            _ => state.lent,
+        };
         let taken = state.waiting + lent;
         let room = most.saturating_add(free).saturating_sub(taken);
         let behind = match state.rooms.first() {
