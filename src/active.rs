@@ -17,9 +17,9 @@ use crate::{
     outcome::{Order, Outcome},
     ready::Ready,
     runner::RunnerRef,
+    scope_time::Member,
     spare,
     spawner::Found,
-    timers::Timers,
 };
 
 /// A scope that has been used, from the first defer to the end of its batch.
@@ -78,7 +78,8 @@ pub(crate) struct Uncommon {
     /// What the scope has waited for, until the batch stands in line.
     pub(crate) place: Option<Place>,
     pub(crate) permits: Option<Permits>,
-    pub(crate) timers: Timers,
+    /// The time of all tasks of the request, if its Runner limits it.
+    pub(crate) time: Option<Member>,
     /// When the gate was opened: nothing could start before.
     pub(crate) opened: Option<Instant>,
     /// This is the registry of code that a handle has brought along.
@@ -182,7 +183,7 @@ impl Active {
     /// part meanwhile. A batch that is polled here and now may have found a runtime that has gone.
     pub(crate) fn begin_time(&self, polled: bool) {
         let core = self.runner.get();
-        let time = self.look_uncommon().and_then(|rare| rare.timers.scope());
+        let time = self.look_uncommon().and_then(|rare| rare.time.as_ref());
         if let (Some(time), Some(limit)) = (time, core.scope_timeout) {
             let found = match &self.inbox {
                 Some(inbox) => inbox.found(),
@@ -192,7 +193,7 @@ impl Active {
                 true => found.serving(core),
                 false => found,
             };
-            time.begin(core, &found, limit);
+            time.begin(core, found, limit);
         }
     }
 

@@ -98,7 +98,7 @@ pub(crate) fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
     }
     let apart = split(&mut kept, order);
     if core.scope_timeout.is_some() {
-        registry.peek(|active| active.uncommon().timers.limit_scope(Member::new()));
+        registry.peek(|active| active.uncommon().time = Some(Member::new()));
     }
     // Before any of them can end.
     registry.publish();
@@ -118,7 +118,8 @@ pub(crate) fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
 /// Tasks that join a running batch. `registry` is current; what of them stays in the batch is given back, to be queued.
 pub(crate) fn at_join(registry: &Registry, core: &Core, tasks: Queue) -> Queue {
     let state = registry.peek(|active| {
-        let over = active.uncommon().timers.is_over();
+        let time = active.look_uncommon().and_then(|rare| rare.time.as_ref());
+        let over = time.is_some_and(Member::is_over);
         (active.outcome, active.order, over)
     });
     let Some((Some(outcome), order, over)) = state else {
@@ -183,8 +184,8 @@ fn single(registry: &Registry, node: Link) -> Option<Batch> {
         single.outcome = active.outcome;
         single.order = active.order;
         single.context = context;
-        if let Some(time) = active.look_uncommon().and_then(|rare| rare.timers.scope()) {
-            single.uncommon().timers.limit_scope(time.share());
+        if let Some(time) = active.look_uncommon().and_then(|rare| rare.time.as_ref()) {
+            single.uncommon().time = Some(time.share());
         }
         Batch::seated(single)
     })

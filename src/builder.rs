@@ -7,7 +7,7 @@ use crate::{
     error::TryDeferError,
     handle::Handle,
     key::Key,
-    node::{Link, Node, Rare},
+    node::{Link, Node},
     outcome::{Condition, Outcome},
     task::{TaskResult, blocking_node, outside_scope},
 };
@@ -18,8 +18,11 @@ use crate::{
 #[must_use = "a task builder does nothing until one of its `defer` methods is called"]
 pub struct TaskBuilder {
     name: &'static str,
+    key: Option<Key>,
     handle: Option<Handle>,
-    rare: Rare,
+    condition: Option<Condition>,
+    timeout: Option<Duration>,
+    apart: bool,
 }
 
 impl TaskBuilder {
@@ -33,8 +36,11 @@ impl TaskBuilder {
     pub(crate) fn new(name: &'static str) -> Self {
         TaskBuilder {
             name,
+            key: None,
             handle: None,
-            rare: Rare::default(),
+            condition: None,
+            timeout: None,
+            apart: false,
         }
     }
 
@@ -56,7 +62,7 @@ impl TaskBuilder {
     /// # }));
     /// ```
     pub fn key(mut self, key: impl Into<Cow<'static, str>>) -> Self {
-        self.rare.key = Some(Key::from(key.into()));
+        self.key = Some(Key::from(key.into()));
         self
     }
 
@@ -76,7 +82,7 @@ impl TaskBuilder {
     /// # }));
     /// ```
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.rare.timeout = Some(limit);
+        self.timeout = Some(limit);
         self
     }
 
@@ -123,7 +129,7 @@ impl TaskBuilder {
     /// # }));
     /// ```
     pub fn when(mut self, condition: fn(Outcome) -> bool) -> Self {
-        self.rare.condition = Some(Condition { holds: condition });
+        self.condition = Some(Condition { holds: condition });
         self
     }
 
@@ -138,7 +144,7 @@ impl TaskBuilder {
     /// # }));
     /// ```
     pub fn spawned(mut self) -> Self {
-        self.rare.apart = true;
+        self.apart = true;
         self
     }
 
@@ -200,24 +206,17 @@ impl TaskBuilder {
 
     /// Gives the node to the handle's scope, or to the current one, which the caller has seen to exist.
     fn place(self, mut node: Link) {
-        let Rare {
-            key,
-            condition,
-            timeout,
-            apart,
-            ..
-        } = self.rare;
-        if condition.is_some() || timeout.is_some() || apart {
+        if self.condition.is_some() || self.timeout.is_some() || self.apart {
             let rare = node.as_mut().make_rare();
-            rare.condition = condition;
-            rare.timeout = timeout;
-            rare.apart = apart;
+            rare.condition = self.condition;
+            rare.timeout = self.timeout;
+            rare.apart = self.apart;
         }
         match self.handle {
-            Some(handle) => handle.place(key, node),
+            Some(handle) => handle.place(self.key, node),
             None => current::with(|registry| {
                 if let Some(registry) = registry {
-                    registry.place(key, node);
+                    registry.place(self.key, node);
                 }
             }),
         }
@@ -229,10 +228,10 @@ impl fmt::Debug for TaskBuilder {
         // The key may hold a user's data: it is not shown.
         f.debug_struct("TaskBuilder")
             .field("name", &self.name)
-            .field("keyed", &self.rare.key.is_some())
-            .field("timeout", &self.rare.timeout)
-            .field("conditional", &self.rare.condition.is_some())
-            .field("spawned", &self.rare.apart)
+            .field("keyed", &self.key.is_some())
+            .field("timeout", &self.timeout)
+            .field("conditional", &self.condition.is_some())
+            .field("spawned", &self.apart)
             .finish_non_exhaustive()
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     key::Key,
     observer::TaskInfo,
     outcome::{Condition, Outcome},
+    spawner::Sleep,
     stats::Unfinished,
     task::{End, TaskResult, sealed::Sealed as _},
 };
@@ -130,8 +131,12 @@ pub(crate) struct Rare {
     pub(crate) key: Option<Key>,
     /// Decided at the hand-over, and taken out then.
     pub(crate) condition: Option<Condition>,
-    /// Taken out when its first poll has come.
+    /// Its time limit, until that has passed.
     pub(crate) timeout: Option<Duration>,
+    /// Made when its first poll has left it pending.
+    pub(crate) sleep: Option<Sleep>,
+    /// Blocking work past its limit, which can't be stopped, and was reported.
+    pub(crate) overdue: bool,
     /// A batch of its own.
     pub(crate) apart: bool,
     /// A closure on the blocking pool: where its two halves meet.

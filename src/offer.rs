@@ -101,7 +101,7 @@ fn go_along(refused: &Active, core: &Core, found: &Found) {
     if let Some(inbox) = &refused.inbox {
         inbox.follow(found.clone());
     }
-    let time = refused.look_uncommon().and_then(|rare| rare.timers.scope());
+    let time = refused.look_uncommon().and_then(|rare| rare.time.as_ref());
     if let (Some(time), Some(limit)) = (time, core.scope_timeout) {
         if !core.without_timer.load(Ordering::Relaxed) {
             let sleep = report::catch(|| found.serve(|spawner| spawner.sleep(limit)));

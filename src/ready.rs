@@ -101,23 +101,6 @@ impl Ready {
         placed.chain(self.new.iter())
     }
 
-    /// Takes out those that `remove` chooses.
-    pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut Link) -> bool) -> Queue {
-        let mut removed = Queue::default();
-        for number in 0..self.blocks.len() {
-            for place in (number * BLOCK..).take(BLOCK) {
-                let place = place as u32;
-                if self.task(place).is_some_and(|(node, _)| remove(node)) {
-                    if let Some(node) = self.leave(place) {
-                        removed.push_back(node);
-                    }
-                }
-            }
-        }
-        removed.append(self.new.extract(remove));
-        removed
-    }
-
     pub(crate) fn into_tasks(self) -> Queue {
         let mut tasks = Queue::default();
         for (node, _) in self
@@ -136,13 +119,6 @@ impl Ready {
     #[inline]
     fn block(&mut self, number: usize) -> Option<&mut Block> {
         self.blocks.get_mut(number)?.as_mut()
-    }
-
-    #[inline]
-    fn task(&mut self, place: u32) -> Option<&mut (Link, Waker)> {
-        let place = place as usize;
-        let block = self.block(place / BLOCK)?;
-        block.tasks.get_mut(place % BLOCK)?.as_mut()
     }
 
     /// The task with this place, to be polled with its waker.

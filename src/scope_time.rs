@@ -39,6 +39,13 @@ pub(crate) struct Member {
     id: u64,
 }
 
+/// What a turn of a member polls. Apart from it, because the sleep is the user's code, and the member is in what must not
+/// be taken out meanwhile.
+pub(crate) struct Watch {
+    time: Arc<ScopeTime>,
+    id: u64,
+}
+
 impl ScopeTime {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No user code runs under this lock.
@@ -66,7 +73,7 @@ impl Member {
     }
 
     /// The hand-over.
-    pub(crate) fn begin(&self, core: &Core, found: &Found, limit: Duration) {
+    pub(crate) fn begin(&self, core: &Core, found: Found, limit: Duration) {
         if std::mem::replace(&mut self.time.lock().begun, true) {
             return;
         }
@@ -91,6 +98,15 @@ impl Member {
         self.time.lock().over
     }
 
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            time: self.time.clone(),
+            id: self.id,
+        }
+    }
+}
+
+impl Watch {
     /// Whether the time is over; otherwise the batch is woken when it is.
     pub(crate) fn poll(&self, core: &Core, limit: Duration, cx: &mut Context<'_>) -> bool {
         let waker = cx.waker().clone();
@@ -106,7 +122,8 @@ impl Member {
         drop_waker(before);
         // Another member is polling it, and will wake us when it has fired.
         let Some(mut sleep) = sleep else { return false };
-        let fired = timers::poll(core, &mut sleep, limit, cx);
+        let broken = |payload| timers::without_timer(core, payload);
+        let fired = timers::poll(&mut sleep, limit, cx, broken);
         let mut state = self.time.lock();
         if !fired {
             state.sleep = Some(sleep);

@@ -261,14 +261,11 @@ pub(crate) fn poll_plain(node: &mut Link, cx: &mut Context<'_>) -> Option<End> {
 
 /// Drops, counts and reports a task that has ended.
 #[cold]
-pub(crate) fn finish(registry: &Registry, node: Link, mut end: End, finished: &mut Finished) {
+pub(crate) fn finish(registry: &Registry, node: Link, end: End, finished: &mut Finished) {
     let sequence = node.sequence();
     finished.push(sequence);
     let runner = registry.runner();
     let core = runner.get();
-    if watched::forget_timers(registry, sequence) {
-        end = End::Overdue;
-    }
     if let End::Lost(why) = end {
         let lost = std::iter::once(node.label());
         core.account.lose(&runner, why, lost);
@@ -318,7 +315,6 @@ fn end(
         }
         again |= !joined.is_empty();
         join_specially(registry, core, joined, finished);
-        again |= watched::arm(registry, core, cx);
     }
     if again {
         cx.waker().wake_by_ref();

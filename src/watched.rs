@@ -27,16 +27,21 @@ pub(crate) fn poll(registry: &Registry, node: &mut Link, cx: &mut Context<'_>) -
         Some(rare) if rare.times.is_some() => Some(Instant::now()),
         _ => None,
     };
-    let end = turn::poll_plain(node, cx);
-    let sequence = node.sequence();
+    let mut end = turn::poll_plain(node, cx);
     if let Some(rare) = node.as_mut().rare_mut() {
         if let (Some(times), Some(begun), None) = (&mut rare.times, begun, &rare.blocking) {
             times.longest_poll = times.longest_poll.max(begun.elapsed());
         }
-        let timeout = rare.timeout.take();
-        if let (None, Some(limit)) = (&end, timeout) {
-            registry.peek(|active| active.uncommon().timers.start(sequence, limit));
+        if let (true, Some(late)) = (rare.overdue, &mut end) {
+            // It was reported at its limit: how it ends is told to nobody, and an error's destructor is the user's code.
+            let late = std::mem::replace(late, End::Overdue);
+            if let Err(payload) = report::catch(|| drop(late)) {
+                report::forget_payload(payload);
+            }
         }
+    }
+    if end.is_none() {
+        end = timers::expire(registry, node, cx);
     }
     end
 }
@@ -69,13 +74,6 @@ fn tell_started(registry: &Registry, node: &mut Link) {
             waited,
         });
     });
-}
-
-/// A task has ended: its time limit is given up. Returns whether it was blocking work past it.
-pub(crate) fn forget_timers(registry: &Registry, sequence: u64) -> bool {
-    let ended = registry.peek(|active| Some(active.uncommon_if_any()?.timers.end(sequence)));
-    // The sleeps that nobody waits for any more go here, where nothing of ours is taken out.
-    ended.flatten().is_some_and(|(overdue, _idle)| overdue)
 }
 
 /// Moves tasks that have got a permit from the line to the queue.
@@ -134,53 +132,44 @@ pub(crate) fn give_permit_on(registry: &Registry, core: &Core) {
     wakers.wake();
 }
 
-/// Ends what is past its time.
+/// Ends everything, if the time of the scope is over: what waits for a permit too, without one, and what destructors defer
+/// until nothing is left.
 pub(crate) fn expire(
     registry: &Registry,
     core: &Core,
     cx: &mut Context<'_>,
     finished: &mut Finished,
 ) {
-    let expired = timers::fire(registry, core, cx);
-    if expired.is_empty() {
+    let Some(limit) = core.scope_timeout else {
+        return;
+    };
+    let time = registry.peek(|active| Some(active.look_uncommon()?.time.as_ref()?.watch()));
+    if !time
+        .flatten()
+        .is_some_and(|time| time.poll(core, limit, cx))
+    {
         return;
     }
-    if let Some(limit) = expired.scope {
-        // All of it: what waits for a permit too, without one, and what destructors defer until nothing is left.
-        end_waiting(registry, core, limit, finished);
-        let stays = end_expired(registry, registry.take_running(), limit, finished);
-        registry.peek(|active| active.queue.append(stays));
-        // What destructors have deferred has no permit to give on, and is not on the roster.
-        loop {
-            let mut tasks = registry.take_collected();
-            if let Some(inbox) = registry.inbox() {
-                tasks.append(inbox.batch_runs());
-            }
-            if tasks.is_empty() {
-                break;
-            }
-            for node in tasks {
-                admission::finish(registry, core, node, End::TimedOut(limit));
-            }
+    end_waiting(registry, core, limit, finished);
+    let stays = end_expired(registry, registry.take_running(), limit, finished);
+    registry.peek(|active| {
+        active.queue.append(stays);
+        // The queue has changed: this turn begins a round of its own.
+        active.round = 0;
+    });
+    // What destructors have deferred has no permit to give on, and is not on the roster.
+    loop {
+        let mut tasks = registry.take_collected();
+        if let Some(inbox) = registry.inbox() {
+            tasks.append(inbox.batch_runs());
         }
-    } else {
-        let tasks = registry.peek(|active| {
-            let chosen = |node: &mut Link| expired.tasks.contains_key(&node.sequence());
-            match &mut active.ready {
-                Some(ready) => ready.extract(chosen),
-                None => active.queue.extract(chosen),
-            }
-        });
-        for node in tasks.unwrap_or_default() {
-            let limit = expired.tasks.get(&node.sequence()).copied();
-            let mut one = Queue::default();
-            one.push_back(node);
-            let stays = end_expired(registry, one, limit.unwrap_or_default(), finished);
-            registry.peek(|active| active.queue_up(stays));
+        if tasks.is_empty() {
+            break;
+        }
+        for node in tasks {
+            admission::finish(registry, core, node, End::TimedOut(limit));
         }
     }
-    // The queue has changed: the next turn begins a round of its own.
-    registry.peek(|active| active.round = 0);
 }
 
 /// Ends the tasks that wait for a permit.
@@ -204,7 +193,7 @@ fn end_waiting(registry: &Registry, core: &Core, limit: Duration, finished: &mut
     }
 }
 
-/// Ends tasks at their limit; gives back blocking work that has begun, which can't be stopped.
+/// Ends tasks at the scope's limit; gives back blocking work that has begun, which can't be stopped.
 fn end_expired(
     registry: &Registry,
     tasks: Queue,
@@ -212,31 +201,13 @@ fn end_expired(
     finished: &mut Finished,
 ) -> Queue {
     let mut stays = Queue::default();
-    for node in tasks {
-        let slot = node.rare().and_then(|rare| rare.blocking.clone());
-        if slot.is_none_or(|slot| slot.abandon()) {
-            turn::finish(registry, node, End::TimedOut(limit), finished);
-            continue;
+    for mut node in tasks {
+        match timers::may_end(&mut node, limit) {
+            true => turn::finish(registry, node, End::TimedOut(limit), finished),
+            false => stays.push_back(node),
         }
-        let sequence = node.sequence();
-        let known = registry.peek(|active| {
-            let timers = &mut active.uncommon().timers;
-            let known = timers.is_overdue(sequence);
-            timers.overdue(sequence);
-            known
-        });
-        if known == Some(false) {
-            report::overdue(&node.label(), limit);
-        }
-        stays.push_back(node);
     }
     stays
-}
-
-/// Makes the sleeps of what began in this turn. Returns whether one has fired at once.
-pub(crate) fn arm(registry: &Registry, core: &Core, cx: &mut Context<'_>) -> bool {
-    let any = registry.peek(|active| active.uncommon_if_any().is_some());
-    any == Some(true) && timers::arm(registry, core, cx)
 }
 
 /// Whether nothing that was split off is waited for.

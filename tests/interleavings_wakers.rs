@@ -154,9 +154,9 @@ fn request(runner: &Runner, notes: &Arc<Notes>, tasks: usize) -> (after::Handle,
         let closure = life();
         after::defer_blocking(move || closure.completes());
         let stuck = life();
-        // A sleep whose poll panics, because of a waker too, is replaced by one in real time, which is over at once.
+        // A sleep whose poll panics, because of a waker too, is replaced by one in real time, which is soon over.
         after::task("stuck")
-            .timeout(Duration::ZERO)
+            .timeout(Duration::from_nanos(1))
             .defer(async move {
                 let _stuck = stuck;
                 std::future::pending::<()>().await;
@@ -216,7 +216,14 @@ fn program(limited: bool, tasks: usize, fate: Fate, blows_at: usize) -> usize {
         Fate::Released => batch.release(),
         Fate::Awaited | Fate::Dropped(_) => batches.push(batch),
     }
-    for round in 0..60 {
+    for round in 0..1_000_000 {
+        if round >= 60 {
+            // Only for the timer that has replaced a sleep.
+            if batches.is_empty() || fuse.blown.load(SeqCst) == 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
         if fate == Fate::Dropped(round) {
             // This never panics: not inside `survive`.
             batches.clear();

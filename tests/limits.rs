@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
-use after::{Batch, Order, Overflow, Runner};
+use after::{Batch, Order, Overflow, Runner, Spawner, spawner::Sleep};
 use common::{
-    DefersOnDrop, Log, balanced, is_child, keeping_with, now_or_never, poll_once, polls_to_end,
-    standard_error_of, yields,
+    Batches, DefersOnDrop, Log, balanced, is_child, keeping_with, now_or_never, poll_once,
+    polls_to_end, standard_error_of, yields,
 };
 
 /// How many run now, and the most that ever did.
@@ -768,12 +768,24 @@ fn work_deferred_at_the_scopes_limit_has_no_permit() {
 /// Sentence 21: blocking work counts, until it returns; a timeout does not free its permit before.
 #[test]
 fn blocking_work_holds_its_permit_until_it_returns() {
-    let (runner, batches) = keeping_with(|builder| builder.max_running(1));
+    /// Its sleeps are over at their second poll.
+    struct Soon(Batches);
+    impl Spawner for Soon {
+        fn spawn(&self, batch: Batch) {
+            self.0.push(batch);
+        }
+        fn sleep(&self, _: Duration) -> Sleep {
+            Sleep::new(yields(1))
+        }
+    }
+    let batches = Batches::default();
+    let spawner = Soon(batches.clone());
+    let runner = Runner::builder().spawner(spawner).max_running(1).build();
     let log = Log::new();
     let (open, gate) = mpsc::channel::<()>();
     let (begin, begun) = mpsc::channel::<()>();
     now_or_never(runner.scope(async {
-        let closure = after::task("closure").timeout(Duration::ZERO);
+        let closure = after::task("closure").timeout(Duration::from_secs(1));
         closure.defer_blocking(move || {
             begin.send(()).unwrap();
             gate.recv().unwrap();

@@ -143,7 +143,7 @@ fn each_task_finishes_exactly_once() {
             .is_pending()
             .then_some(())
             .unwrap();
-        assert_eq!(batch.len(), 5);
+        assert_eq!(batch.len(), 4);
         drop(batch);
         let entries = log.entries();
         for (name, expected) in [

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
     task::{Context, Poll},
@@ -22,6 +22,7 @@ use common::{
     Batches, Log, balanced, is_child, now_or_never, poll_once, polls_to_end, standard_error_of,
     yields,
 };
+use futures::task::AtomicWaker;
 
 const SHORT: Duration = Duration::from_millis(10);
 const NEVER: Duration = Duration::MAX;
@@ -42,8 +43,13 @@ impl Drop for Reads {
     }
 }
 
-/// The limit of a sleep, and whether its time has passed.
-type HandTimer = (Duration, Arc<AtomicUsize>);
+/// The limit of a sleep, whether its time has passed, and whom that wakes.
+#[derive(Clone, Default)]
+struct HandTimer {
+    limit: Duration,
+    fired: Arc<AtomicBool>,
+    waker: Arc<AtomicWaker>,
+}
 
 /// Keeps batches and blocking work; its sleeps fire when the test says so.
 #[derive(Clone, Default)]
@@ -55,16 +61,17 @@ struct ByHand {
 }
 
 struct HandSleep {
-    fired: Arc<AtomicUsize>,
+    timer: HandTimer,
     dropped: Arc<AtomicUsize>,
 }
 
 impl Future for HandSleep {
     type Output = ();
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        match self.fired.load(SeqCst) {
-            0 => Poll::Pending,
-            _ => Poll::Ready(()),
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.waker.register(cx.waker());
+        match self.timer.fired.load(SeqCst) {
+            false => Poll::Pending,
+            true => Poll::Ready(()),
         }
     }
 }
@@ -85,10 +92,13 @@ impl Spawner for ByHand {
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
-        let fired = Arc::new(AtomicUsize::new(0));
-        self.sleeps.lock().unwrap().push((duration, fired.clone()));
+        let timer = HandTimer {
+            limit: duration,
+            ..HandTimer::default()
+        };
+        self.sleeps.lock().unwrap().push(timer.clone());
         let dropped = self.dropped.clone();
-        Sleep::new(HandSleep { fired, dropped })
+        Sleep::new(HandSleep { timer, dropped })
     }
 }
 
@@ -96,15 +106,15 @@ impl ByHand {
     /// The limits for which sleeps were made, in order.
     fn made(&self) -> Vec<Duration> {
         let sleeps = self.sleeps.lock().unwrap();
-        sleeps.iter().map(|(limit, _)| *limit).collect()
+        sleeps.iter().map(|timer| timer.limit).collect()
     }
 
     /// Lets the time of all sleeps so long pass.
     fn fire(&self, limit: Duration) {
-        for (of, fired) in &*self.sleeps.lock().unwrap() {
-            if *of == limit {
-                fired.store(1, SeqCst);
-            }
+        let sleeps = self.sleeps.lock().unwrap().clone();
+        for timer in sleeps.iter().filter(|timer| timer.limit == limit) {
+            timer.fired.store(true, SeqCst);
+            timer.waker.wake();
         }
     }
 
@@ -282,7 +292,7 @@ async fn futures_yield() {
     std::thread::yield_now();
 }
 
-/// Sentence 17: no sleep is made for tasks that end in their first turn, and one for all that begin in the same turn.
+/// Sentence 17: no sleep is made for a task that ends in its first poll, and one for each that does not.
 #[test]
 fn a_sleep_is_made_only_for_what_is_still_pending() {
     let spawner = ByHand::default();
@@ -309,16 +319,74 @@ fn a_sleep_is_made_only_for_what_is_still_pending() {
     assert!(poll_once(Pin::new(&mut batch)).is_pending());
     assert_eq!(spawner.made(), [], "before any task has started");
     assert!(poll_once(Pin::new(&mut batch)).is_pending());
-    assert_eq!(spawner.made(), [seconds(5), seconds(9)]);
+    assert_eq!(spawner.made()[..10], [seconds(9); 10]);
+    assert_eq!(spawner.made()[10..], [seconds(5)]);
     assert!(poll_once(Pin::new(&mut batch)).is_pending());
     assert_eq!(spawner.dropped(), 0);
-    // The ten have ended, and the eleventh has not: the sleep of the ten is given back.
+    // The ten have ended, and the eleventh has not: the sleeps of the ten are given back.
     assert!(poll_once(Pin::new(&mut batch)).is_pending());
-    assert_eq!(spawner.dropped(), 1);
+    assert_eq!(spawner.dropped(), 10);
     polls_to_end(&mut batch, 3);
     drop(batch);
-    assert_eq!((spawner.made().len(), spawner.dropped()), (2, 2));
+    assert_eq!((spawner.made().len(), spawner.dropped()), (11, 11));
     assert_eq!(balanced(&runner).completed, 21);
+}
+
+/// Sentence 17: a limit of zero leaves a task its first poll, and needs no timer.
+#[test]
+fn a_limit_of_zero_ends_a_task_after_its_first_poll() {
+    let spawner = ByHand::default();
+    let runner = Runner::new(spawner.clone());
+    let polls = Arc::new(AtomicUsize::new(0));
+    now_or_never(runner.scope(async {
+        for pends in [0, 1, 2] {
+            let polls = polls.clone();
+            let mut left = pends;
+            let task = after::task("zero").timeout(Duration::ZERO);
+            task.defer(std::future::poll_fn(move |cx| {
+                polls.fetch_add(1, SeqCst);
+                if left == 0 {
+                    return Poll::Ready(());
+                }
+                left -= 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }));
+        }
+    }));
+    polls_to_end(&mut spawner.batches.take_one(), 2);
+    assert_eq!(polls.load(SeqCst), 3);
+    assert_eq!(spawner.made(), []);
+    let stats = balanced(&runner);
+    assert_eq!((stats.completed, stats.timed_out), (1, 2));
+}
+
+/// Sentence 17: a task that can end at the moment of its limit does: it is polled before its sleep.
+#[test]
+fn a_task_that_is_ready_at_its_limit_has_ended_in_time() {
+    for tasks in [1, 2, 40] {
+        let spawner = ByHand::default();
+        let runner = Runner::new(spawner.clone());
+        let gates: Vec<_> = (0..tasks)
+            .map(|_| futures::channel::oneshot::channel::<()>())
+            .collect();
+        let (gates, waits): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
+        now_or_never(runner.scope(async {
+            for wait in waits {
+                let task = after::task("in time").timeout(seconds(1));
+                task.defer(async move { wait.await.unwrap() });
+            }
+        }));
+        let mut batch = spawner.batches.take_one();
+        for _ in 0..6 {
+            assert!(poll_once(Pin::new(&mut batch)).is_pending());
+        }
+        spawner.fire(seconds(1));
+        gates.into_iter().for_each(|gate| gate.send(()).unwrap());
+        polls_to_end(&mut batch, 3);
+        let stats = balanced(&runner);
+        assert_eq!((stats.completed, stats.timed_out), (tasks, 0));
+    }
 }
 
 /// Sentence 17: a task's time begins with its first poll: for a nested one when it starts, not when its parent does.
@@ -1016,6 +1084,46 @@ mod with_a_paused_clock {
             runner.drain().await;
             assert_eq!(begun.elapsed(), seconds(of_task.min(of_scope)));
             assert_eq!(balanced(&runner).timed_out, 3);
+        }
+    }
+
+    /// Sentences 11 and 17: a task that uses up tokio's budget at each of its polls has a time limit all the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_is_always_busy_is_past_its_limit_too() {
+        #[derive(Clone)]
+        struct Own;
+        impl Spawner for Own {
+            fn spawn(&self, batch: Batch) {
+                tokio::spawn(batch);
+            }
+            fn sleep(&self, duration: Duration) -> Sleep {
+                Sleep::new(sleep(duration))
+            }
+        }
+        for builder in [Runner::builder(), Runner::builder().spawner(Own)] {
+            let runner = builder.build();
+            let request = runner.scope(async {
+                for _ in 0..2 {
+                    let busy = after::task("busy").timeout(seconds(10));
+                    busy.defer(async {
+                        loop {
+                            tokio::task::consume_budget().await;
+                        }
+                    });
+                }
+            });
+            request.await;
+            // It is never idle, so the clock is moved by hand: a yield is a turn of the batch.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(balanced(&runner).timed_out, 0);
+            tokio::time::advance(seconds(11)).await;
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            let stats = balanced(&runner);
+            assert_eq!((stats.timed_out, stats.pending), (2, 0));
         }
     }
 

@@ -110,6 +110,9 @@ pub trait Spawner: Send + Sync + 'static {
     ///
     /// A spawner whose runtime has a clock that tests can pause returns a sleep of that. If this or the sleep panics,
     /// because the runtime was built without a timer, say, the Runner says so once and uses the default from then on.
+    ///
+    /// The sleep of a task is polled after the task, with the same waker. So it must not share a budget with it: where a
+    /// runtime counts the polls of what is ready, and the feature `tokio` is off, take the sleep out of that.
     fn sleep(&self, duration: Duration) -> Sleep {
         sleep_without_runtime(duration)
     }
@@ -151,10 +154,13 @@ impl Sleep {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.future {
-            Some(future) => future.as_mut().poll(cx),
-            None => Poll::Ready(()),
-        }
+        let Some(future) = &mut self.future else {
+            return Poll::Ready(());
+        };
+        // A task that uses up tokio's budget at each of its polls would leave nothing of it to its own time limit.
+        #[cfg(feature = "tokio")]
+        let future = &mut ::tokio::task::unconstrained(future);
+        Pin::new(future).poll(cx)
     }
 }
 
