@@ -84,6 +84,8 @@ pub(crate) struct Uncommon {
     pub(crate) opened: Option<Instant>,
     /// This is the registry of code that a handle has brought along.
     pub(crate) attached: Option<Attachment>,
+    /// What is lost with it is counted, and not reported.
+    pub(crate) quiet: bool,
 }
 
 impl Active {

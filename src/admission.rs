@@ -280,8 +280,11 @@ pub(crate) fn lose(registry: &Registry, core: &Core, why: Loss, mut tasks: Queue
     if tasks.is_empty() {
         return;
     }
-    let lost = tasks.iter().map(|node| node.label());
-    core.account.lose(&runner, why, lost);
+    let quiet = registry.peek(|active| active.look_uncommon().is_some_and(|rare| rare.quiet));
+    if quiet != Some(true) || why == Loss::Shed {
+        let lost = tasks.iter().map(|node| node.label());
+        core.account.lose(&runner, why, lost);
+    }
     for node in tasks {
         let end = match why {
             Loss::Shed => End::Shed,

@@ -348,6 +348,17 @@ impl Batch {
         ended.map(drop).is_some()
     }
 
+    /// As dropping it, without a report of what is lost: for who has kept it on purpose, and not run it.
+    pub(crate) fn drop_quietly(mut self) {
+        if let Some(active) = &mut self.active {
+            let uncommon = active.uncommon();
+            uncommon.quiet = true;
+            for batch in mem::take(&mut uncommon.apart) {
+                batch.drop_quietly();
+            }
+        }
+    }
+
     fn end(mut self) {
         if let Some(active) = self.active.take() {
             closing::settle(active);

@@ -342,11 +342,6 @@ impl Runner {
         account.report_losses(true);
         report
     }
-
-    /// Whether both are the same Runner.
-    pub(crate) fn is(&self, other: &Runner) -> bool {
-        Arc::ptr_eq(&self.core, &other.core)
-    }
 }
 
 fn global() -> &'static Runner {

@@ -22,13 +22,15 @@
 //!
 //! The idea is that of Django's `captureOnCommitCallbacks` and of Cloudflare's `waitOnExecutionContext`.
 
+mod run;
+
 use std::{
+    collections::HashSet,
     error::Error,
     fmt,
     future::{Future, poll_fn},
     mem,
     panic::Location,
-    pin::Pin,
     sync::{Arc, OnceLock, PoisonError, Weak},
     task::Poll,
     time::Duration,
@@ -42,13 +44,14 @@ use crate::{
     spawner::{self, BlockingWork, Sleep, Spawner},
     stats::{Stats, Unfinished},
     sync::{Mutex, MutexGuard},
+    testing::run::Running,
 };
 
 /// A [`Spawner`] that keeps what it is given, until [`run`](Recorder::run).
 ///
 /// Clones share what they keep. Blocking work and time limits are those of the runtime that runs the test, as
-/// [`detect`](spawner::detect) finds it: tokio's paused clock is obeyed. What is never run is lost
-/// when the last clone is dropped; a Runner of the user's that has a clone for its spawner is kept by what that keeps.
+/// [`detect`](spawner::detect) finds it: tokio's paused clock is obeyed. What is never run is lost when the last clone is
+/// dropped: counted, and not reported. A Runner of the user's that has a clone for its spawner is kept by what that keeps.
 #[derive(Clone, Default)]
 pub struct Recorder {
     kept: Arc<Mutex<Kept>>,
@@ -96,8 +99,10 @@ struct Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // What is lost is said to have been held, and what to do about it.
-        self.batches.iter_mut().for_each(Batch::take_back);
+        // A test that looks only at what was deferred need not run it, and its output says nothing of it.
+        for batch in self.batches.drain(..) {
+            batch.drop_quietly();
+        }
     }
 }
 
@@ -238,44 +243,44 @@ impl Recorder {
 
     /// Runs everything; gives the counts of all Runners concerned, added up, before and after.
     async fn run_all(&self) -> (Counts, Counts) {
-        let mut running = Running {
+        let mut run = Run {
             recorder: self,
-            batches: Vec::new(),
+            running: Running::default(),
         };
         let mut runners: Vec<(Runner, Counts)> = Vec::new();
+        // The Runners are kept, so that no other gets the address of one.
+        let mut known = HashSet::new();
+        let address = |runner: &Runner| Arc::as_ptr(&runner.core) as usize;
         if let Some(runner) = self.runner.get() {
+            known.insert(address(runner));
             runners.push((runner.clone(), runner.counts()));
         }
         poll_fn(|cx| {
+            run.running.watch(cx.waker());
             loop {
                 let recorded = mem::take(&mut self.lock().batches);
-                for batch in &recorded {
-                    let runner = batch.runner();
-                    if let Some(runner) = runner {
-                        if !runners.iter().any(|(known, _)| known.is(&runner)) {
+                for batch in recorded {
+                    if let Some(runner) = batch.runner() {
+                        if known.insert(address(&runner)) {
                             let counts = runner.counts();
                             runners.push((runner, counts));
                         }
                     }
+                    run.running.add(batch);
                 }
-                let none_new = recorded.is_empty();
-                running.batches.extend(recorded);
-                if none_new && running.batches.is_empty() {
+                run.running.poll_woken();
+                // Those that have run may have handed over others.
+                let more = !self.lock().batches.is_empty();
+                if !more && run.running.is_empty() {
                     return Poll::Ready(());
                 }
-                let before = running.batches.len();
-                running
-                    .batches
-                    .retain_mut(|batch| Pin::new(batch).poll(cx).is_pending());
-                // Those that have ended, or run, may have handed over others.
-                let more = !self.lock().batches.is_empty();
-                if !more && running.batches.len() == before {
+                if !more {
                     return Poll::Pending;
                 }
             }
         })
         .await;
-        drop(running);
+        drop(run);
         let mut before = Counts::default();
         let mut after = Counts::default();
         for (runner, counts) in runners {
@@ -286,17 +291,18 @@ impl Recorder {
     }
 }
 
-/// Batches that are being run. Dropped, it puts back what has not ended.
-struct Running<'a> {
+/// Runs a recorder's batches. Dropped, it puts back what has not ended.
+struct Run<'a> {
     recorder: &'a Recorder,
-    batches: Vec<Batch>,
+    running: Running,
 }
 
-impl Drop for Running<'_> {
+impl Drop for Run<'_> {
     fn drop(&mut self) {
+        let mut batches = self.running.take();
         let mut kept = self.recorder.lock();
-        self.batches.append(&mut kept.batches);
-        mem::swap(&mut self.batches, &mut kept.batches);
+        batches.append(&mut kept.batches);
+        kept.batches = batches;
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use after::{Batch, Order, Runner, RunnerBuilder, Spawner, spawner::Sleep};
+use after::{Batch, Order, Runner, RunnerBuilder, Spawner, spawner::Sleep, testing::Recorder};
 use common::{Batches, balanced, now_or_never};
 use futures::task::AtomicWaker;
 
@@ -294,4 +294,74 @@ fn the_limit_of_a_scope_costs_the_same_for_each_of_many_tasks() {
             limit.defer(gated);
         },
     );
+}
+
+/// P7: to run what was recorded costs the same for each of many batches, also when they are woken one by one, and though
+/// each is of a Runner of its own.
+#[test]
+fn a_recorder_polls_each_of_many_batches_as_often_as_each_of_few() {
+    for own_runners in [false, true] {
+        for opening in [
+            Opening::Tasks,
+            Opening::TasksBackwards,
+            Opening::TasksAtOnce,
+        ] {
+            for batches in SIZES {
+                let polls = polls_of_a_recorder(batches, opening, own_runners);
+                println!("{opening:?}, {batches} batches: {polls:?}");
+                assert!(polls.0 <= 2.0 && polls.1 <= 1.1, "{batches}: {polls:?}");
+            }
+        }
+    }
+}
+
+/// Polls of tasks and of the recorder, for each batch.
+fn polls_of_a_recorder(batches: usize, opening: Opening, own_runners: bool) -> (f64, f64) {
+    let recorder = Recorder::new();
+    let gates = Gates::default();
+    for _ in 0..batches {
+        let runner = match own_runners {
+            true => Runner::new(recorder.clone()),
+            false => recorder.runner(),
+        };
+        now_or_never(runner.scope(async { after::defer(gates.gated()) }));
+    }
+    let mut run = Box::pin(recorder.run_within(Duration::MAX));
+    let flag = Arc::new(Flag::default());
+    let waker = Waker::from(flag.clone());
+    let mut polls = 0;
+    let mut ended = None;
+    let mut turn = || {
+        while ended.is_none() && flag.0.swap(false, SeqCst) {
+            polls += 1;
+            if let Poll::Ready(stats) = run.as_mut().poll(&mut Context::from_waker(&waker)) {
+                ended = Some(stats.unwrap());
+            }
+        }
+        ended.is_some()
+    };
+    flag.0.store(true, SeqCst);
+    assert!(!turn());
+    for gate in 0..batches {
+        gates.open(match opening {
+            Opening::TasksBackwards => batches - 1 - gate,
+            _ => gate,
+        });
+        if !matches!(opening, Opening::TasksAtOnce) {
+            turn();
+        }
+    }
+    assert!(turn(), "all have ended");
+    assert_eq!(ended.unwrap().completed, batches as u64);
+    let of_each = |count: usize| count as f64 / batches as f64;
+    (of_each(gates.polls()), of_each(polls))
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
 }

@@ -8,7 +8,7 @@ use after::{
     Outcome,
     testing::{Recorder, Stuck, capture},
 };
-use common::{Log, balanced, yields};
+use common::{Log, balanced, is_child, standard_error_of, yields};
 use futures::FutureExt as _;
 
 every_runtime! {
@@ -173,6 +173,52 @@ fn what_is_never_run_is_lost_with_the_recorder() {
         drop(recorder);
         assert_eq!(std::sync::Arc::strong_count(&held), 1);
     });
+}
+
+/// A test that looks only at what was deferred need not run it: it is counted as lost, and nothing is said.
+#[test]
+fn what_is_never_run_is_lost_without_a_word() {
+    const TEST: &str = "what_is_never_run_is_lost_without_a_word";
+    struct Defers;
+    impl Drop for Defers {
+        fn drop(&mut self) {
+            let _ = after::try_defer(async {});
+        }
+    }
+    if is_child(TEST) {
+        futures::executor::block_on(async {
+            let (_, recorder) = capture(async {
+                for _ in 0..3 {
+                    after::task("never run").defer(async {});
+                    after::task("never run").spawned().defer(async {});
+                }
+                after::task("never run").defer_blocking(|| ());
+            })
+            .await;
+            let (runner, clone) = (recorder.runner(), recorder.clone());
+            let request = runner.scope(async {
+                let defers = Defers;
+                after::defer(async move { drop(defers) });
+            });
+            request.order(after::Order::Parallel).await;
+            drop(recorder);
+            assert_eq!(balanced(&runner).pending, 8);
+            drop(clone);
+            assert_eq!(balanced(&runner).lost, 9);
+            assert!(runner.shutdown(Duration::from_secs(9)).await.is_clean());
+            // What is lost otherwise is reported as ever.
+            let runner = after::Runner::builder().build();
+            let request = async { after::task("dropped").defer(async {}) };
+            drop(runner.scope(request).held().await);
+            runner.drain().await;
+        });
+        return;
+    }
+    let text = standard_error_of(TEST);
+    assert!(!text.contains("never run"), "{text}");
+    let lines = text.lines().filter(|line| line.starts_with("after: "));
+    assert_eq!(lines.count(), 1, "{text}");
+    assert!(text.contains("dropped"), "{text}");
 }
 
 /// Time limits of recorded tasks go by the paused clock too.

@@ -1,0 +1,138 @@
+//! Batches that a recorder runs: each has a waker of its own, so that a wake-up costs a poll of one batch, however many
+//! are running.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Wake, Waker},
+};
+
+use crate::{
+    batch::Batch,
+    signal::{Kept, drop_waker, wake},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Batches that are being run.
+#[derive(Default)]
+pub(super) struct Running {
+    /// By number, in the order in which they came.
+    batches: BTreeMap<u64, One>,
+    next: u64,
+    woken: Arc<Woken>,
+    turns: usize,
+}
+
+struct One {
+    batch: Batch,
+    waker: Arc<WakesOne>,
+}
+
+/// Which batches were woken, and who polls them.
+#[derive(Default)]
+struct Woken {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    batches: VecDeque<u64>,
+    /// Taken by whoever wakes it: until it is set again, one wake-up is enough.
+    outer: Kept,
+}
+
+struct WakesOne {
+    batch: u64,
+    /// Whether it is among the woken.
+    is_woken: AtomicBool,
+    woken: Arc<Woken>,
+}
+
+impl Woken {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No user code runs under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for WakesOne {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // AcqRel, with the swap before the poll: that sees what was done before any wake-up that finds the mark set.
+        if self.is_woken.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut state = self.woken.lock();
+        state.batches.push_back(self.batch);
+        let outer = state.outer.take();
+        drop(state);
+        if let Some(outer) = outer {
+            wake(outer);
+        }
+    }
+}
+
+impl Running {
+    /// Takes in one more, to be polled in the next turn.
+    pub(super) fn add(&mut self, batch: Batch) {
+        let number = self.next;
+        self.next += 1;
+        let waker = Arc::new(WakesOne {
+            batch: number,
+            is_woken: AtomicBool::new(true),
+            woken: self.woken.clone(),
+        });
+        self.woken.lock().batches.push_back(number);
+        self.batches.insert(number, One { batch, waker });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// From now on `waker` is woken for those that are woken. Before a turn, so that none is missed.
+    pub(super) fn watch(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let before = self.woken.lock().outer.replace(waker);
+        drop_waker(before);
+    }
+
+    /// Polls each that was woken once. Those that are woken meanwhile wait for the next turn.
+    pub(super) fn poll_woken(&mut self) {
+        let mut woken = mem::take(&mut self.woken.lock().batches);
+        // Each turn starts one further on: the first may use up what a runtime gives to all.
+        if !woken.is_empty() {
+            let first = self.turns % woken.len();
+            woken.rotate_left(first);
+        }
+        self.turns = self.turns.wrapping_add(1);
+        for number in woken {
+            let Some(one) = self.batches.get_mut(&number) else {
+                continue;
+            };
+            // Before the poll: a wake-up during it is for the next turn.
+            one.waker.is_woken.swap(false, Ordering::AcqRel);
+            let waker = Waker::from(one.waker.clone());
+            let polled = Pin::new(&mut one.batch).poll(&mut Context::from_waker(&waker));
+            if polled.is_ready() {
+                self.batches.remove(&number);
+            }
+        }
+    }
+
+    /// What has not ended, in the order in which it came.
+    pub(super) fn take(&mut self) -> Vec<Batch> {
+        let outer = self.woken.lock().outer.take();
+        drop_waker(outer);
+        let batches = mem::take(&mut self.batches);
+        batches.into_values().map(|one| one.batch).collect()
+    }
+}
