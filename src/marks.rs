@@ -5,6 +5,10 @@
 //! costs one atomic operation as long as others are to be looked at anyway, and no lock ever.
 //!
 //! The first block has no bit and wakes the batch itself: nearly all batches have no other.
+//!
+//! The next 63 blocks have theirs in the batch's own word. That word's first bit says that there is more: the blocks from
+//! the 64th on have their bits in [`LaterBlocks`], in words of 64 with a bit each in another word, and so on. So a wake-up
+//! costs a few words on its way up and on its way down, however many tasks there are.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -19,8 +23,17 @@ use crate::{
     },
 };
 
-/// Tasks in a block, and blocks that have a bit of their own: beyond, they share it.
-pub(crate) const BLOCK: usize = 64;
+/// Bits in a word: tasks in a block, blocks in a word of blocks. A model has few, so that it reaches all levels.
+pub(crate) const BLOCK: usize = match cfg!(after_loom) {
+    false => 64,
+    true => 4,
+};
+
+/// All bits of a word.
+pub(crate) const ALL: u64 = u64::MAX >> (u64::BITS as usize - BLOCK);
+
+/// The bit of the batch's word that stands for the later blocks: the first block needs none.
+pub(crate) const LATER: u64 = 1;
 
 /// What the wakers of one batch share.
 pub(crate) struct Marks {
@@ -37,7 +50,32 @@ pub(crate) struct BlockMarks {
     tasks: AtomicU64,
     /// This block's bit; 0 for the first.
     bit: u64,
+    /// Where that bit is, if not in the batch's own word.
+    word: Option<Arc<Word>>,
     batch: Arc<Marks>,
+}
+
+/// The bits of 64 later blocks, or of 64 such words.
+struct Word {
+    bits: AtomicU64,
+    /// This word's own bit, in the word above; `None` for the batch's.
+    bit: u64,
+    above: Option<Arc<Word>>,
+}
+
+/// The words of the blocks from the 64th on. They stay until the batch ends: a word for 4,096 tasks.
+#[derive(Default)]
+pub(crate) struct LaterBlocks {
+    levels: Vec<Level>,
+}
+
+/// Words of blocks, or, on a higher level, of the words one level below.
+struct Level {
+    /// Bits of the first 64 words of this level, but for the first: what that stands for is on the level below. Its first
+    /// bit says that there is more on the level above.
+    top: Arc<Word>,
+    /// By number.
+    words: Vec<Option<Arc<Word>>>,
 }
 
 /// Wakes one task.
@@ -92,7 +130,7 @@ impl Marks {
         self.blocks.load(Ordering::Relaxed) != 0 || self.has_moved()
     }
 
-    /// The bits of the blocks that were marked.
+    /// The bits of the blocks that were marked, and [`LATER`].
     #[inline]
     pub(crate) fn take(&self) -> u64 {
         // Who marks a block wakes the batch after it: what is not seen here is seen by the poll that this brings. Once the
@@ -119,15 +157,108 @@ impl Marks {
     }
 }
 
+impl Word {
+    fn new(number: usize, above: Option<Arc<Word>>) -> Arc<Word> {
+        Arc::new(Word {
+            bits: AtomicU64::new(0),
+            bit: 1 << (number % BLOCK),
+            above,
+        })
+    }
+
+    /// Returns whether the batch is to be woken.
+    fn mark(&self, bit: u64, batch: &Marks) -> bool {
+        if self.bits.fetch_or(bit, Ordering::AcqRel) != 0 {
+            return false;
+        }
+        match &self.above {
+            Some(above) => above.mark(self.bit, batch),
+            None => batch.blocks.fetch_or(self.bit, Ordering::AcqRel) == 0,
+        }
+    }
+
+    fn take(&self) -> u64 {
+        self.bits.swap(0, Ordering::AcqRel)
+    }
+}
+
+impl LaterBlocks {
+    /// The word with this number, of blocks or of words one level below, made if need be.
+    fn word(&mut self, level: usize, number: usize) -> Arc<Word> {
+        if self.levels.len() == level {
+            let below = self.levels.last().map(|level| level.top.clone());
+            self.levels.push(Level {
+                top: Word::new(0, below),
+                words: Vec::new(),
+            });
+        }
+        if let Some(Some(word)) = self.levels[level].words.get(number) {
+            return word.clone();
+        }
+        let above = match number < BLOCK {
+            true => self.levels[level].top.clone(),
+            false => self.word(level + 1, number / BLOCK),
+        };
+        let word = Word::new(number, Some(above));
+        let words = &mut self.levels[level].words;
+        if words.len() <= number {
+            words.resize_with(number + 1, || None);
+        }
+        words[number] = Some(word.clone());
+        word
+    }
+
+    /// Calls `f` with the numbers of the blocks that were marked.
+    #[cold]
+    pub(crate) fn take(&self, mut f: impl FnMut(usize)) {
+        for (level, Level { top, .. }) in self.levels.iter().enumerate() {
+            let marked = top.take();
+            for_each_bit(marked & !LATER, |number| {
+                self.take_word(level, number, &mut f)
+            });
+            if marked & LATER == 0 {
+                return;
+            }
+        }
+    }
+
+    fn take_word(&self, level: usize, number: usize, f: &mut dyn FnMut(usize)) {
+        let Some(Some(word)) = self.levels[level].words.get(number) else {
+            return;
+        };
+        for_each_bit(word.take(), |bit| {
+            let below = number * BLOCK + bit;
+            match level {
+                0 => f(below),
+                _ => self.take_word(level - 1, below, f),
+            }
+        });
+    }
+}
+
+/// Calls `f` with the numbers of the bits that are set.
+#[inline]
+pub(crate) fn for_each_bit(mut bits: u64, mut f: impl FnMut(usize)) {
+    while bits != 0 {
+        f(bits.trailing_zeros() as usize);
+        bits &= bits - 1;
+    }
+}
+
 impl BlockMarks {
-    pub(crate) fn new(batch: &Arc<Marks>, index: usize) -> Arc<BlockMarks> {
-        let bit = match index {
+    pub(crate) fn new(
+        batch: &Arc<Marks>,
+        later: &mut LaterBlocks,
+        number: usize,
+    ) -> Arc<BlockMarks> {
+        let bit = match number {
             0 => 0,
-            _ => 1 << (index % BLOCK),
+            _ => 1 << (number % BLOCK),
         };
         Arc::new(BlockMarks {
             tasks: AtomicU64::new(0),
             bit,
+            word: (number >= BLOCK).then(|| later.word(0, number / BLOCK)),
             batch: batch.clone(),
         })
     }
@@ -165,7 +296,12 @@ impl BlockMarks {
             return;
         }
         let batch = &*self.batch;
-        if self.bit == 0 || batch.blocks.fetch_or(self.bit, Ordering::AcqRel) == 0 {
+        let first = match &self.word {
+            _ if self.bit == 0 => true,
+            None => batch.blocks.fetch_or(self.bit, Ordering::AcqRel) == 0,
+            Some(word) => word.mark(self.bit, batch),
+        };
+        if first {
             batch.wake();
         }
     }

@@ -1,12 +1,17 @@
 //! The tasks of a batch once each has a waker of its own: only those are polled that were woken.
 //!
 //! A task has a place in a block of 64, and [`marks`](crate::marks) a bit for each place. A block whose tasks have ended goes,
-//! with its memory, and the next one to be made takes its number.
+//! with its memory, and the next one to be made takes its number. New tasks go where the lowest free place is.
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    sync::Arc,
+    task::Waker,
+};
 
 use crate::{
-    marks::{BLOCK, BlockMarks, Marks},
+    marks::{ALL, BLOCK, BlockMarks, LATER, LaterBlocks, Marks, for_each_bit},
     node::{Link, Node, Queue, Work},
     turn::MOST_POLLS,
 };
@@ -18,13 +23,23 @@ pub(crate) struct Ready {
     blocks: Vec<Option<Block>>,
     /// Numbers of blocks with woken tasks that have not been polled since, in turn.
     line: VecDeque<u32>,
-    /// How many blocks, from the first on, are known to be full.
-    full: usize,
+    /// Bits of the first blocks with room, those included that are not there.
+    room: u64,
+    /// What only batches of more than 64 blocks have.
+    later: Later,
     /// Without a place yet: they have not been polled with a waker of their own.
     new: Queue,
     /// Tasks with a place.
     placed: usize,
     turns: usize,
+}
+
+/// The blocks from the 64th on.
+#[derive(Default)]
+struct Later {
+    marks: LaterBlocks,
+    /// Numbers of those with room, and of some that have gone.
+    room: BinaryHeap<Reverse<usize>>,
 }
 
 struct Block {
@@ -64,7 +79,7 @@ impl Block {
     }
 
     fn is_full(&self) -> bool {
-        self.taken == u64::MAX
+        self.taken == ALL
     }
 }
 
@@ -75,7 +90,8 @@ impl Ready {
             marks: Marks::new(waker),
             blocks: Vec::new(),
             line: VecDeque::new(),
-            full: 0,
+            room: ALL,
+            later: Later::default(),
             new: tasks,
             placed: 0,
             turns: 0,
@@ -193,14 +209,18 @@ impl Ready {
     #[inline]
     fn gather(&mut self) {
         self.gather_block(0);
-        let mut marked = self.marks.take();
-        while marked != 0 {
-            let first = marked.trailing_zeros() as usize;
-            marked &= marked - 1;
-            for number in (first..self.blocks.len()).step_by(BLOCK) {
-                self.gather_block(number);
-            }
+        let marked = self.marks.take();
+        for_each_bit(marked & !LATER, |number| self.gather_block(number));
+        if marked & LATER != 0 {
+            self.gather_later();
         }
+    }
+
+    #[cold]
+    fn gather_later(&mut self) {
+        let later = std::mem::take(&mut self.later.marks);
+        later.take(|number| self.gather_block(number));
+        self.later.marks = later;
     }
 
     #[inline]
@@ -229,31 +249,60 @@ impl Ready {
     #[cold]
     fn place_new(&mut self) -> Option<u32> {
         let node = self.new.pop_front()?;
-        let number = self.room();
+        let number = self.number_with_room();
+        if number == self.blocks.len() {
+            self.blocks.push(None);
+        }
         let new = self.new.len();
-        let marks = &self.marks;
-        let block = self.blocks[number]
-            .get_or_insert_with(|| Block::new(BlockMarks::new(marks, number), new + 1));
+        let (marks, later) = (&self.marks, &mut self.later);
+        let block = self.blocks[number].get_or_insert_with(|| {
+            Block::new(BlockMarks::new(marks, &mut later.marks, number), new + 1)
+        });
         let place = block.taken.trailing_ones() as usize;
         block.taken |= 1 << place;
         if block.tasks.len() <= place {
             block.tasks.push(None);
         }
         block.tasks[place] = Some((node, block.marks.waker(place)));
+        if block.is_full() {
+            self.lose_room(number);
+        }
         self.placed += 1;
         Some((number * BLOCK + place) as u32)
     }
 
-    /// The number of a block with room, which may have to be made.
-    fn room(&mut self) -> usize {
-        let full = |block: &Option<Block>| block.as_ref().is_some_and(Block::is_full);
-        while self.blocks.get(self.full).is_some_and(full) {
-            self.full += 1;
+    /// The number of the first block with room: one that is there, or has gone, or would be the next.
+    fn number_with_room(&mut self) -> usize {
+        if self.room != 0 {
+            return self.room.trailing_zeros() as usize;
         }
-        if self.full == self.blocks.len() {
-            self.blocks.push(None);
+        let blocks = self.blocks.len();
+        match self.later.room.peek() {
+            Some(&Reverse(number)) if number < blocks => number,
+            _ => {
+                // Those beyond have gone, and all others are full.
+                self.later.room.clear();
+                self.later.room.push(Reverse(blocks));
+                blocks
+            }
         }
-        self.full
+    }
+
+    /// The block that had room is full.
+    fn lose_room(&mut self, number: usize) {
+        match number < BLOCK {
+            true => self.room &= !(1 << number),
+            // It is the lowest.
+            false => drop(self.later.room.pop()),
+        }
+    }
+
+    /// A full block has room again.
+    fn gain_room(&mut self, number: usize) {
+        match number < BLOCK {
+            true => self.room |= 1 << number,
+            false => self.later.room.push(Reverse(number)),
+        }
     }
 
     /// A task that has ended goes.
@@ -261,11 +310,14 @@ impl Ready {
         let (number, place) = (place as usize / BLOCK, place as usize % BLOCK);
         let block = self.block(number)?;
         let (node, _waker) = block.tasks.get_mut(place)?.take()?;
+        let was_full = block.is_full();
         block.taken &= !(1 << place);
         block.woken &= !(1 << place);
         let empty = block.taken == 0;
         self.placed -= 1;
-        self.full = self.full.min(number);
+        if was_full {
+            self.gain_room(number);
+        }
         if empty {
             self.blocks[number] = None;
             while let Some(None) = self.blocks.last() {

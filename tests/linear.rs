@@ -296,6 +296,51 @@ fn the_limit_of_a_scope_costs_the_same_for_each_of_many_tasks() {
     );
 }
 
+/// Sentences 11, 14 and 18: tasks with wakers of their own come and go, in any order: each is polled for its own wake-ups
+/// alone, also where one that came later has the place of one that has ended.
+#[test]
+fn tasks_that_come_and_go_are_polled_for_their_own_wakes_alone() {
+    for tasks in [50, 300, 5_000, 9_000] {
+        let spawner = ByHand::default();
+        let runner = Runner::builder().spawner(spawner.clone()).build();
+        let gates = Gates::default();
+        let deferring = |gates: &Gates, count: usize| {
+            let (gates, gated) = (gates.clone(), gates.gated());
+            async move {
+                gated.await;
+                for _ in 0..count {
+                    after::defer(gates.gated());
+                }
+            }
+        };
+        now_or_never(runner.scope(async {
+            for task in 0..tasks {
+                after::defer(deferring(&gates, task % 3));
+            }
+        }));
+        let mut executor = Executor::default();
+        executor.run(spawner.batches.take_all());
+        // 7 has no factor in common with any of these numbers: each once, far from the one before.
+        let mut order: Vec<_> = (0..tasks).map(|task| task * 7 % tasks).collect();
+        order[..tasks / 2].sort_unstable();
+        for gate in order {
+            gates.open(gate);
+            executor.run(Vec::new());
+        }
+        let made = gates.made();
+        assert!(made >= tasks * 2 - 3, "{made} of {tasks}");
+        for gate in (tasks..made).rev() {
+            assert!(executor.batches[0].0.is_some());
+            gates.open(gate);
+            executor.run(Vec::new());
+        }
+        assert!(executor.batches[0].0.is_none());
+        assert_eq!(balanced(&runner).completed, made as u64);
+        let polls = gates.polls();
+        assert!(polls <= 4 * made, "{polls} polls of {made} tasks");
+    }
+}
+
 /// P7: to run what was recorded costs the same for each of many batches, also when they are woken one by one, and though
 /// each is of a Runner of its own.
 #[test]

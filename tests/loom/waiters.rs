@@ -18,7 +18,8 @@ use crate::world::{Event, World, join, model, model_with, pend, poll_once, take_
 /// A batch whose tasks are about to get wakers of their own, and two events.
 struct Waiting {
     batch: Batch,
-    places: [usize; 2],
+    /// The numbers of the tasks that have the two places.
+    waits: [usize; 2],
     events: [Event; 2],
     /// What the other tasks wait for.
     others: Event,
@@ -36,8 +37,10 @@ impl Waiting {
             (3, 1)
         };
         let (events, others) = (<[Event; 2]>::default(), Event::default());
+        // Each round starts one further on, and so does the one that gives them their places.
+        let waits = places.map(|place| (place + rounds) % tasks);
         let tasks = (0..tasks).map(|place| {
-            let number = places.iter().position(|waits| *waits == place);
+            let number = waits.iter().position(|waits| *waits == place);
             let event = number.map(|number| events[number].wait());
             let others = others.wait();
             world.ledger.task_with(place, async move {
@@ -50,7 +53,7 @@ impl Waiting {
         });
         Waiting {
             batch: world.plain_batch(tasks),
-            places,
+            waits,
             events,
             others,
             // The first poll starts nothing.
@@ -79,7 +82,7 @@ impl Waiting {
 
     /// Polls the batch with one waker from the first time to the last, while both are woken.
     fn run_to_the_end(mut self, world: &World) {
-        let places = self.places;
+        let waits = self.waits;
         let elsewhere = block_on(async {
             let waker = std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
             self.poll_with(&waker);
@@ -88,7 +91,7 @@ impl Waiting {
             elsewhere
         });
         join(elsewhere);
-        assert!(places.iter().all(|place| world.ledger.has_run(*place)));
+        assert!(waits.iter().all(|task| world.ledger.has_run(*task)));
     }
 }
 
@@ -100,13 +103,39 @@ fn tasks_that_are_woken_while_their_batch_looks_are_polled() {
     model(|world| Waiting::new(world, 9, [0, 1]).run_to_the_end(world));
 }
 
-/// Race 6: the same for tasks beyond the first block of 64, which have a bit for their block too.
+/// Race 6: the same for tasks beyond the first block, which have a bit for their block too. (In a model a block has 4.)
 ///
 /// Broken: `Ready::gather` took the block's bit after those of its tasks.
 #[test]
 fn tasks_of_a_later_block_that_are_woken_while_their_batch_looks_are_polled() {
-    model(|world| Waiting::new(world, 66, [64, 65]).run_to_the_end(world));
-    model(|world| Waiting::new(world, 66, [0, 65]).run_to_the_end(world));
+    model(|world| Waiting::new(world, 9, [4, 5]).run_to_the_end(world));
+    model(|world| Waiting::new(world, 9, [0, 5]).run_to_the_end(world));
+}
+
+/// Race 6: the same for tasks beyond the first 4 blocks, whose blocks have their bits in words with a bit each.
+///
+/// Broken: `LaterBlocks::take` took a word's bits before its bit in the word above.
+#[test]
+fn tasks_of_a_later_word_that_are_woken_while_their_batch_looks_are_polled() {
+    // Of two blocks of one word; of one block; of the first block and another word; of two words.
+    for (tasks, places) in [
+        (21, [16, 20]),
+        (18, [16, 17]),
+        (18, [0, 17]),
+        (33, [16, 32]),
+    ] {
+        model(move |world| Waiting::new(world, tasks, places).run_to_the_end(world));
+    }
+}
+
+/// Race 6: the same for tasks beyond the first 4 words.
+///
+/// Broken: `Word::mark` went no further up than to the word above.
+#[test]
+fn tasks_beyond_many_words_that_are_woken_while_their_batch_looks_are_polled() {
+    for places in [[64, 65], [16, 65]] {
+        model(move |world| Waiting::new(world, 66, places).run_to_the_end(world));
+    }
 }
 
 /// Race 6: the same for a batch that is polled with another waker from now on.
@@ -114,14 +143,15 @@ fn tasks_of_a_later_block_that_are_woken_while_their_batch_looks_are_polled() {
 /// Broken: `Marks::take` did not write if it saw no bit, though the waker had moved.
 #[test]
 fn tasks_that_are_woken_while_their_batch_moves_are_polled() {
-    for (tasks, places) in [(9, [0, 1]), (66, [64, 65])] {
+    for (tasks, places) in [(9, [0, 1]), (9, [4, 5]), (18, [16, 17])] {
         model(move |world| {
             let mut waiting = Waiting::new(world, tasks, places);
             waiting.poll_with(Waker::noop());
+            let waits = waiting.waits;
             let (batch, elsewhere) = waiting.wake();
             block_on(batch);
             join(elsewhere);
-            assert!(places.iter().all(|place| world.ledger.has_run(*place)));
+            assert!(waits.iter().all(|task| world.ledger.has_run(*task)));
         });
     }
 }
@@ -134,11 +164,12 @@ fn tasks_that_are_woken_while_their_batch_is_dropped_have_ended_or_are_lost() {
     model(|world| {
         let mut waiting = Waiting::new(world, 9, [0, 1]);
         waiting.poll_with(Waker::noop());
+        let waits = waiting.waits;
         let (mut batch, elsewhere) = waiting.wake();
         let _ = poll_once(Pin::new(&mut batch));
         drop(batch);
         join(elsewhere);
-        let ended = [0, 1].map(|number| u64::from(world.ledger.has_run(number)));
+        let ended = waits.map(|task| u64::from(world.ledger.has_run(task)));
         assert_eq!(world.runner.stats().lost, 2 - ended[0] - ended[1]);
     });
 }
