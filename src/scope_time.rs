@@ -37,6 +37,8 @@ struct State {
 pub(crate) struct Member {
     time: Arc<ScopeTime>,
     id: u64,
+    /// The time is over, and the batch has ended what it could.
+    pub(crate) seen: bool,
 }
 
 /// What a turn of a member polls. Apart from it, because the sleep is the user's code, and the member is in what must not
@@ -59,6 +61,7 @@ impl Member {
         Member {
             time: Arc::default(),
             id: 0,
+            seen: false,
         }
     }
 
@@ -69,6 +72,7 @@ impl Member {
         Member {
             time: self.time.clone(),
             id: state.next_member,
+            seen: false,
         }
     }
 
@@ -98,11 +102,13 @@ impl Member {
         self.time.lock().over
     }
 
-    pub(crate) fn watch(&self) -> Watch {
-        Watch {
+    /// Nothing once the end of the time was seen: what joins later is ended as it joins.
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        let watch = || Watch {
             time: self.time.clone(),
             id: self.id,
-        }
+        };
+        (!self.seen).then(watch)
     }
 }
 

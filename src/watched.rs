@@ -143,13 +143,19 @@ pub(crate) fn expire(
     let Some(limit) = core.scope_timeout else {
         return;
     };
-    let time = registry.peek(|active| Some(active.look_uncommon()?.time.as_ref()?.watch()));
+    let time = registry.peek(|active| active.look_uncommon()?.time.as_ref()?.watch());
     if !time
         .flatten()
         .is_some_and(|time| time.poll(core, limit, cx))
     {
         return;
     }
+    // Once: closures that have begun may stay by the thousand, and each that returns brings a turn.
+    registry.peek(|active| {
+        if let Some(time) = &mut active.uncommon().time {
+            time.seen = true;
+        }
+    });
     end_waiting(registry, core, limit, finished);
     let stays = end_expired(registry, registry.take_running(), limit, finished);
     registry.peek(|active| {
