@@ -612,5 +612,5 @@ fn a_scope_that_waits_for_room_is_dropped_without_a_panic() {
     let stats = balanced(&runner);
     assert_eq!((stats.deferred, stats.pending), (6, 0));
     // What can't wait any more has room up to twice `max_waiting`, that is for one of the second scope.
-    assert_eq!((stats.completed, stats.lost), (3, 3));
+    assert_eq!((stats.completed, stats.shed), (3, 3));
 }

@@ -153,7 +153,7 @@ fn each_task_finishes_exactly_once() {
             ("odd", &["deferred -", "panicked: a condition's Finished"]),
             (
                 "stuck",
-                &["deferred -", "started Finished", "lost Finished"],
+                &["deferred -", "started Finished", "timedout Finished"],
             ),
             ("done", &["deferred -", "started Finished", "lost Finished"]),
             (
