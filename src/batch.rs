@@ -191,13 +191,32 @@ impl Batch {
         };
         let read = active.outcome != Some(Outcome::Cancelled);
         let mut promised = place.redeem(read);
+        let first = Batch::first_of_all(active, promised);
         for batch in &mut active.uncommon().apart {
             if let Some(single) = &mut batch.active {
-                single.promise(promised.min(1));
-                promised = promised.saturating_sub(1);
+                let has_place = single.tasks().any(|node| node.sequence() < first);
+                single.promise(usize::from(has_place));
+                promised -= usize::from(has_place);
             }
         }
         active.promise(promised);
+    }
+
+    /// Below which number so many tasks are that were deferred first: what the body has deferred has not waited, also if it
+    /// goes its own way.
+    fn first_of_all(active: &Active, tasks: usize) -> u64 {
+        let apart = active.look_uncommon().into_iter();
+        let apart = apart.flat_map(|uncommon| &uncommon.apart);
+        let apart = apart.filter_map(|batch| batch.active.as_ref());
+        let all = apart.map(|single| &**single).chain([active]);
+        let mut sequences: Vec<u64> = all
+            .flat_map(|active| active.tasks())
+            .map(|node| node.sequence())
+            .collect();
+        match tasks < sequences.len() {
+            true => *sequences.select_nth_unstable(tasks).1,
+            false => u64::MAX,
+        }
     }
 
     /// Hands it to the Runner's spawner. An empty one is dropped.

@@ -156,6 +156,38 @@ fn what_was_waited_for_is_accepted_when_the_body_ends() {
     assert_eq!(balanced(&runner).pending, 0);
 }
 
+/// Sentence 21: a task of the body's that goes its own way gets no place that another's answer has waited for.
+#[test]
+fn what_a_body_splits_off_takes_no_place_that_was_waited_for() {
+    for parallel in [false, true] {
+        let (runner, batches) = limited(1);
+        let layer = AfterLayer::with_runner(runner.clone());
+        let log = Log::new();
+        let noting = log.clone();
+        let splits = Script::new().does(move |_| {
+            for _ in 0..3 {
+                let log = noting.clone();
+                let task = after::task("body").spawned();
+                task.defer(async move { log.add("body") });
+            }
+            Poll::Ready(None)
+        });
+        let layer = match parallel {
+            true => layer.order(after::Order::Parallel),
+            false => layer,
+        };
+        let mut body = answer(poll_once(request(&layer, 2, &log, splits).as_mut())).unwrap();
+        assert!(matches!(next_frame(&mut body), Poll::Ready(None)));
+        batches.drive(3);
+        let stats = balanced(&runner);
+        // One that runs and two that wait; two of the body's are shed.
+        assert_eq!((stats.completed, stats.lost, stats.pending), (3, 2, 0));
+        let kept = log.entries().into_iter();
+        let waited = kept.filter(|entry| entry == "task Finished");
+        assert_eq!(waited.count(), 2, "parallel: {parallel}");
+    }
+}
+
 /// Sentence 21: at the head, too, when that is where the tasks are handed over.
 #[test]
 fn the_head_waits_for_room_also_when_it_hands_over() {
