@@ -136,35 +136,58 @@ impl Drop for Life {
     }
 }
 
-/// A request with something of everything; its batch is held, and it leaves a handle.
-fn request(runner: &Runner, notes: &Arc<Notes>, tasks: usize) -> (after::Handle, Batch) {
+/// Something of everything, and a handle.
+fn defers(notes: &Arc<Notes>, tasks: usize) -> after::Handle {
     let life = || Life::new(notes);
-    let request = runner.scope(async {
-        for index in 0..tasks {
-            after::defer(life().steps(index % 3));
-        }
-        after::defer(life().waits());
-        let (outer, notes) = (life(), notes.clone());
-        after::task("nests").defer(async move {
-            let (inner, apart) = (Life::new(&notes), Life::new(&notes));
-            after::defer(inner.waits());
-            after::task("apart").spawned().defer(apart.steps(1));
-            outer.steps(1).await;
-        });
-        let closure = life();
-        after::defer_blocking(move || closure.completes());
-        let stuck = life();
-        // A sleep whose poll panics, because of a waker too, is replaced by one in real time, which is soon over.
-        after::task("stuck")
-            .timeout(Duration::from_nanos(1))
-            .defer(async move {
-                let _stuck = stuck;
-                std::future::pending::<()>().await;
-            });
-        after::task("apart").spawned().defer(life().waits());
-        after::handle()
+    for index in 0..tasks {
+        after::defer(life().steps(index % 3));
+    }
+    after::defer(life().waits());
+    let (outer, notes) = (life(), notes.clone());
+    after::task("nests").defer(async move {
+        let (inner, apart) = (Life::new(&notes), Life::new(&notes));
+        after::defer(inner.waits());
+        after::task("apart").spawned().defer(apart.steps(1));
+        outer.steps(1).await;
     });
-    now_or_never(request.held())
+    let closure = life();
+    after::defer_blocking(move || closure.completes());
+    let stuck = life();
+    // A sleep whose poll panics, because of a waker too, is replaced by one in real time, which is soon over.
+    after::task("stuck")
+        .timeout(Duration::from_nanos(1))
+        .defer(async move {
+            let _stuck = stuck;
+            std::future::pending::<()>().await;
+        });
+    after::task("apart").spawned().defer(life().waits());
+    after::handle()
+}
+
+/// A request; its batch is held, and it leaves a handle.
+fn request(runner: &Runner, notes: &Arc<Notes>, tasks: usize) -> (after::Handle, Batch) {
+    now_or_never(runner.scope(async { defers(notes, tasks) }).held())
+}
+
+/// A request whose batch is with the spawner, and waits for the last byte: what is to be dropped for it.
+#[cfg(feature = "tower")]
+fn written(runner: &Runner, notes: &Arc<Notes>, tasks: usize) -> (after::Handle, bytes::Bytes) {
+    use after::tower::{AfterLayer, RunAfter};
+    use http_body_util::{BodyExt as _, Full};
+    use tower::{Layer as _, Service as _};
+
+    let mut handle = None;
+    let service = tower::service_fn(|_: http::Request<()>| {
+        handle = Some(defers(notes, tasks));
+        let body = Full::new(bytes::Bytes::from_static(b"data"));
+        std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(body)))
+    });
+    let layer = AfterLayer::with_runner(runner.clone()).run_after(RunAfter::Written);
+    let response = now_or_never(layer.layer(service).call(http::Request::new(())));
+    let mut body = response.unwrap().into_body();
+    let frame = now_or_never(body.frame()).unwrap().unwrap();
+    drop(body);
+    (handle.unwrap(), frame.into_data().unwrap())
 }
 
 /// What becomes of the batch.
@@ -174,6 +197,9 @@ enum Fate {
     Awaited,
     /// Awaited, and dropped in this round with all that was split off it.
     Dropped(usize),
+    /// Waits for the last byte, which goes in the first of these rounds; dropped in the other, if there is one.
+    #[cfg(feature = "tower")]
+    Written(usize, Option<usize>),
 }
 
 /// A panic that gets out of a call is the executor's.
@@ -207,26 +233,39 @@ fn program(limited: bool, tasks: usize, fate: Fate, blows_at: usize) -> usize {
         blown: AtomicUsize::new(0),
     });
     let notes = Arc::new(Notes::default());
-    let (handle, batch) = request(&runner, &notes, tasks);
+    #[cfg(feature = "tower")]
+    let mut frame = None;
+    let (handle, batch) = match fate {
+        #[cfg(feature = "tower")]
+        Fate::Written(..) => {
+            let (handle, data) = written(&runner, &notes, tasks);
+            frame = Some(data);
+            (handle, spawner.batches.take_one())
+        }
+        _ => request(&runner, &notes, tasks),
+    };
     let mut drain = Box::pin(runner.drain());
     let mut drained = poll(&mut drain, &fuse);
     assert!(!drained);
     let mut batches = Vec::new();
     match fate {
         Fate::Released => batch.release(),
-        Fate::Awaited | Fate::Dropped(_) => batches.push(batch),
+        _ => batches.push(batch),
     }
-    for round in 0..1_000_000 {
-        if round >= 60 {
-            // Only for the timer that has replaced a sleep.
-            if batches.is_empty() || fuse.blown.load(SeqCst) == 0 {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        if fate == Fate::Dropped(round) {
-            // This never panics: not inside `survive`.
+    let is_dropped = |at: usize| match fate {
+        Fate::Dropped(round) => at == round,
+        #[cfg(feature = "tower")]
+        Fate::Written(_, Some(round)) => at == round,
+        _ => false,
+    };
+    for round in 0..60 {
+        // Neither ever panics: not inside `survive`.
+        if is_dropped(round) {
             batches.clear();
+        }
+        #[cfg(feature = "tower")]
+        if matches!(fate, Fate::Written(opens, _) if opens == round) {
+            drop(frame.take());
         }
         batches.retain_mut(|batch| !poll(batch, &fuse));
         batches.extend(spawner.batches.take_all());
@@ -259,7 +298,7 @@ fn program(limited: bool, tasks: usize, fate: Fate, blows_at: usize) -> usize {
     assert_eq!(stats.deferred, count(&notes.made), "{moment}");
     assert_eq!(stats.completed, count(&notes.completed), "{moment}");
     assert!(stats.panicked <= 1, "{moment}");
-    if !matches!(fate, Fate::Dropped(_)) {
+    if !(0..60).any(is_dropped) {
         let ended = (stats.completed + stats.panicked, stats.timed_out);
         assert_eq!(ended, (stats.deferred - 1, 1), "{moment}");
     }
@@ -284,10 +323,15 @@ fn a_waker_that_panics_costs_at_most_the_task_that_wakes() {
     // Few tasks are polled all; many get wakers of their own.
     let mut fates = vec![Fate::Released, Fate::Awaited];
     fates.extend((1..8).map(Fate::Dropped));
+    #[cfg(feature = "tower")]
+    for opens in 0..3 {
+        let dropped = [None, Some(0), Some(1), Some(3), Some(4), Some(6)];
+        fates.extend(dropped.map(|dropped| Fate::Written(opens, dropped)));
+    }
     for (limited, tasks) in [(false, 2), (false, 40), (true, 2), (true, 40)] {
         for fate in &fates {
             let moments = program(limited, tasks, *fate, usize::MAX);
-            assert!(moments > 10, "{moments}");
+            assert!(moments > 5, "{moments}");
             for moment in 0..moments {
                 program(limited, tasks, *fate, moment);
             }
