@@ -58,9 +58,12 @@ enum Way {
     SplitOffByATask,
     /// Through a handle, when the batch is over.
     Late,
+    /// From a body of which a frame is left, that goes when the spawner has the batch.
+    #[cfg(feature = "tower")]
+    Written,
 }
 
-const WAYS: [Way; 10] = [
+const WAYS: &[Way] = &[
     Way::Resolved,
     Way::Dropped,
     Way::Panicked,
@@ -71,6 +74,8 @@ const WAYS: [Way; 10] = [
     Way::Parallel,
     Way::SplitOffByATask,
     Way::Late,
+    #[cfg(feature = "tower")]
+    Way::Written,
 ];
 
 /// What the tasks have noted.
@@ -228,6 +233,26 @@ impl World {
         42
     }
 
+    /// The frame of a body that has ended.
+    #[cfg(feature = "tower")]
+    fn written(&self) -> bytes::Bytes {
+        use after::tower::{AfterLayer, RunAfter};
+        use http_body_util::{BodyExt as _, Full};
+        use tower::{Layer as _, Service as _};
+
+        let layer = AfterLayer::with_runner(self.runner.clone()).run_after(RunAfter::Written);
+        let service = tower::service_fn(|_: http::Request<()>| async {
+            assert_eq!(self.request(async {}).await, 42);
+            let body = Full::new(bytes::Bytes::from_static(b"data"));
+            Ok::<_, std::convert::Infallible>(http::Response::new(body))
+        });
+        let response = now_or_never(layer.layer(service).call(http::Request::new(())));
+        let mut body = response.unwrap().into_body();
+        let frame = now_or_never(body.frame()).unwrap().unwrap();
+        assert!(now_or_never(body.frame()).is_none());
+        frame.into_data().unwrap()
+    }
+
     /// Goes the way; gives how many calls of the spawner that should have been.
     fn go(&self, way: Way) -> usize {
         let pending = std::future::pending;
@@ -312,6 +337,13 @@ impl World {
                 self.life().late().defer(handle.task("late"));
                 1
             }
+            #[cfg(feature = "tower")]
+            Way::Written => {
+                let frame = self.written();
+                assert_eq!(self.calls.load(SeqCst), 1);
+                drop(frame);
+                1
+            }
         }
     }
 }
@@ -320,7 +352,12 @@ impl World {
 /// defer; `end` says, of the tasks that came to the spawner, whether they run to their end.
 fn every_way(deed: Deed, loses: bool) {
     common::keep_quiet();
-    for way in WAYS {
+    for &way in WAYS {
+        // There is no end to poll it to before the frame goes.
+        #[cfg(feature = "tower")]
+        if way == Way::Written && matches!(deed, Deed::PollsToItsEnd | Deed::PollsElsewhere) {
+            continue;
+        }
         for (special, defers) in [(false, false), (false, true), (true, false), (true, true)] {
             let case = format!("{deed:?}, {way:?}, special {special}, destructors {defers}");
             let world = World::new(deed, special, defers);
