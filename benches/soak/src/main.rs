@@ -1,12 +1,13 @@
 //! A server under load for as long as it is told: does every task stand on the account, in the end and in an
 //! independent witness, and does the memory stay flat?
 //!
-//! `cargo run --release -p soak -- --minutes 30`, or `--seconds 20`. Three parts, of which each prints a table:
+//! `cargo run --release -p soak -- --minutes 30`, or `--seconds 20`. Four parts, of which each prints a table:
 //!
-//! 1. Steady (three fifths of the time): an axum server with `AfterLayer`, clients of seven habits, handlers that fail
+//! 1. Steady (half of the time): an axum server with `AfterLayer`, clients of seven habits, handlers that fail
 //!    and panic, tasks of every kind. Each task writes a row into SQLite when it starts and one when it completes.
 //! 2. Overload with `Overflow::Shed`, and 3. with `Overflow::Backpressure` (a fifth each): five times as many clients as
 //!    there is room for tasks.
+//! 4. Stalled (a tenth): most clients don't read what they have asked for, and the others must be answered.
 //!
 //! It exits with code 1 unless all that the tables promise holds, and says what does not. `--unlimited` leaves
 //! `max_waiting` out in the second and third part: it is there to show that they then fail.
@@ -17,6 +18,7 @@ mod kind;
 mod overload;
 mod reports;
 mod service;
+mod stalled;
 mod steady;
 mod table;
 mod tally;
@@ -49,11 +51,12 @@ fn main() -> Result<ExitCode, AnyError> {
     kind::expect_deliberate_panics();
     let reports = reports::Reports::install()?;
 
-    let mut failures = steady::run(options.time.mul_f64(0.6), reports)?;
+    let mut failures = steady::run(options.time.mul_f64(0.5), reports)?;
     for overflow in [after::Overflow::Shed, after::Overflow::Backpressure] {
         let time = options.time.mul_f64(0.2);
         failures.extend(overload::run(time, overflow, options.unlimited)?);
     }
+    failures.extend(stalled::run(options.time.mul_f64(0.1))?);
     for failure in &failures {
         println!("FAILED: {failure}");
     }
