@@ -167,6 +167,7 @@ enum Step {
     Late {
         handle: usize,
         tasks: usize,
+        spawned: bool,
     },
     PollBatch {
         batch: usize,
@@ -246,7 +247,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => request.clone().prop_map(|request| Step::DropWait { request }),
         1 => request.prop_map(|request| Step::Hold { request }),
         2 => (1..20_usize).prop_map(|tasks| Step::Burst { tasks }),
-        2 => (some.clone(), 1..4_usize).prop_map(|(handle, tasks)| Step::Late { handle, tasks }),
+        2 => (some.clone(), 1..4_usize, any::<bool>())
+            .prop_map(|(handle, tasks, spawned)| Step::Late { handle, tasks, spawned }),
         8 => some.clone().prop_map(|batch| Step::PollBatch { batch }),
         1 => some.clone().prop_map(|batch| Step::DropBatch { batch }),
         1 => some.prop_map(|batch| Step::Release { batch }),
@@ -768,10 +770,18 @@ impl Machine {
                 }
             }),
             Step::Hold { request } => self.on(request, Machine::hold),
-            Step::Late { handle, tasks } if !self.handles.is_empty() => {
+            Step::Late {
+                handle,
+                tasks,
+                spawned,
+            } if !self.handles.is_empty() => {
                 let (handle, request) = &self.handles[handle % self.handles.len()];
                 for _ in 0..tasks {
-                    handle.defer(run(Life::new(&self.notes, *request, None, false), 1, false));
+                    let life = Life::new(&self.notes, *request, None, false);
+                    match spawned {
+                        true => handle.task("late").spawned().defer(run(life, 1, false)),
+                        false => handle.defer(run(life, 1, false)),
+                    }
                 }
                 self.absorb(*request);
             }
