@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The most that others wait for a response that is being read.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 /// The least: below, a thread would spin.
 const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 

@@ -438,7 +438,7 @@ impl World {
 
 /// What a limit has dropped, on a Runner that loses nothing meanwhile.
 fn shed(stats: &Stats) -> u64 {
-    stats.lost
+    stats.shed
 }
 
 fn next_frame(body: &mut AfterBody<Frames>) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {

@@ -181,7 +181,7 @@ fn what_a_body_splits_off_takes_no_place_that_was_waited_for() {
         batches.drive(3);
         let stats = balanced(&runner);
         // One that runs and two that wait; two of the body's are shed.
-        assert_eq!((stats.completed, stats.lost, stats.pending), (3, 2, 0));
+        assert_eq!((stats.completed, stats.shed, stats.pending), (3, 2, 0));
         let kept = log.entries().into_iter();
         let waited = kept.filter(|entry| entry == "task Finished");
         assert_eq!(waited.count(), 2, "parallel: {parallel}");

@@ -256,7 +256,7 @@ fn version(rng: &mut Rng) -> Version {
 
 /// What a limit has dropped, or the end of the runtime.
 fn dropped(stats: &Stats) -> u64 {
-    stats.lost
+    stats.shed + stats.lost
 }
 
 fn print(time: Duration, seen: &Seen, stats: &Stats, testimony: &Testimony) {
