@@ -18,6 +18,7 @@ use axum::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{
     net::TcpListener,
+    sync::oneshot,
     time::{interval, sleep, timeout},
 };
 
