@@ -1,7 +1,7 @@
 //! Races, each in every interleaving of two or three threads that loom finds.
 //!
 //! ```console
-//! RUSTFLAGS="--cfg after_loom" cargo test --release --no-default-features --test loom --target-dir target/loom
+//! RUSTFLAGS="--cfg after_loom" cargo test --release --no-default-features --features tower --test loom --target-dir target/loom
 //! ```
 //!
 //! With at most three preemptions in a run, in one model two, or as many as `LOOM_MAX_PREEMPTIONS` says. Loom's

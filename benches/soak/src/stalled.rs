@@ -65,7 +65,7 @@ const STALL: [u64; 2] = [200, 600];
 /// More than any answer takes that comes at all.
 const FOR_EVER: Duration = Duration::from_secs(20);
 
-const CHUNK: [u8; 65_536] = [7; 65_536];
+static CHUNK: [u8; 65_536] = [7; 65_536];
 
 /// What handlers and clients have counted.
 #[derive(Default)]
