@@ -118,7 +118,11 @@ fn tokio_current_outside_a_runtime_says_what_to_do() {
     static LINE: AtomicUsize = AtomicUsize::new(0);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        LINE.store(info.location().unwrap().line() as usize, SeqCst);
+        // Others of this program may panic meanwhile.
+        let message = info.payload().downcast_ref::<&str>();
+        if message.is_some_and(|message| message.contains("Tokio::current")) {
+            LINE.store(info.location().unwrap().line() as usize, SeqCst);
+        }
         before(info);
     }));
     let line = line!() + 1;
