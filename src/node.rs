@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    mem,
+    mem::{self, ManuallyDrop},
     panic::Location,
     pin::Pin,
     sync::Arc,
@@ -60,7 +60,7 @@ pin_project_lite::pin_project! {
         // The place in the order of one scope; unique within it, and so the task's key on the roster.
         sequence: u64,
         // `None` for the plain task: nothing of it is looked at then.
-        rare: Option<Box<Rare>>,
+        rare: MaybeRare,
         #[pin]
         work: W,
     }
@@ -124,6 +124,24 @@ impl fmt::Display for Label {
     }
 }
 
+/// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a call.
+#[derive(Default)]
+struct MaybeRare(ManuallyDrop<Option<Box<Rare>>>);
+
+impl Drop for MaybeRare {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            drop_rare(self.0.take());
+        }
+    }
+}
+
+#[cold]
+fn drop_rare(rare: Option<Box<Rare>>) {
+    drop(rare);
+}
+
 /// What few tasks have: all that a plain one does not pay for.
 #[derive(Default)]
 pub(crate) struct Rare {
@@ -172,7 +190,7 @@ impl Node<()> {
                 name,
                 location,
                 sequence: 0,
-                rare: None,
+                rare: MaybeRare::default(),
                 work,
             },
         );
@@ -191,7 +209,7 @@ impl Node<dyn Work> {
 
     #[inline]
     pub(crate) fn key(&self) -> Option<&Key> {
-        self.rare.as_ref()?.key.as_ref()
+        self.rare.0.as_ref()?.key.as_ref()
     }
 
     /// What is said of it when it is no more.
@@ -213,21 +231,21 @@ impl Node<dyn Work> {
 
     #[inline]
     pub(crate) fn rare(&self) -> Option<&Rare> {
-        self.rare.as_deref()
+        self.rare.0.as_deref()
     }
 
     pub(crate) fn rare_mut(self: Pin<&mut Self>) -> Option<&mut Rare> {
-        self.project().rare.as_deref_mut()
+        self.project().rare.0.as_deref_mut()
     }
 
     /// Makes it a task with rare things, if it is not one yet.
     pub(crate) fn make_rare(self: Pin<&mut Self>) -> &mut Rare {
-        self.project().rare.get_or_insert_default()
+        self.project().rare.0.get_or_insert_default()
     }
 
     /// As `give_key`, if it is, or is to be, a task with rare things anyway.
     pub(crate) fn show_key(self: Pin<&mut Self>, key: Option<&Key>, special: bool) {
-        if let (Some(key), true) = (key, special || self.rare.is_some()) {
+        if let (Some(key), true) = (key, special || self.rare.0.is_some()) {
             self.make_rare().key = Some(key.clone());
         }
     }
@@ -238,11 +256,11 @@ impl Node<dyn Work> {
 
     /// Gives it the rare things of the task that its work wraps.
     pub(crate) fn set_rare(self: Pin<&mut Self>, rare: Option<Box<Rare>>) {
-        *self.project().rare = rare;
+        *self.project().rare.0 = rare;
     }
 
     pub(crate) fn take_rare(self: Pin<&mut Self>) -> Option<Box<Rare>> {
-        self.project().rare.take()
+        self.project().rare.0.take()
     }
 
     #[inline]
