@@ -1,6 +1,6 @@
 //! No runtime at all: requests on threads of the program, what they leave behind on a small pool of `after`.
 //!
-//! Run it with `cargo run --example bare_threads`; `--no-default-features` will do.
+//! Run it with `cargo run --example bare_threads`; `--no-default-features --features threads` will do.
 
 use std::{
     error::Error,

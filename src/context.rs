@@ -86,8 +86,9 @@ impl Context {
 ///
 /// # Panics
 ///
-/// Outside a scope, and in a deferred task or closure, or in a body whose request was over with its head, at the caller's line. [`try_set`] does not. It never panics because a
-/// client has gone: in what a [`Handle`](crate::Handle) has brought along, it sets a value of that code's own then.
+/// Outside a scope; in a deferred task or closure; in a body under `RunAfter::Head`, whose request has ended. At the caller's
+/// line. [`try_set`] does not panic. In code that a [`Handle`](crate::Handle) has brought along it never panics: after the
+/// end of the request it sets a value of that code's own.
 ///
 /// ```
 /// # futures::executor::block_on(after::scope(async {

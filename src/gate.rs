@@ -1,4 +1,4 @@
-//! A hand-over that waits for the server to let go of a response's last byte: for `RunAfter::Written`.
+//! A batch that waits for the server to let go of a response's last byte: for `RunAfter::Written`.
 //!
 //! The request has ended and its batch is with the spawner, but the batch does nothing until its [`Gate`] is open. The body
 //! and each of its data frames have a [`Hold`] on the gate, and the last of them to go opens it.

@@ -165,11 +165,11 @@ impl Handle {
     /// The scope is current while the future is polled and while it is dropped. The request does not wait for it.
     ///
     /// It may go on when the request has ended, as a handler does that was detached with `tokio::spawn`, when its client
-    /// has gone. Nothing panics then that did not before. It keeps the values of the request's
+    /// has gone. It may set values then, too. It keeps the values of the request's
     /// [`context`](crate::context) until it ends; if it was not polled before the request and its tasks were over, those
     /// from when this was called. What it sets once the request has ended is its own: the request's tasks don't see it.
-    /// What it defers from then on does, and is handed over at once, as batches of its own. In the same way a handle that
-    /// it takes then leads to its own values, as long as it lasts.
+    /// What it defers from then on sees it, and is handed over at once, each as a batch of its own. A handle that it takes
+    /// then leads to these values too, until it ends.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -79,7 +79,7 @@
 //! | there are more of them than a limit lets in | wait, with the answer, or are shed: [`Overflow`] |
 //! | [`shutdown()`] is awaited | are waited for up to its limit; the report names those unfinished then |
 //! | the runtime is dropped, or a [`Spawner`] drops the batch | those unfinished are lost: counted, and reported |
-//! | it was dropped before the hand-over | go to the next that is found: [`spawner`](spawner#a-runtime-that-has-gone) |
+//! | the runtime was dropped before the hand-over | go to the next that is found: [`spawner`](spawner#a-runtime-that-has-gone) |
 //! | the process crashes, is killed, calls `exit` | those unfinished are gone without a word |
 //!
 //! Without [`failed_if`](Scope::failed_if) a request that resolves to an `Err` has finished like any other.
@@ -259,7 +259,8 @@
 //! end of a [`shutdown()`]; and no more than once a second, however many a limit sheds. The reasons are: a limit shed
 //! them; their runtime or spawner dropped them; the batch that was held was dropped; a shutdown had reached its limit
 //! before that; the spawner panicked; the blocking pool dropped a closure. In an event the fields `count`, `reason` and
-//! `first` say it. What a subscriber that is set for one thread only does not see goes to standard error.
+//! `first` say it. A subscriber that is set for one thread only sees what is reported on that thread; the rest goes to
+//! standard error.
 //!
 //! # In production
 //!
@@ -268,7 +269,7 @@
 //! ```
 //! use std::{process, time::Duration};
 //!
-//! use after::{TaskFinished, Observer, Overflow, Runner};
+//! use after::{Observer, Overflow, Runner, TaskFinished};
 //!
 //! /// For the server's last requests, and again for the tasks that they leave behind.
 //! const LIMIT: Duration = Duration::from_secs(10);
@@ -338,8 +339,8 @@
 //! Closures count until they return. With [`max_waiting`](RunnerBuilder::max_waiting) no more than that wait for one.
 //! Beyond, [`Overflow::Shed`] drops the newest tasks, which count as [shed](Stats::shed). [`Overflow::Backpressure`] makes
 //! the answer wait: a scope that has collected something resolves when there is room for its tasks. What an answer can wait
-//! for is never dropped, whatever its number: more tasks than ever have room wait until nothing else waits, and are let in
-//! together. What can't wait (a scope that was dropped, what tasks and destructors defer, late work, a held batch) is
+//! for is never dropped, whatever its number: a request with more tasks than ever have room waits until no other task
+//! waits, and then all of its tasks are accepted. What can't wait (a scope that was dropped, what tasks and destructors defer, late work, a held batch) is
 //! accepted up to twice `max_waiting` and shed beyond, so that memory is bounded. A scope that has collected nothing never
 //! waits. Under the layer of feature `tower` room is waited for before the head, and no client's reading holds another's
 //! answer: see that module. Three consequences:

@@ -50,12 +50,12 @@ pub(crate) use crate::{place::Place, room::Room};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Overflow {
     /// The response waits: a scope that has collected something resolves when there is room for its tasks. Nothing that a
-    /// response can wait for is dropped, whatever its number: more tasks than ever have room wait until nothing else
-    /// waits, and are let in together.
+    /// response can wait for is dropped, whatever its number: a request with more tasks than ever have room waits until no
+    /// other task waits, and then all of its tasks are accepted.
     ///
     /// What can't wait (a scope that is dropped, work deferred by a task or late through a handle, a held batch) is
     /// accepted up to twice `max_waiting`, and shed beyond. Under the layer of feature `tower` room is waited for before
-    /// the head of the response, and not kept while the client reads: see that module's limits.
+    /// the head of the response, and others do not wait for the client to read: see that module's limits.
     ///
     /// A task that calls a service whose response waits for room on the same Runner (its own server, say) may wait for
     /// what only its own end makes: give such calls a time limit, or a Runner of their own.

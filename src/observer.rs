@@ -22,7 +22,7 @@ use crate::{outcome::Outcome, report};
 /// Each task that was deferred has exactly one `finished`, however it ended; one that was never polled has no `started`.
 ///
 /// ```
-/// use after::{TaskFinished, Observer, Runner, TaskEnd};
+/// use after::{Observer, Runner, TaskEnd, TaskFinished};
 ///
 /// struct SlowTasks;
 ///
@@ -84,7 +84,8 @@ pub struct TaskDeferred<'a> {
 pub struct TaskStarted<'a> {
     /// Which one.
     pub task: TaskInfo<'a>,
-    /// How long it has waited since it could have started: since the hand-over, or since it joined the batch.
+    /// How long it has waited since it could have started: since the hand-over (with
+    /// `RunAfter::Written`: since the last byte), or since it joined the batch.
     pub waited: Duration,
 }
 

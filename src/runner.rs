@@ -215,7 +215,7 @@ impl Runner {
     /// What has been handed over, or is held, and has not ended, the oldest first: for an admin page, at any time.
     ///
     /// It is what the [`ShutdownReport`] of a shutdown would name now: each task with its name, its key, the place of its
-    /// `defer` and its age; one that has joined a batch since has the age of that. A batch tells of its tasks at the end of
+    /// `defer` and its age; a task that joined a batch later has the age of the batch. A batch tells of its tasks at the end of
     /// each of its turns, so one that has ended in a turn which is not over may be among them. Tasks of requests that have
     /// not ended are not. It locks the account for as long as it takes to copy the list.
     ///
@@ -285,10 +285,10 @@ impl Runner {
 
     /// Tells long tasks to stop, then waits for all tasks, for `limit` at the most.
     ///
-    /// Resolves [`stopping`](crate::stopping()) in the tasks of this Runner, as [`stop`](Runner::stop) does, then waits until
-    /// the account is clean, or until the limit: the report is clean, or names what was unfinished when the limit had passed. Nothing is closed: work
-    /// deferred meanwhile is accepted, counted and waited for, also what comes between a moment with nothing pending and
-    /// the poll that hears of it, so call this when the server has stopped to accept requests. What
+    /// Resolves [`stopping`](crate::stopping()) in the tasks of this Runner, as [`stop`](Runner::stop) does, then waits
+    /// until nothing is pending, or until the limit. So the report is clean, or names what was unfinished at the limit.
+    /// Nothing is closed: work deferred meanwhile is accepted, counted and waited for. So call this when the server takes
+    /// no more requests. What
     /// is unfinished at the limit goes on running; the report names it, and it is lost when its runtime drops it. Call it
     /// before the runtime goes: at the end of `main`.
     ///

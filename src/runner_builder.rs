@@ -76,7 +76,8 @@ impl RunnerBuilder {
         self
     }
 
-    /// The time limit of all tasks of one request together, from the hand-over; of a held batch, from its release or its
+    /// The time limit of all tasks of one request together, from the hand-over (with `RunAfter::Written`: from the last
+    /// byte); of a held batch, from its release or its
     /// first poll. What is unfinished then is dropped, waiting tasks too, reported and counted as timed out, and so is
     /// what joins later. Default: none. Zero is refused by
     /// [`build`](RunnerBuilder::build).

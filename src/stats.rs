@@ -36,14 +36,15 @@ pub struct Stats {
     pub discarded: u64,
     /// Dropped by [`max_waiting`](crate::RunnerBuilder::max_waiting), which left no room for them.
     pub shed: u64,
-    /// Dropped before they ended: their runtime is gone, their spawner refused them, their batch was dropped. A closure on the blocking pool that has begun and not returned can't be stopped: it counts as lost, and
-    /// runs on.
+    /// Dropped before they ended: with their runtime, by their spawner, or with their batch. A closure that has begun can't
+    /// be stopped: it counts as lost, and runs on.
     pub lost: u64,
     /// All others: collected, waiting, or running.
     pub pending: u64,
 }
 
-/// A task that had not ended when a [`shutdown`](crate::shutdown()) reached its limit.
+/// A task that had not ended when a [`shutdown`](crate::shutdown()) reached its limit, or when
+/// [`Runner::unfinished`](crate::Runner::unfinished) was asked.
 ///
 /// ```
 /// # use std::time::Duration;

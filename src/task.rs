@@ -122,7 +122,8 @@ impl<T, E: Into<BoxError>> TaskResult for Result<T, E> {}
 /// concurrently and not in parallel, started in the order of deferral.
 ///
 /// An error or a panic of the task is reported (see the [crate's docs](crate#reporting)) and counted, and touches
-/// nothing else. What is dropped with the task unrun or unfinished is counted as lost.
+/// nothing else. A task that is dropped before it has ended counts as lost; one
+/// that a limit drops, as shed.
 ///
 /// # Panics
 ///

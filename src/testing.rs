@@ -51,7 +51,8 @@ use crate::{
 ///
 /// Clones share what they keep. Blocking work and time limits are those of the runtime that runs the test, as
 /// [`detect`](spawner::detect) finds it: tokio's paused clock is obeyed. What is never run is lost when the last clone is
-/// dropped: counted, and not reported. A Runner of the user's that has a clone for its spawner is kept by what that keeps.
+/// dropped: counted, and not reported. A Runner of yours whose spawner is a clone lives as long as its
+/// batches are kept.
 #[derive(Clone, Default)]
 pub struct Recorder {
     kept: Arc<Mutex<Kept>>,

@@ -9,6 +9,7 @@
     feature = "async-std",
     feature = "metrics",
     feature = "smol",
+    feature = "threads",
     feature = "tokio",
     feature = "tower",
     feature = "tracing"

@@ -111,8 +111,9 @@ pub trait Spawner: Send + Sync + 'static {
     /// A spawner whose runtime has a clock that tests can pause returns a sleep of that. If this or the sleep panics,
     /// because the runtime was built without a timer, say, the Runner says so once and uses the default from then on.
     ///
-    /// The sleep of a task is polled after the task, with the same waker. So it must not share a budget with it: where a
-    /// runtime counts the polls of what is ready, and the feature `tokio` is off, take the sleep out of that.
+    /// The sleep of a task is polled after the task, with the same waker. tokio holds back what is ready when a task has
+    /// used up its budget, and a sleep of tokio's would then not be seen. With the feature `tokio` this crate takes care of
+    /// that; without it, wrap the sleep in `tokio::task::unconstrained`.
     fn sleep(&self, duration: Duration) -> Sleep {
         sleep_without_runtime(duration)
     }
@@ -267,9 +268,9 @@ impl<F> fmt::Debug for FromFn<F> {
 /// The spawner for the code that asks: that of the current runtime, or the first that is enabled.
 ///
 /// In this order: [`Tokio`] if a runtime is current on this thread; [`AsyncStd`] inside one of its tasks; else [`Smol`],
-/// [`AsyncStd`], [`Threads`], whichever feature is enabled. With none of them what it returns loses its batches, and says
-/// so once: with tokio alone, call this where a runtime is current. A [`Runner`](crate::Runner) does this by itself; here it is for
-/// spawners that wrap another.
+/// [`AsyncStd`], [`Threads`], whichever feature is enabled. With none of them enabled
+/// the spawner that it returns drops its batches, and one line says so: with tokio alone, call this inside a runtime. A
+/// [`Runner`](crate::Runner) does this by itself; here it is for spawners that wrap another.
 ///
 /// ```
 /// use after::{Batch, Runner, Spawner, spawner};

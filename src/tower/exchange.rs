@@ -135,7 +135,7 @@ impl Exchange {
         }
     }
 
-    /// The request is over: its tasks are handed over, or with [`RunAfter::Written`] wait for the last byte.
+    /// The request is over: its tasks are handed over; with [`RunAfter::Written`] they start with the last byte.
     pub(super) fn close(self, outcome: Outcome) {
         if self.attached {
             return;

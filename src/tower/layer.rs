@@ -32,14 +32,14 @@ pub struct AfterLayer {
     terms: Terms,
 }
 
-/// When the tasks of a request are handed over.
+/// When the tasks of a request run.
 ///
 /// With each of them an error of the service, a panic, or a connection that goes hand over at once, if that comes before
 /// the response is made.
 ///
-/// **In the extensions of a response** it goes over what the layer says, for that response: a handler that streams
-/// without an end says so itself; tonic passes the extensions of its responses on. It stays there, so it holds for each of several layers around the handler: their tasks
-/// would wait for the same body.
+/// **In the extensions of a response** it replaces the layer's setting for that response. So a handler that streams
+/// without an end says so itself. It stays there: each of several layers around the handler obeys it. tonic passes the
+/// extensions of its responses on.
 ///
 /// ```
 /// use after::tower::{AfterLayer, RunAfter};
@@ -70,7 +70,8 @@ pub enum RunAfter {
     /// When the body has ended or is dropped (default): the server has taken the last byte.
     #[default]
     Body,
-    /// As `Body`, and the server has let go of the last byte: it was written to the socket, or is given up.
+    /// As `Body`, but the tasks start when, besides, the server has let go of the last byte: it was written to the socket,
+    /// or is given up.
     ///
     /// For large bodies and slow readers, where the server takes the last byte long before it is written. Costs an
     /// allocation a response and one a data frame, also where nothing is deferred. See the [module](super#written) for
@@ -218,7 +219,7 @@ impl AfterLayer {
         self
     }
 
-    /// When the tasks are handed over. Default: [`RunAfter::Body`]. A [`RunAfter`] in the extensions of a response goes
+    /// When the tasks run. Default: [`RunAfter::Body`]. A [`RunAfter`] in the extensions of a response goes
     /// over this.
     ///
     /// ```

@@ -126,7 +126,7 @@
 //!
 //! The request ends with its body, as with [`RunAfter::Body`]: the outcome and the conditions are decided there, what is not
 //! to run is dropped, and the tasks are handed over, to start with the last byte. Time limits, and the line for permits,
-//! begin then. What a [`Handle`](crate::Handle) defers meanwhile starts with the rest.
+//! begin with that byte. What a [`Handle`](crate::Handle) defers meanwhile starts with the rest.
 //!
 //! No code of yours runs where the server drops a frame: no task, no destructor, no condition, no observer, no spawner. A
 //! frame that goes marks, and the last one wakes. Servers drop frames under locks of their own (h2 has one for all streams of
@@ -140,12 +140,15 @@
 //!
 //! # Limits
 //!
-//! On a Runner that [pushes back](crate::Overflow::Backpressure) a request that has deferred something waits for room for its
-//! tasks before its head is given out. From there on how long it takes is up to the client, so the room is not kept: others
-//! pass meanwhile, and a client that reads slowly, or never, holds nobody else's response. When the body has ended the tasks
-//! get their room back, unless `max_waiting` tasks of later requests were let through since then. Those whose room has gone,
-//! and what the body has deferred, are accepted up to twice `max_waiting`, and shed beyond. So what waits is bounded, however
-//! many clients don't read.
+//! On a Runner that [pushes back](crate::Overflow::Backpressure) a request that has deferred something waits for room for
+//! its tasks before its head is given out. From there on how long it takes is up to the client. So others wait for that
+//! room for 10 ms at the most, and then pass as if it was not kept: a client that reads slowly, or never, holds nobody
+//! else's response.
+//!
+//! When the body has ended the tasks have their room again, however long that took. Only a request that ends as cancelled
+//! may have lost it: if what waits and what is kept for others is more than twice `max_waiting`, the room that was kept
+//! first goes first. Its tasks, and what the body has deferred, can't wait: they are accepted up to twice `max_waiting`, and
+//! shed beyond. So what waits is bounded by that and by the requests that the server has in progress.
 //!
 //! # Cost
 //!
