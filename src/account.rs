@@ -372,6 +372,10 @@ impl Account {
         drop(all);
         // What has joined a batch that was not polled since. Not under the locks of the shards: whoever stores something in
         // an inbox locks it first, and a shard then.
+        if total.pending() == 0 {
+            // What has ended, and is not off the roster yet.
+            return (total, Vec::new());
+        }
         for (age, inbox) in inboxes {
             let joined = inbox.labels().into_iter();
             unfinished.extend(joined.map(|task| task.unfinished(age)));
@@ -383,9 +387,12 @@ impl Account {
     /// For the end of a `shutdown` with this limit.
     pub(crate) fn report(&self, limit: Duration) -> ShutdownReport {
         let (total, unfinished) = self.unfinished();
-        let report = ShutdownReport::new(limit, total.into(), unfinished);
-        self.cut_off.store(!report.is_clean(), Ordering::Relaxed);
-        report
+        ShutdownReport::new(limit, total.into(), unfinished)
+    }
+
+    /// A shutdown has returned, with tasks unfinished or without.
+    pub(crate) fn is_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
     }
 }
 

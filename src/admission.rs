@@ -100,8 +100,11 @@ pub(crate) fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
     if core.scope_timeout.is_some() {
         registry.peek(|active| active.uncommon().time = Some(Member::new()));
     }
-    // Before any of them can end.
-    registry.publish();
+    // Before any of those that are split off can end. What is left is published with the batch's seat, or, if that is
+    // nothing, when its context is gone: who waits for the account is woken by it.
+    if !apart.is_empty() {
+        registry.publish();
+    }
     let apart: Vec<Batch> = apart
         .into_iter()
         .filter_map(|node| single(registry, node))

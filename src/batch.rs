@@ -15,6 +15,7 @@ use crate::{
     active::Active,
     admission::{self, Group},
     closing, current, gate,
+    inbox::Inbox,
     limit::{Place, Room},
     node::{Node, Work},
     offer,
@@ -99,14 +100,17 @@ impl Batch {
         let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
         if active.queue.is_empty() {
             // Until its gate is open, handles bring what is handed over with the rest.
-            let waits = active.gate.is_some() && active.inbox.is_some();
+            let others = |inbox: &Arc<Inbox>| Arc::strong_count(inbox) > 1;
+            let waits = active.gate.is_some() && active.inbox.as_ref().is_some_and(others);
             if apart == 0 && !waits {
                 closing::settle(active);
                 return Batch { active: None };
             }
-            return Batch {
-                active: Some(active),
-            };
+            if !waits {
+                return Batch {
+                    active: Some(active),
+                };
+            }
         }
         Batch::seated(active)
     }
@@ -445,8 +449,12 @@ impl Batch {
 
     /// A recorder was dropped, and did not run it: as one that was held.
     pub(crate) fn take_back(&mut self) {
+        self.set_released(false);
+    }
+
+    pub(crate) fn set_released(&mut self, released: bool) {
         if let Some(active) = &mut self.active {
-            active.released = false;
+            active.released = released;
         }
     }
 

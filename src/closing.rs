@@ -4,7 +4,7 @@ use std::{cell::Cell, mem, thread};
 
 use crate::{
     account::Counts, active::Active, admission, current, losses::Loss, offer, registry::Registry,
-    runner::Core, spare,
+    runner::Core, signal::drop_waker, spare,
 };
 
 thread_local! {
@@ -60,8 +60,12 @@ pub(crate) fn lose(active: Box<Active>) {
     let runner = active.runner.clone();
     let core = runner.get();
     let registry = Registry::active(active);
-    // What was split off and not handed out is lost by itself, when it is dropped.
-    drop(registry.peek(Active::take_apart));
+    // What was split off and not handed out is lost by itself, when it is dropped; for the same reason.
+    let apart = registry.peek(|active| (active.take_apart(), active.released));
+    let (apart, released) = apart.unwrap_or_default();
+    for mut batch in apart {
+        batch.set_released(released);
+    }
     current::enter(&registry, || {
         give_up_permits(&registry, core);
         give_up_gate(&registry);
@@ -89,8 +93,9 @@ pub(crate) fn lose(active: Box<Active>) {
 fn give_up_permits(registry: &Registry, core: &Core) {
     let permits = registry.peek(Active::take_permits).flatten();
     if let (Some(limit), Some(permits)) = (&core.limit, permits) {
-        let wakers = limit.withdraw(&permits.entry, permits.waiting.len(), permits.running);
+        let (wakers, own) = limit.withdraw(&permits.entry, permits.waiting.len(), permits.running);
         registry.peek(|active| active.queue.append(permits.waiting));
+        drop_waker(own);
         wakers.wake();
     }
 }

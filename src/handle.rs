@@ -169,7 +169,9 @@ impl Handle {
     /// [`context`](crate::context) until it ends; if it was not polled before the request and its tasks were over, those
     /// from when this was called. What it sets once the request has ended is its own: the request's tasks don't see it.
     /// What it defers from then on sees it, and is handed over at once, each as a batch of its own. A handle that it takes
-    /// then leads to these values too, until it ends.
+    /// then leads to these values too, until it ends. What its own request has polled, and is detached only then, keeps the
+    /// values if it is polled again before the request and its tasks are over. Don't keep it in one of those values behind
+    /// a lock: they would keep each other.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {

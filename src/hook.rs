@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{node::Link, task::End};
+use crate::{node::Link, report, task::End};
 
 /// A deferred task, as an [`on_defer`](crate::RunnerBuilder::on_defer) hook gets and returns it.
 ///
@@ -73,7 +73,7 @@ impl TaskFuture {
 
     /// The task that was deferred, to be wrapped.
     pub(crate) fn of(node: Link) -> Self {
-        TaskFuture::new(Task { node })
+        TaskFuture::new(Task { node: Some(node) })
     }
 }
 
@@ -86,14 +86,28 @@ impl Future for TaskFuture {
 }
 
 struct Task {
-    node: Link,
+    /// `None` once it is dropped.
+    node: Option<Link>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // A hook that panics drops it while that unwinds: a second panic would abort.
+        let node = self.node.take();
+        if let Err(payload) = report::catch(|| drop(node)) {
+            report::unnamed_panicked("a deferred task", payload);
+        }
+    }
 }
 
 impl Future for Task {
     type Output = TaskOutput;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
-        let polled = self.node.as_mut().poll_work(cx);
+        let Some(node) = &mut self.node else {
+            return Poll::Pending;
+        };
+        let polled = node.as_mut().poll_work(cx);
         polled.map(|end| TaskOutput { end })
     }
 }

@@ -201,23 +201,26 @@ impl Inbox {
 
     /// The batch has no task left: what came meanwhile, or else it is over, as at `hand_over`.
     pub(crate) fn batch_ends(&self) -> (Queue, Context) {
-        match self.ends_if_empty() {
-            Some(context) => (Queue::default(), context),
-            None => (self.lock().collected.take(), Context::default()),
+        let mut state = self.lock();
+        // Under one lock: what is there now may be taken back by its key at any time.
+        if state.collected.len() > 0 {
+            return (state.collected.take(), Context::default());
         }
+        (Queue::default(), self.ends(state))
     }
 
     /// As `batch_ends`, for a batch of which all was split off or shed. `None` if it is not over.
     pub(crate) fn ends_if_empty(&self) -> Option<Context> {
-        let mut state = self.lock();
-        if state.collected.len() > 0 {
-            return None;
-        }
+        let state = self.lock();
+        (state.collected.len() == 0).then(|| self.ends(state))
+    }
+
+    fn ends(&self, mut state: MutexGuard<'_, State>) -> Context {
         let context = state.end();
         let waker = state.waker.take();
         drop(state);
         drop_waker(waker);
-        Some(context)
+        context
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -173,12 +173,8 @@ impl Limit {
             Overflow::Backpressure => self.max_waiting.saturating_mul(2),
         };
         let free = self.max_running.saturating_sub(state.running);
-        // A single place may be larger than all room: what can't wait is not shed for that.
-        let lent = match state.lenders.len() + state.overdue.len() {
-            1 => state.lent.min(self.max_waiting),
-            _ => state.lent,
-        };
-        let taken = state.waiting + lent;
+        // However much is lent, what can't wait is not shed for that.
+        let taken = state.waiting + state.lent.min(self.max_waiting);
         let room = most.saturating_add(free).saturating_sub(taken);
         let behind = match state.rooms.first() {
             Some(first) => self.max_waiting.saturating_sub(first.behind(state.unasked)),
@@ -204,6 +200,7 @@ impl Limit {
         state.unasked += unasked as u64;
         let accepted = promised + unasked;
         state.waiting += accepted - promised;
+        self.give_up_lent(&mut state);
         let wanted = wanted.min(accepted);
         if wanted > 0 {
             // All under the lock: no order is needed.
@@ -230,16 +227,23 @@ impl Limit {
     }
 
     /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others. The entry is not to be
-    /// used again.
-    pub(crate) fn withdraw(&self, entry: &Entry, waiting: usize, running: usize) -> Wakers {
+    /// used again. Its waker is given back too, to be dropped when nothing is locked.
+    #[must_use]
+    pub(crate) fn withdraw(
+        &self,
+        entry: &Entry,
+        waiting: usize,
+        running: usize,
+    ) -> (Wakers, Option<Waker>) {
         let mut state = lock(&self.state);
+        let waker = lock(&entry.waker).take();
         entry.left.store(true, Ordering::Relaxed);
         state.line.leaves(entry.turns.load(Ordering::Relaxed));
         // Granted, and not taken yet: running here, and waiting there.
         let granted = entry.take_granted();
         state.running -= running + granted;
         state.waiting -= waiting - granted;
-        self.grant(&mut state)
+        (self.grant(&mut state), waker)
     }
 
     /// Gives free permits to the first in line, and free room to the first scopes that wait for it.

@@ -45,12 +45,20 @@ pub(crate) fn to_runtime(batch: Batch, found: Found, core: &Core) {
 #[inline]
 fn offer(batch: Batch, found: &Found) -> Option<Box<Active>> {
     let before = OFFERED.replace(batch.active().map_or(NOTHING, address));
+    // One that was refused in a call around this one, which has not returned yet.
+    let outer = match before {
+        REFUSES => REFUSED.take(),
+        _ => None,
+    };
     let spawned = report::catch(|| found.serve(|spawner| spawner.spawn(batch)));
     // At once: the report is the user's code, and may hand over others.
     let refused = match OFFERED.replace(before) {
         REFUSES => REFUSED.take(),
         _ => None,
     };
+    if outer.is_some() {
+        REFUSED.set(outer);
+    }
     if let Err(payload) = spawned {
         report::spawner_panicked(payload);
     }

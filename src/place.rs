@@ -192,7 +192,7 @@ impl Limit {
 
     /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes first, and
     /// the last one stays, also if it is larger than all room.
-    fn give_up_lent(&self, state: &mut State) {
+    pub(crate) fn give_up_lent(&self, state: &mut State) {
         let free = self.max_running.saturating_sub(state.running);
         let most = self.max_waiting.saturating_mul(2).saturating_add(free);
         while state.waiting + state.lent > most && state.lenders.len() + state.overdue.len() > 1 {

@@ -340,6 +340,7 @@ impl Runner {
         };
         // Whatever was lost is known by now to whoever reads the log of this shutdown.
         account.report_losses(true);
+        account.is_cut_off(!report.is_clean());
         report
     }
 }

@@ -32,7 +32,7 @@ use std::{
     mem,
     panic::Location,
     sync::{Arc, OnceLock, PoisonError, Weak},
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -41,6 +41,7 @@ use crate::{
     batch::Batch,
     observer::{Observer, TaskEnd, TaskFinished},
     runner::Runner,
+    signal::{drop_waker, wake},
     spawner::{self, BlockingWork, Sleep, Spawner},
     stats::{Stats, Unfinished},
     sync::{Mutex, MutexGuard},
@@ -87,11 +88,18 @@ fn keep(kept: &Mutex<Kept>, batch: Batch) {
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     kept.names.extend(batch.static_names());
     kept.batches.push(batch);
+    let waker = kept.waker.take();
+    drop(kept);
+    if let Some(waker) = waker {
+        wake(waker);
+    }
 }
 
 #[derive(Default)]
 struct Kept {
     batches: Vec<Batch>,
+    /// Of who runs them, and is to hear of more.
+    waker: Option<Waker>,
     /// The names of all tasks that were ever kept.
     names: Vec<&'static str>,
     /// What failed or panicked while it was run.
@@ -258,26 +266,24 @@ impl Recorder {
         }
         poll_fn(|cx| {
             run.running.watch(cx.waker());
-            loop {
-                let recorded = mem::take(&mut self.lock().batches);
-                for batch in recorded {
-                    if let Some(runner) = batch.runner() {
-                        if known.insert(address(&runner)) {
-                            let counts = runner.counts();
-                            runners.push((runner, counts));
-                        }
+            let waker = Some(cx.waker().clone());
+            let before = mem::replace(&mut self.lock().waker, waker);
+            drop_waker(before);
+            let recorded = mem::take(&mut self.lock().batches);
+            for batch in recorded {
+                if let Some(runner) = batch.runner() {
+                    if known.insert(address(&runner)) {
+                        let counts = runner.counts();
+                        runners.push((runner, counts));
                     }
-                    run.running.add(batch);
                 }
-                run.running.poll_woken();
-                // Those that have run may have handed over others.
-                let more = !self.lock().batches.is_empty();
-                if !more && run.running.is_empty() {
-                    return Poll::Ready(());
-                }
-                if !more {
-                    return Poll::Pending;
-                }
+                run.running.add(batch);
+            }
+            run.running.poll_woken();
+            // Those that have run may have handed over others: then this was woken.
+            match run.running.is_empty() && self.lock().batches.is_empty() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
             }
         })
         .await;

@@ -304,17 +304,29 @@ fn end(
     } else {
         let runner = registry.runner();
         let core = runner.get();
-        let waits_for_others = left == 0 && !watched::group_is_done(registry, cx.waker());
-        let joined = match registry.inbox() {
-            None => registry.take_collected(),
-            Some(inbox) if left == 0 && !waits_for_others => registry.take_back(inbox.batch_ends()),
-            Some(inbox) => inbox.batch_waits(cx.waker()),
-        };
-        if left == 0 && joined.is_empty() && !waits_for_others {
-            return true;
+        for round in 0.. {
+            let waits_for_others = left == 0 && !watched::group_is_done(registry, cx.waker());
+            let joined = match registry.inbox() {
+                None => registry.take_collected(),
+                Some(inbox) if left == 0 && !waits_for_others => {
+                    registry.take_back(inbox.batch_ends())
+                }
+                Some(inbox) => inbox.batch_waits(cx.waker()),
+            };
+            let none = joined.is_empty();
+            if left == 0 && none && !waits_for_others {
+                return true;
+            }
+            let joined = admission::at_join(registry, core, joined);
+            if left == 0 && !none && joined.is_empty() && round < MOST_POLLS {
+                // None of it is to run here, so this may be the end: who waits for the account hears of it when the
+                // context is gone.
+                continue;
+            }
+            again |= !none;
+            take_in(registry, core, joined, finished);
+            break;
         }
-        again |= !joined.is_empty();
-        join_specially(registry, core, joined, finished);
     }
     if again {
         cx.waker().wake_by_ref();
@@ -325,6 +337,10 @@ fn end(
 /// Takes in what was deferred meanwhile, by a batch that is not plain.
 fn join_specially(registry: &Registry, core: &Core, joined: Queue, finished: &mut Finished) {
     let joined = admission::at_join(registry, core, joined);
+    take_in(registry, core, joined, finished);
+}
+
+fn take_in(registry: &Registry, core: &Core, joined: Queue, finished: &mut Finished) {
     let published = registry.peek(|active| active.unpublished.is_empty());
     if joined.is_empty() && finished.is_empty() && published == Some(true) {
         return;

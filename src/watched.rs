@@ -15,6 +15,7 @@ use crate::{
     registry::Registry,
     report,
     runner::Core,
+    signal::drop_waker,
     task::End,
     timers, turn,
 };
@@ -192,7 +193,9 @@ fn end_waiting(registry: &Registry, core: &Core, limit: Duration, finished: &mut
     let (Some(line), Some((entry, waiting))) = (&core.limit, waiting) else {
         return;
     };
-    line.withdraw(&entry, waiting.len(), 0).wake();
+    let (wakers, own) = line.withdraw(&entry, waiting.len(), 0);
+    drop_waker(own);
+    wakers.wake();
     for node in waiting {
         finished.push(node.sequence());
         admission::finish(registry, core, node, End::TimedOut(limit));

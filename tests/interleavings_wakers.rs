@@ -258,7 +258,14 @@ fn program(limited: bool, tasks: usize, fate: Fate, blows_at: usize) -> usize {
         Fate::Written(_, Some(round)) => at == round,
         _ => false,
     };
-    for round in 0..60 {
+    for round in 0..1_000_000 {
+        if round >= 60 {
+            // Only for the timer that has replaced a sleep.
+            if batches.is_empty() && drained {
+                break;
+            }
+            std::thread::yield_now();
+        }
         // Neither ever panics: not inside `survive`.
         if is_dropped(round) {
             batches.clear();

@@ -715,3 +715,55 @@ mod responses {
         }
     }
 }
+
+/// Sentence 15: a task that is taken back by its key at the last moment of a batch leaves it able to end.
+#[test]
+fn a_batch_ends_although_its_last_task_was_taken_back() {
+    let (runner, batches) = common::keeping();
+    let handle = common::now_or_never(runner.scope(async {
+        after::defer(async {});
+        after::handle()
+    }));
+    let mut batch = batches.take_one();
+    handle.task("joins").key("k").defer(async {});
+    assert!(handle.sync_scope(|| after::forget("k")));
+    common::polls_to_end(&mut batch, 10);
+    handle.defer(async {});
+    common::polls_to_end(&mut batches.take_one(), 10);
+    let stats = common::balanced(&runner);
+    assert_eq!((stats.completed, stats.discarded, stats.pending), (2, 1, 0));
+}
+
+/// Whoever waits for the account finds the values of a request gone, also when its last tasks are not to run.
+#[test]
+fn values_are_gone_when_the_last_task_is_discarded() {
+    for nested in [false, true] {
+        let (runner, batches) = common::keeping();
+        let value = std::sync::Arc::new(());
+        let gone = std::sync::Arc::downgrade(&value);
+        let mut drain = Box::pin({
+            let runner = runner.clone();
+            async move { runner.drain().await }
+        });
+        common::now_or_never(runner.scope(async {
+            after::context::set(value);
+            if nested {
+                after::defer(async { after::task("never").on_failure().defer(async {}) });
+            } else {
+                after::task("never").on_failure().defer(async {});
+            }
+            assert!(common::poll_once(drain.as_mut()).is_pending());
+        }));
+        for mut batch in batches.take_all() {
+            for _ in 0..10 {
+                let ended = common::poll_once(std::pin::Pin::new(&mut batch)).is_ready();
+                if common::poll_once(drain.as_mut()).is_ready() {
+                    assert!(gone.upgrade().is_none(), "nested: {nested}");
+                    break;
+                }
+                assert!(!ended);
+            }
+        }
+        assert!(gone.upgrade().is_none(), "nested: {nested}");
+    }
+}

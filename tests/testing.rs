@@ -252,3 +252,45 @@ async fn a_paused_clock_is_obeyed() {
     assert_eq!(stats.completed, 1);
     assert_eq!(started.elapsed(), Duration::from_secs(3_600));
 }
+
+/// A run hears of what is handed over while it waits, on another task of the runtime, say.
+#[tokio::test]
+async fn run_hears_of_what_is_handed_over_while_it_waits() {
+    let recorder = Recorder::new();
+    let runner = recorder.runner();
+    let inner = runner.clone();
+    runner
+        .scope(async move {
+            after::task("waits").defer(async move {
+                let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+                tokio::spawn(inner.scope(async move {
+                    after::task("answers").defer(async move { drop(answer.send(())) });
+                }));
+                answered.await
+            });
+        })
+        .await;
+    recorder.run().await;
+    assert_eq!(balanced(&runner).completed, 2);
+}
+
+/// `run_within` keeps to its limit also if tasks hand over others without end.
+#[test]
+fn run_within_ends_although_more_comes_without_end() {
+    async fn again(runner: after::Runner) {
+        loop {
+            runner.scope(async { after::defer(async {}) }).await;
+            yields(1).await;
+        }
+    }
+    let recorder = Recorder::new();
+    let runner = recorder.runner();
+    let inner = runner.clone();
+    futures::executor::block_on(async {
+        runner
+            .scope(async move { after::task("again").defer(again(inner)) })
+            .await;
+        let stuck = recorder.run_within(Duration::from_millis(20)).await;
+        assert!(stuck.is_err());
+    });
+}

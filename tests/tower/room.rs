@@ -370,3 +370,27 @@ fn a_request_inside_a_task_never_waits() {
     polls_to_end(&mut batches.take_one(), 100);
     assert_eq!(balanced(&runner).completed, 3);
 }
+
+/// Sentence 21: responses that nobody reads cost what can't wait nothing: as much of it is accepted as without them.
+#[test]
+fn responses_that_nobody_reads_have_no_others_work_shed() {
+    let (runner, batches) = limited(4);
+    let layer = AfterLayer::with_runner(runner.clone());
+    let log = Log::new();
+    let stalled: Vec<_> = (0..20)
+        .map(|_| block_on(request(&layer, 1, &log, Script::new().data("a"))).unwrap())
+        .collect();
+    // One may run, and what can't wait may wait up to the number beside what is kept for those that don't read.
+    for _ in 0..5 {
+        drop(request(&layer, 1, &log, Script::new()));
+    }
+    assert_eq!(runner.stats().shed, 0);
+    for mut batch in batches.take_all() {
+        polls_to_end(&mut batch, 100);
+    }
+    drop(stalled);
+    for mut batch in batches.take_all() {
+        let _ = poll_once(Pin::new(&mut batch));
+    }
+    assert!(balanced(&runner).pending <= 9);
+}
