@@ -128,7 +128,8 @@ pub(crate) fn is_opening() -> bool {
 
 /// Does elsewhere what may not be done where a frame is dropped.
 ///
-/// If no thread can be started it is not done: tasks that are lost stay pending then, which a shutdown reports. To do it
+/// If no thread can be started it is not done: tasks that are lost, or that were to be woken, stay pending then, which a
+/// shutdown reports. To do it
 /// here could stop the server for ever.
 pub(crate) fn aside(f: impl FnOnce() + Send + 'static) {
     // Boxed, so that it can be forgotten if it comes back with the error.

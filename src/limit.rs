@@ -54,8 +54,9 @@ pub enum Overflow {
     /// other task waits, and then all of its tasks are accepted.
     ///
     /// What can't wait (a scope that is dropped, work deferred by a task or late through a handle, a held batch) is
-    /// accepted up to twice `max_waiting`, and shed beyond. Under the layer of feature `tower` room is waited for before
-    /// the head of the response, and others do not wait for the client to read: see that module's limits.
+    /// accepted up to twice `max_waiting`, and shed beyond; behind a response that waits, up to once. Under the layer of
+    /// feature `tower` room is waited for before the head of the response, and others do not wait for the client to read:
+    /// see that module's limits.
     ///
     /// A task that calls a service whose response waits for room on the same Runner (its own server, say) may wait for
     /// what only its own end makes: give such calls a time limit, or a Runner of their own.

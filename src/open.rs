@@ -260,7 +260,7 @@ impl OpenScope {
     /// and it waits for the rest. What was never waited for, by the end, counts as what can't wait. With nothing deferred,
     /// without limits, and in a deferred task, it resolves at once.
     ///
-    /// Others wait for the end of this scope for 10 ms at the most, and then pass as if no room was kept for it. At its end
+    /// Others wait for the end of each such scope for 10 ms at the most, and then pass as if no room was kept for it. At its end
     /// it has that room again; only a scope that ends as `Cancelled` may find it gone. Dropping the future gives up its
     /// place in the line, and nothing else. Ending the scope uses what it has waited for; [`hold`](OpenScope::hold) gives that up.
     ///

@@ -42,8 +42,8 @@ impl Member for Arc<Lender> {
 ///
 /// A scope whose response is still to be read lends its place: after some patience others pass as if it was not there,
 /// because how long that takes is up to a client. It has the place back at its hand-over, unless the response was given up
-/// and there is no room any more: what waits and what is lent are together no more than twice `max_waiting`, and the place
-/// that was lent first goes first. So what is kept in memory is bounded, however many clients don't read.
+/// and there is no room any more: when a place is lent, or what can't wait is accepted, what waits and what is lent are together
+/// no more than twice `max_waiting` and the free permits, and the place that was lent first goes first. So what is kept in memory is bounded, however many clients don't read.
 pub(crate) struct Place {
     pub(crate) limit: Arc<Limit>,
     pub(crate) tasks: usize,

@@ -107,7 +107,9 @@ impl RunnerBuilder {
         self
     }
 
-    /// With [`max_running`](RunnerBuilder::max_running): no more tasks than this wait to run. What happens beyond is said
+    /// With [`max_running`](RunnerBuilder::max_running): no more tasks than this wait to run. Those of a scope with
+    /// [`Order::Sequential`] wait for the one before them, and count as well: such a scope needs one permit, and the others
+    /// may be free meanwhile. What happens beyond is said
     /// by [`overflow`](RunnerBuilder::overflow). Default: no limit. Zero is refused by [`build`](RunnerBuilder::build),
     /// and so is a limit without `max_running`, because nothing would ever wait.
     pub fn max_waiting(mut self, tasks: usize) -> Self {

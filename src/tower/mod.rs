@@ -129,7 +129,8 @@
 //! begin with that byte. What a [`Handle`](crate::Handle) defers meanwhile starts with the rest.
 //!
 //! No code of yours runs where the server drops a frame: no task, no destructor, no condition, no observer, no spawner. A
-//! frame that goes marks, and the last one wakes. Servers drop frames under locks of their own (h2 has one for all streams of
+//! frame that goes marks, and the last one wakes the executor. (Data of a type of your own, made with `Bytes::from_owner`,
+//! has its destructor run there, as without this crate.) Servers drop frames under locks of their own (h2 has one for all streams of
 //! a connection), so whatever ran there and wanted such a lock would stop the connection for ever.
 //!
 //! A frame that is kept for ever, in a cache say, keeps the tasks of its request waiting for ever.
@@ -141,14 +142,15 @@
 //! # Limits
 //!
 //! On a Runner that [pushes back](crate::Overflow::Backpressure) a request that has deferred something waits for room for
-//! its tasks before its head is given out. From there on how long it takes is up to the client. So others wait for that
-//! room for 10 ms at the most, and then pass as if it was not kept: a client that reads slowly, or never, holds nobody
-//! else's response.
+//! its tasks before its head is given out. From there on how long it takes is up to the client. So others
+//! wait for the room of each such response for 10 ms at the most, for half as long each time that this was in vain, and then
+//! pass as if it was not kept: a client that reads slowly, or never, does not hold anybody else's response.
 //!
 //! When the body has ended the tasks have their room again, however long that took. Only a request that ends as cancelled
 //! may have lost it: if what waits and what is kept for others is more than twice `max_waiting`, the room that was kept
 //! first goes first. Its tasks, and what the body has deferred, can't wait: they are accepted up to twice `max_waiting`, and
-//! shed beyond. So what waits is bounded by that and by the requests that the server has in progress.
+//! shed beyond. So what waits is bounded by that and by the requests that the server has in progress,
+//! those included whose response is not written.
 //!
 //! # Cost
 //!
