@@ -229,7 +229,6 @@ impl Limit {
 
     /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others. The entry is not to be
     /// used again. Its waker is given back too, to be dropped when nothing is locked.
-    #[must_use]
     pub(crate) fn withdraw(
         &self,
         entry: &Entry,
