@@ -264,7 +264,9 @@ async fn run_hears_of_what_is_handed_over_while_it_waits() {
             after::task("waits").defer(async move {
                 let (answer, answered) = tokio::sync::oneshot::channel::<()>();
                 tokio::spawn(inner.scope(async move {
-                    after::task("answers").defer(async move { drop(answer.send(())) });
+                    after::task("answers").defer(async move {
+                        let _ = answer.send(());
+                    });
                 }));
                 answered.await
             });
