@@ -301,8 +301,8 @@ impl Inbox {
 
     /// The batch goes to another, because that one has gone.
     pub(crate) fn follow(&self, found: Found) {
-        let before = mem::replace(&mut self.lock().found, found);
-        drop(before);
+        // The one before goes when nothing is locked.
+        let _before = mem::replace(&mut self.lock().found, found);
     }
 
     pub(crate) fn outcome(&self) -> Option<Outcome> {

@@ -31,13 +31,13 @@ impl Seen {
     pub(super) fn remember(&self, found: &Found) {
         let found = found.clone();
         let mut seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let unused = match seen.is_nothing() {
+        // What is not needed goes when nothing is locked.
+        let _unused = match seen.is_nothing() {
             true => mem::replace(&mut *seen, found),
             false => found,
         };
         self.any.store(true, Ordering::Relaxed);
         drop(seen);
-        drop(unused);
     }
 
     #[cold]
@@ -48,10 +48,9 @@ impl Seen {
 
     fn forget(&self) {
         let mut seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = mem::take(&mut *seen);
+        let _before = mem::take(&mut *seen);
         self.any.store(false, Ordering::Relaxed);
         drop(seen);
-        drop(before);
     }
 }
 
