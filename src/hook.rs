@@ -6,6 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    thread,
 };
 
 use crate::{node::Link, report, task::End};
@@ -92,10 +93,13 @@ struct Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // A hook that panics drops it while that unwinds: a second panic would abort.
-        let node = self.node.take();
-        if let Err(payload) = report::catch(|| drop(node)) {
-            report::unnamed_panicked("a deferred task", payload);
+        // A hook that panics drops it while that unwinds: a second panic would abort. Else it goes on to the batch, which
+        // counts it.
+        if thread::panicking() {
+            let node = self.node.take();
+            if let Err(payload) = report::catch(|| drop(node)) {
+                report::unnamed_panicked("a deferred task", payload);
+            }
         }
     }
 }

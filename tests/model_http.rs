@@ -9,7 +9,8 @@
 //!   byte (22, 22b). It starts once, with the outcome that the request has ended with.
 //! - No more tasks run at once than may (21).
 //! - Of what was handed over, no more waits than may: `max_waiting` when what is beyond is shed, twice that when it is
-//!   pushed back, or as much as the largest request that was let in whole (21).
+//!   pushed back, or as much as the largest request that was let in whole; besides what an answer has waited for that was
+//!   read (21).
 //! - What an answer has waited for is not shed, unless so many tasks of others have passed since that together they are
 //!   more than may wait (21).
 //! - A request that has deferred nothing never waits, nobody does where nothing pushes back, and nothing is shed where no
@@ -718,8 +719,11 @@ impl Machine {
             Limits::Backpressure(running, waiting) => running + 2 * waiting.max(self.largest),
         };
         let notes = self.notes.lock().unwrap();
+        // What an answer has waited for, and was read, comes on top: it is never dropped.
         let waiting = notes.tasks.iter().filter(|task| {
-            task.state == State::Deferred && !task.late && notes.requests[task.request].in_line
+            let request = &notes.requests[task.request];
+            let kept = task.waited && request.outcome != Some(Outcome::Cancelled);
+            task.state == State::Deferred && !task.late && request.in_line && !kept
         });
         let waiting = waiting.count();
         assert!(waiting <= most, "{waiting} wait, of {most} that may");
