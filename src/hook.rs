@@ -6,10 +6,9 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    thread,
 };
 
-use crate::{node::Link, report, task::End};
+use crate::{node::Link, task::End};
 
 /// A deferred task, as an [`on_defer`](crate::RunnerBuilder::on_defer) hook gets and returns it.
 ///
@@ -74,7 +73,7 @@ impl TaskFuture {
 
     /// The task that was deferred, to be wrapped.
     pub(crate) fn of(node: Link) -> Self {
-        TaskFuture::new(Task { node: Some(node) })
+        TaskFuture::new(Task { node })
     }
 }
 
@@ -87,31 +86,14 @@ impl Future for TaskFuture {
 }
 
 struct Task {
-    /// `None` once it is dropped.
-    node: Option<Link>,
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        // A hook that panics drops it while that unwinds: a second panic would abort. Else it goes on to the batch, which
-        // counts it.
-        if thread::panicking() {
-            let node = self.node.take();
-            if let Err(payload) = report::catch(|| drop(node)) {
-                report::unnamed_panicked("a deferred task", payload);
-            }
-        }
-    }
+    node: Link,
 }
 
 impl Future for Task {
     type Output = TaskOutput;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
-        let Some(node) = &mut self.node else {
-            return Poll::Pending;
-        };
-        let polled = node.as_mut().poll_work(cx);
+        let polled = self.node.as_mut().poll_work(cx);
         polled.map(|end| TaskOutput { end })
     }
 }

@@ -59,7 +59,8 @@ every_runtime! {
         assert_eq!((stats.deferred, stats.completed), (4, 4));
     }
 
-    /// Sentence 8: the pieces may run on different threads, and the end may come on another one.
+    /// Sentence 8: the pieces may run on different threads, and the end may come on another one: with a spawner for that.
+    #[cfg(any(feature = "threads", feature = "smol", feature = "async-std"))]
     async fn the_pieces_may_run_on_different_threads(runner) {
         let log = Log::new();
         let mut request = runner.open();

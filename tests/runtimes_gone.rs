@@ -1,6 +1,6 @@
 //! Sentence 10: a runtime that has gone is not remembered. What it refuses goes to the next that would be found, and is lost
 //! only when nothing takes it.
-#![cfg(feature = "tokio")]
+#![cfg(all(feature = "tokio", feature = "threads"))]
 
 mod common;
 
