@@ -159,12 +159,23 @@ struct Job<C: FnOnce() -> End> {
 
 impl<C: FnOnce() -> End> Job<C> {
     fn run(mut self) {
-        if !self.slot.begin() {
-            return;
-        }
-        if let Some(work) = self.work.take() {
-            let end = report::catch(|| self.handle.frozen_scope(work));
-            self.slot.finish(end.unwrap_or_else(End::Panicked));
+        let Some(work) = self.work.take() else { return };
+        let slot = &self.slot;
+        let mut begun = false;
+        // In its scope first: nothing is between the look and the closure.
+        let end = report::catch(|| {
+            self.handle.frozen_scope(|| {
+                begun = slot.begin();
+                begun.then(work)
+            })
+        });
+        match end {
+            Ok(end) => slot.finish(end.unwrap_or(End::Lost(Loss::Pool))),
+            Err(payload) if begun => slot.finish(End::Panicked(payload)),
+            Err(payload) => {
+                report::unnamed_panicked("a deferred closure", payload);
+                slot.finish(End::Lost(Loss::Pool));
+            }
         }
     }
 }

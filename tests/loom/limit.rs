@@ -33,7 +33,7 @@ fn a_permit_passed_on_to_a_dropped_waiter_goes_to_the_next() {
         block_on(last);
         join([first, dropping]);
         assert!(!world.ledger.has_run(1) && world.ledger.has_run(2));
-        assert_eq!(world.runner.stats().shed, 1);
+        assert_eq!(world.runner.stats().lost, 1);
     });
 }
 
@@ -54,7 +54,7 @@ fn the_permit_of_a_dropped_batch_goes_to_the_next() {
         block_on(last);
         join(dropping);
         assert!(world.ledger.has_run(2));
-        assert_eq!(world.runner.stats().shed, 2);
+        assert_eq!(world.runner.stats().lost, 2);
     });
 }
 

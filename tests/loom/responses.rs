@@ -151,22 +151,25 @@ fn one_waits(builder: RunnerBuilder) -> RunnerBuilder {
 /// Sentence 21: a response ends, and has its place back, while room becomes free and is given to another.
 #[test]
 fn a_place_is_had_back_while_room_is_granted() {
-    model_with(one_waits, |world| {
-        let running = world.plain_batch([world.ledger.task(0)]);
-        let lending = answered(world, RunAfter::Body, 1, 0);
-        let waiting = world.plain_batch([world.ledger.task(2)]);
-        let mut other = request(world, RunAfter::Body, 3, 0);
-        assert!(poll_once(other.as_mut()).is_pending());
-        let running = thread::spawn(move || {
-            block_on(running);
-            block_on(waiting);
-        });
-        let ending = thread::spawn(move || drop(lending));
-        drop(block_on(other));
-        join([running, ending]);
-        world.run_spawned();
-        assert!((0..4).all(|task| world.ledger.has_run(task)));
-    });
+    model_with(
+        |builder| one_waits(builder).max_waiting(2),
+        |world| {
+            let running = world.plain_batch([world.ledger.task(0)]);
+            let lending = answered(world, RunAfter::Body, 1, 0);
+            let waiting = world.plain_batch([world.ledger.task(2)]);
+            let mut other = request(world, RunAfter::Body, 3, 0);
+            assert!(poll_once(other.as_mut()).is_pending());
+            let running = thread::spawn(move || {
+                block_on(running);
+                block_on(waiting);
+            });
+            let ending = thread::spawn(move || drop(lending));
+            drop(block_on(other));
+            join([running, ending]);
+            world.run_spawned();
+            assert!((0..4).all(|task| world.ledger.has_run(task)));
+        },
+    );
 }
 
 /// Sentence 21: a response that waits for room is dropped while it is granted that: room goes on to the next.
