@@ -30,7 +30,7 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use crate::{current, error::HOW_TO_HAVE_A_SCOPE, report};
@@ -52,6 +52,20 @@ impl Drop for Context {
     }
 }
 
+/// The values of a scope that is over, for as long as a task of its own still has them.
+#[derive(Default)]
+pub(crate) struct Past {
+    values: Weak<Values>,
+}
+
+impl Past {
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            values: self.values.upgrade(),
+        }
+    }
+}
+
 /// Each value's destructor is the user's code: one that panics leaves the others, and us, unharmed.
 #[cold]
 fn drop_values(values: Arc<Values>) {
@@ -66,6 +80,12 @@ impl Context {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_none()
+    }
+
+    pub(crate) fn past(&self) -> Past {
+        Past {
+            values: self.values.as_ref().map_or_else(Weak::new, Arc::downgrade),
+        }
     }
 
     fn value<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {

@@ -12,7 +12,7 @@ use crate::{
     attached::Hold,
     batch::Batch,
     collected::Collected,
-    context::Context,
+    context::{Context, Past},
     ending,
     key::Key,
     node::{Label, Link, Queue},
@@ -38,6 +38,8 @@ struct State {
     /// The context after the end, for attached code that goes on, while there is any.
     kept: Context,
     holds: usize,
+    /// The context after the end, for what comes while a task that was split off still runs.
+    past: Past,
     outcome: Option<Outcome>,
     order: Order,
     found: Found,
@@ -51,7 +53,8 @@ enum Phase {
     Request,
     /// The batch runs: what comes joins it.
     Batch,
-    /// Nobody will look into `collected` again: what comes is a batch of its own. The context is gone.
+    /// Nobody will look into `collected` again: what comes is a batch of its own. The context is the tasks' that were split
+    /// off, and goes with the last of them.
     Over,
     /// Of attached code, after the end of its request: as `Over`, with a context that the code may change.
     Own,
@@ -78,6 +81,7 @@ impl Inbox {
                 context,
                 kept: Context::default(),
                 holds: 0,
+                past: Past::default(),
                 outcome,
                 order,
                 found,
@@ -265,6 +269,7 @@ impl Inbox {
             },
             kept: Context::default(),
             holds: 0,
+            past: Past::default(),
             outcome: state.outcome,
             order: state.order,
             found: state.found.clone(),
@@ -333,6 +338,7 @@ impl State {
     fn end(&mut self) -> Context {
         self.phase = Phase::Over;
         let context = mem::take(&mut self.context);
+        self.past = context.past();
         if self.holds > 0 && !context.is_empty() {
             self.kept = context.clone();
         }
@@ -342,6 +348,7 @@ impl State {
     fn context(&self, attached: bool) -> Context {
         match self.phase {
             Phase::Over if attached => self.kept.clone(),
+            Phase::Over => self.past.context(),
             _ => self.context.clone(),
         }
     }

@@ -767,3 +767,29 @@ fn values_are_gone_when_the_last_task_is_discarded() {
         assert!(gone.upgrade().is_none(), "nested: {nested}");
     }
 }
+
+/// Sentence 18: the request's values go with the last of its tasks, whichever batch that is in. What comes by a handle
+/// meanwhile sees them, also when all of the request's tasks are batches of their own.
+#[test]
+fn late_work_sees_the_values_while_a_spawned_task_of_the_request_runs() {
+    let (runner, batches) = keeping();
+    let log = Log::default();
+    let handle = now_or_never(runner.scope(async {
+        context::set(String::from("set"));
+        after::task("spawned").spawned().defer(yields(1));
+        after::handle()
+    }));
+    let mut spawned = batches.take_one();
+    for moment in ["meanwhile", "afterwards"] {
+        let log = log.clone();
+        handle.defer(async move {
+            log.add(format!("{moment}: {:?}", context::get::<String>()));
+        });
+        polls_to_end(&mut batches.take_one(), 3);
+        if moment == "meanwhile" {
+            polls_to_end(&mut spawned, 3);
+        }
+    }
+    log.assert(&["meanwhile: Some(\"set\")", "afterwards: None"]);
+    balanced(&runner);
+}
