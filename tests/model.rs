@@ -484,7 +484,14 @@ impl Machine {
                 // closure may still be there to be joined, with the values.
                 let shares = self.handles.iter();
                 let shares = shares.filter(|(_, other)| Arc::ptr_eq(&other.value, &holds.value));
-                holds.may_be_gone = Arc::strong_count(&holds.value) == shares.count() + 1;
+                if Arc::strong_count(&holds.value) == shares.count() + 1 {
+                    // What comes now is none of the request's tasks: it has no share.
+                    let value = *holds.value.lock().unwrap();
+                    holds = Holds {
+                        value: Arc::new(Mutex::new(value)),
+                        may_be_gone: true,
+                    };
+                }
                 let life = Life::new(&self.notes, &holds, matches!(body, Body::DefersOnDrop));
                 handle.defer(run(life, body, 0, None));
             }
@@ -534,17 +541,15 @@ impl Machine {
                 let report = now_or_never(self.runner.shutdown(Duration::ZERO));
                 assert_eq!(report.stats(), stats);
                 assert_eq!(report.is_clean(), stats.pending == 0);
-                // Not named: what is of a request that has not ended, and what has joined a batch since its last poll.
+                // Not named: what is of a request that has not ended, and what the destructors of shed tasks have deferred in
+                // a batch without an inbox, until its next turn.
                 let unfinished = report.unfinished().len() as u64;
                 assert!(unfinished <= stats.pending, "{report}");
                 if self.open.is_empty() {
                     let batches = self.batches.iter().chain(&self.held);
                     let joining = batches.map(|batch| batch.len() - batch.names().count());
-                    assert_eq!(
-                        stats.pending - unfinished,
-                        joining.sum::<usize>() as u64,
-                        "{report}"
-                    );
+                    let unnamed = stats.pending - unfinished;
+                    assert!(unnamed <= joining.sum::<usize>() as u64, "{report}");
                 }
             }
             _ => {}
