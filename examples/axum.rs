@@ -1,7 +1,7 @@
 //! The layer on an axum router: each request is a scope, and is over when its response body is.
 //!
-//! Run it with `cargo run --example axum --features tower`: it asks itself over HTTP and prints what its tasks say. Or
-//! keep the server up and ask it yourself with curl: `cargo run --example axum --features tower -- --serve`. Stopped by
+//! Run it with `cargo run --example axum`: it asks itself over HTTP and prints what its tasks say. Or
+//! keep the server up and ask it yourself with curl: `cargo run --example axum -- --serve`. Stopped by
 //! Ctrl-C or SIGTERM it ends with code 0, or with 2 if deferred tasks were unfinished; ask it for what [`stuck`] has, and
 //! stop it then.
 

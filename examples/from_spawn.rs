@@ -1,7 +1,7 @@
 //! One small service twice: with `tokio::spawn` in its handler, and with `after`. Both get the same requests, and then a
 //! deploy. What became of the work is printed. `docs/from-spawn.md` goes from the one to the other step by step.
 //!
-//! `cargo run --example from_spawn --features tower`
+//! `cargo run --example from_spawn`
 
 use std::{
     collections::BTreeMap,

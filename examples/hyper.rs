@@ -1,6 +1,6 @@
 //! The layer on a bare hyper service, whose tasks start when its response was written to the socket.
 //!
-//! Run it with `cargo run --example hyper --features tower`. It asks itself over HTTP, slowly, and ends. With `-- --serve`
+//! Run it with `cargo run --example hyper`. It asks itself over HTTP, slowly, and ends. With `-- --serve`
 //! it serves what [`stuck`] has until Ctrl-C or SIGTERM, and ends with code 0, or with 2 if deferred tasks were unfinished.
 
 mod stuck;

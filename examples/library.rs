@@ -1,7 +1,7 @@
 //! A library whose functions defer, and work wherever they are called: in a handler, in a command-line tool, on a thread, in
 //! a test.
 //!
-//! Run it with `cargo run --example library --features tower`: it does all four and prints what has run.
+//! Run it with `cargo run --example library`: it does all four and prints what has run.
 
 use std::{error::Error, future::ready, thread, time::Duration};
 

@@ -479,7 +479,7 @@
 //! | `tokio` | yes | `spawner::Tokio`, and its detection |
 //! | `threads` | yes | `spawner::Threads`, for where no runtime is current; a pool for blocking work, for spawners without one |
 //! | `tracing` | yes | reports become `tracing` events if a subscriber is set; hooks that carry the caller's span |
-//! | `tower` | | `tower::AfterLayer`: requests end with their response bodies; for axum, hyper, tonic |
+//! | `tower` | yes | `tower::AfterLayer`: requests end with their response bodies; for axum, hyper, tonic |
 //! | `metrics` | | `metrics::Metrics`, an observer that counts through the `metrics` facade |
 //! | `smol` | | `spawner::Smol` |
 //! | `async-std` | | `spawner::AsyncStd` |
