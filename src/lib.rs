@@ -498,86 +498,44 @@
 //! - It must survive a crash: a durable queue.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A folder may have the name of what it is about, and a file of that name in it.
+#![allow(clippy::module_inception)]
 
 mod account;
-mod active;
-mod admission;
-mod attached;
 mod batch;
-mod blocking;
-mod builder;
-mod closing;
-mod collected;
-pub mod context;
-mod current;
-mod ending;
-mod error;
-mod finished;
-mod gate;
-mod handle;
-mod hook;
-mod inbox;
-mod key;
 mod limit;
-mod line;
-mod losses;
-mod marks;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
-mod node;
-mod observer;
-mod offer;
-mod open;
-mod outcome;
-mod place;
-mod ready;
-mod registry;
 mod report;
-mod room;
-mod roster;
 mod runner;
-mod runner_builder;
 mod scope;
-mod scope_time;
-mod signal;
-mod spare;
 pub mod spawner;
-mod stats;
-mod stopping;
 mod sync;
 mod task;
 pub mod testing;
-mod timers;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod tower;
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub mod tracing;
-mod turn;
-mod watched;
-mod woken;
 
 #[doc(inline)]
 pub use crate::spawner::Spawner;
 pub use crate::{
+    account::{ShutdownReport, Stats, Unfinished},
     batch::Batch,
-    builder::TaskBuilder,
-    current::in_scope,
-    error::{InstallError, TryDeferError},
-    handle::{Attached, Handle, handle, try_handle},
-    hook::{TaskFuture, TaskOutput},
     limit::Overflow,
-    observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},
-    open::{Entered, OpenScope, open},
-    outcome::{Order, Outcome, outcome},
-    runner::{Runner, shutdown, stop},
-    runner_builder::RunnerBuilder,
-    scope::{Held, Scope, scope},
-    stats::{ShutdownReport, Stats, Unfinished},
-    stopping::{Stopping, stopping},
-    task::{BoxError, Ok, TaskResult, defer, defer_blocking, forget, task, try_defer},
+    report::{Observer, Outcome, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},
+    runner::{
+        InstallError, Runner, RunnerBuilder, Stopping, in_scope, outcome, shutdown, stop, stopping,
+    },
+    scope::{
+        Attached, Entered, Handle, Held, OpenScope, Scope, TaskBuilder, TryDeferError, context,
+        defer, defer_blocking, forget, handle, open, scope, task, try_defer, try_handle,
+    },
+    task::{BoxError, Ok, Order, TaskFuture, TaskOutput, TaskResult},
 };
 
 /// The README's programs, as doctests.

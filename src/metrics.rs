@@ -12,7 +12,7 @@
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskStarted};
+use crate::report::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskStarted};
 
 /// Counts the tasks of a [`Runner`](crate::Runner) through the recorder of the `metrics` facade.
 ///

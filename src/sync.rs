@@ -9,7 +9,7 @@
 //!   run of a model, and can't stand in a `static`. No model touches these.
 //! - The thread-local that keeps spare boxes: nothing in a spare box is shared, and none is taken or kept while loom
 //!   changes threads.
-//! - The thread-locals of `closing` and `offer`, which mark a call of a spawner on this thread: no model gives up its thread
+//! - The thread-locals of `batch::close` and `batch::refused`, which mark a call of a spawner on this thread: no model gives up its thread
 //!   inside one.
 //! - Clocks, and the threads of timers, which a model can't wait for. A model's `Spawner::sleep` is its own, its limits
 //!   of `shutdown` are zero or beyond the clock, and the thread that reports losses is not started.

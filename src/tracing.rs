@@ -13,7 +13,7 @@
 
 use tracing::{Instrument as _, Level, Span};
 
-use crate::hook::TaskFuture;
+use crate::task::TaskFuture;
 
 /// Runs the task in the span that is current where it is deferred.
 ///

@@ -83,9 +83,10 @@ fn the_public_api_is_the_one_that_was_reviewed() {
             .map(|line| format!("{sign} {line}\n"))
             .collect::<String>()
     };
+    // As sets: in which of several `impl` blocks a method stands is nobody's business.
     let changes = only(&reviewed, &api, '-') + &only(&api, &reviewed, '+');
     assert!(
-        reviewed == api,
+        changes.is_empty(),
         "the public API has changed. If that is meant: AFTER_ACCEPT_API=1 cargo test --all-features --test public_api\n\
          {changes}"
     );

@@ -1,7 +1,9 @@
+//! A runtime as a spawner: async-std.
+
 use std::time::Duration;
 
-use super::{BlockingWork, Sleep, Spawner};
-use crate::batch::Batch;
+use super::Spawner;
+use crate::{batch::Batch, limit::Sleep, task::BlockingWork};
 
 /// Runs batches on async-std's executor, and blocking work on its blocking pool.
 ///
@@ -17,13 +19,6 @@ use crate::batch::Batch;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsyncStd;
-
-impl AsyncStd {
-    /// Whether this thread is running a task of async-std.
-    pub(crate) fn is_current() -> bool {
-        ::async_std::task::try_current().is_some()
-    }
-}
 
 impl Spawner for AsyncStd {
     fn spawn(&self, batch: Batch) {

@@ -1,7 +1,9 @@
+//! A runtime as a spawner: smol.
+
 use std::time::Duration;
 
-use super::{BlockingWork, Sleep, Spawner};
-use crate::batch::Batch;
+use super::Spawner;
+use crate::{batch::Batch, limit::Sleep, task::BlockingWork};
 
 /// Runs batches on smol's global executor, which starts its threads at first use (`SMOL_THREADS`, default 1).
 ///

@@ -1,3 +1,5 @@
+//! A pool of threads of our own, for where there is no runtime.
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -8,7 +10,7 @@ use std::{
 use async_task::Runnable;
 
 use super::Spawner;
-use crate::batch::Batch;
+use crate::{batch::Batch, report};
 
 /// Runs batches on a small pool of threads of this crate, for programs without a runtime.
 ///
@@ -120,8 +122,8 @@ impl Pool {
             };
             drop(queue);
             // A batch does not panic, but its waker's code might: the thread must outlive it.
-            if let Err(payload) = crate::report::catch(|| runnable.run()) {
-                crate::report::forget_payload(payload);
+            if let Err(payload) = report::catch(|| runnable.run()) {
+                report::forget_payload(payload);
             }
         }
     }

@@ -1,19 +1,11 @@
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+//! A runtime as a spawner: tokio.
+
+use std::{fmt, time::Duration};
 
 use tokio::runtime::Handle;
 
-use super::{BlockingWork, Sleep, Spawner};
-use crate::{batch::Batch, report};
+use super::Spawner;
+use crate::{batch::Batch, limit::Sleep, task::BlockingWork};
 
 /// Runs batches on a tokio runtime, and blocking work on its blocking pool.
 ///
@@ -73,46 +65,6 @@ impl Tokio {
     }
 }
 
-impl Tokio {
-    /// Whether the runtime has gone: what it is given is dropped inside the call. One that lives gets a task that does
-    /// nothing, so this is for where it matters and no runtime is current.
-    pub(super) fn is_gone(&self) -> bool {
-        let probe = Probe {
-            refused: Arc::default(),
-            polled: false,
-        };
-        let refused = probe.refused.clone();
-        let spawned = report::catch(|| drop(self.runtime.spawn(probe)));
-        if let Err(payload) = spawned {
-            report::forget_payload(payload);
-        }
-        refused.load(Ordering::Relaxed)
-    }
-}
-
-/// Tells if it is dropped without having been polled.
-struct Probe {
-    refused: Arc<AtomicBool>,
-    polled: bool,
-}
-
-impl Future for Probe {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        self.polled = true;
-        Poll::Ready(())
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        if !self.polled {
-            self.refused.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
 impl From<Handle> for Tokio {
     fn from(runtime: Handle) -> Self {
         Tokio { runtime }
@@ -121,18 +73,15 @@ impl From<Handle> for Tokio {
 
 impl Spawner for Tokio {
     fn spawn(&self, batch: Batch) {
-        // Dropping the `JoinHandle` detaches.
-        drop(self.runtime.spawn(batch));
+        spawn_on(&self.runtime, batch);
     }
 
     fn spawn_blocking(&self, work: BlockingWork) {
-        drop(self.runtime.spawn_blocking(move || work.run()));
+        spawn_blocking_on(&self.runtime, work);
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
-        // Panics on a runtime without a timer: the Runner sees to that.
-        let _inside = self.runtime.enter();
-        Sleep::new(tokio::time::sleep(duration))
+        sleep_on(&self.runtime, duration)
     }
 }
 
@@ -140,4 +89,20 @@ impl fmt::Debug for Tokio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokio").finish_non_exhaustive()
     }
+}
+
+#[inline]
+pub(super) fn spawn_on(runtime: &Handle, batch: Batch) {
+    // Dropping the `JoinHandle` detaches.
+    drop(runtime.spawn(batch));
+}
+
+pub(super) fn spawn_blocking_on(runtime: &Handle, work: BlockingWork) {
+    drop(runtime.spawn_blocking(move || work.run()));
+}
+
+pub(super) fn sleep_on(runtime: &Handle, duration: Duration) -> Sleep {
+    // Panics on a runtime without a timer: `Core::sleep` sees to that.
+    let _inside = runtime.enter();
+    Sleep::new(tokio::time::sleep(duration))
 }

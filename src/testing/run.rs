@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     batch::Batch,
-    signal::{Kept, drop_waker, wake},
+    report::{Kept, drop_waker, wake},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},

@@ -12,9 +12,8 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
-    context,
-    outcome::Outcome,
-    report,
+    report::{self, Outcome},
+    scope::context,
     tower::{
         ResponseHead,
         exchange::{self, Exchange, beside},

@@ -11,13 +11,9 @@ use http_body::Frame;
 
 use crate::{
     batch::Batch,
-    current,
-    gate::Hold,
     limit::{Place, Room},
-    outcome::Outcome,
-    registry::Registry,
-    report,
-    runner::Runner,
+    report::{self, Outcome},
+    runner::{Registry, Runner, current, gate::Hold},
     tower::{
         layer::{RunAfter, Terms},
         progress::{Asks, Progress, Said},

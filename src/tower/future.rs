@@ -13,7 +13,7 @@ use http_body::Body;
 
 use crate::{
     limit::Room,
-    outcome::Outcome,
+    report::Outcome,
     tower::{
         AfterBody,
         exchange::{self, Exchange, beside},

@@ -4,8 +4,8 @@ use http::response::Parts;
 use tower_layer::Layer;
 
 use crate::{
-    outcome::Order,
     runner::Runner,
+    task::Order,
     tower::{progress, service::AfterService},
 };
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH, response::Parts};
 use http_body::{Body, Frame};
 
-use crate::outcome::Outcome;
+use crate::report::Outcome;
 
 /// What the request and the response's head announce, and what has been delivered of it.
 ///

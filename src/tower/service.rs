@@ -11,7 +11,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    context, handle,
+    scope::{context, try_handle},
     tower::{
         AfterBody, AfterFuture, AfterLayer, RequestHead,
         exchange::{self, Exchange},
@@ -95,7 +95,7 @@ where
             let _ = exchange.enter(|| context::try_set(head));
         }
         if layer.provides_handle() {
-            let handle = exchange.enter(handle::try_handle);
+            let handle = exchange.enter(try_handle);
             if let Some(handle) = handle {
                 request.extensions_mut().insert(handle);
             }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::gate::Hold;
+use crate::runner::gate::Hold;
 
 /// A frame's data, which counts as unwritten until the server drops it.
 pub(super) fn guarded(data: Bytes, hold: &Hold) -> Bytes {

@@ -1,0 +1,402 @@
+//! The counts of a Runner, the roster of its unfinished batches, and waiting until there are none.
+//!
+//! Everything is kept in shards, chosen by thread, so that threads that serve requests do not meet. A thread adds to a
+//! counter of its own at the first defer of a scope, locks a shard at its hand-over and again at its end. Whoever reads locks
+//! all of them, in order, and so sees one moment: that is why every [`Stats`] value balances, and why no moment with nothing
+//! pending is missed.
+//!
+//! Invariant 2: a task's `deferred` is published before or together with its end, so no snapshot shows more ends than
+//! tasks.
+//!
+//! Invariant 3: no user code runs under a shard's lock. Wakers are user code: they are woken after the unlocking.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use coarsetime::Instant;
+
+use super::{
+    counts::Counts,
+    finished::Finished,
+    losses::Losses,
+    roster::{Entry, Extra, Joining},
+    signal::{Signal, Waiter},
+    stats::{ShutdownReport, Unfinished},
+};
+use crate::{
+    report::{Label, Loss},
+    sync::{
+        self, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Queue,
+};
+
+/// Who keeps an account: its Runner.
+pub(crate) trait KeepsAccount: Clone + Send + 'static {
+    fn account(&self) -> &Account;
+}
+
+/// The counts of a Runner, and its roster.
+pub(crate) struct Account {
+    shards: Box<[Shard]>,
+    /// How many drains wait, and whether losses wait to be reported. While it is not zero, whoever publishes looks at
+    /// the whole account. Changed before a shard is locked and read under that lock, so the lock orders the two.
+    attention: AtomicUsize,
+    /// Its moments are those with nothing pending, while somebody waits for one.
+    drained: Signal,
+    stopping: AtomicBool,
+    pub(crate) stop: Signal,
+    pub(crate) losses: Losses,
+    /// A shutdown has returned with tasks unfinished: what is dropped from then on was cut off by it.
+    cut_off: AtomicBool,
+}
+
+// 128 bytes: two lines, because the prefetcher of today's x86 processors fetches them in pairs.
+#[repr(align(128))]
+#[derive(Default)]
+struct Shard {
+    /// First defers of scopes, by the one thread whose number this shard has, which alone writes it: it needs no atomic
+    /// addition. Not under the lock, and read when all are held: a task's end is published under one of them after this
+    /// has counted it, so invariant 2 holds.
+    opened_by_owner: AtomicU64,
+    /// The same, by threads that came when all shards had an owner.
+    opened: AtomicU64,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    counts: Counts,
+    entries: Vec<Entry>,
+    vacant: Vec<u32>,
+}
+
+/// Vacant entries of a shard that keep their memory: no more than are soon used again. It comes to about 15 kB.
+const KEPT_ENTRIES: usize = 64;
+
+impl Books {
+    /// A burst is over, or comes to its end: gives back the memory of the entry that has just become one too many; and
+    /// when all are vacant, that of the list. The ones that were vacated last are the next to be used, and keep theirs.
+    #[cold]
+    fn give_back(&mut self) {
+        let beyond = self.vacant[self.vacant.len() - 1 - KEPT_ENTRIES];
+        self.entries[beyond as usize] = Entry::default();
+        if self.vacant.len() == self.entries.len() {
+            self.entries.truncate(KEPT_ENTRIES);
+            self.entries.shrink_to_fit();
+            self.vacant = (0..self.entries.len() as u32).collect();
+        }
+    }
+}
+
+/// A batch's place on the roster: which shard, which entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat {
+    shard: u32,
+    entry: u32,
+}
+
+impl Account {
+    pub(crate) fn new() -> Self {
+        let shards = (sync::parallelism() * 2).next_power_of_two().min(64);
+        Account {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            attention: AtomicUsize::new(0),
+            drained: Signal::default(),
+            stopping: AtomicBool::new(false),
+            stop: Signal::default(),
+            losses: Losses::default(),
+            cut_off: AtomicBool::new(false),
+        }
+    }
+
+    fn own_shard(&self) -> usize {
+        sync::thread_number() & (self.shards.len() - 1)
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Books> {
+        // No user code runs under this lock, so nothing leaves the books half written.
+        self.shards[shard]
+            .books
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_all(&self) -> Vec<MutexGuard<'_, Books>> {
+        // In ascending order, and everybody else holds one at most: no deadlock.
+        (0..self.shards.len())
+            .map(|shard| self.lock(shard))
+            .collect()
+    }
+
+    fn total(&self, all: &[MutexGuard<'_, Books>]) -> Counts {
+        let mut total = Counts::default();
+        for books in all {
+            total.add(&books.counts);
+        }
+        // Relaxed: what an end under a lock that we hold was preceded by is visible. What is added meanwhile only makes
+        // more pending: if the sum says that nothing is, nothing was when the last lock was taken.
+        for shard in &self.shards {
+            total.deferred += shard.opened_by_owner.load(Ordering::Relaxed);
+            total.deferred += shard.opened.load(Ordering::Relaxed);
+        }
+        total
+    }
+
+    /// The first defer of a scope, which is pending from here on. Wakes nobody.
+    #[inline]
+    pub(crate) fn open(&self) {
+        match self.shards.get(sync::thread_number()) {
+            Some(own) => {
+                let opened = own.opened_by_owner.load(Ordering::Relaxed);
+                own.opened_by_owner.store(opened + 1, Ordering::Relaxed);
+            }
+            None => {
+                let shared = &self.shards[self.own_shard()];
+                shared.opened.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Changes one shard; if somebody waits for the account to be empty and this makes it so, lets them know.
+    #[inline]
+    fn change<R>(&self, shard: usize, change: impl FnOnce(&mut Books) -> R) -> R {
+        let mut books = self.lock(shard);
+        // Relaxed: whoever raised `attention` has then locked every shard, or will lock it after us and see our change.
+        if self.attention.load(Ordering::Relaxed) == 0 {
+            return change(&mut books);
+        }
+        drop(books);
+        self.change_watched(shard, change)
+    }
+
+    #[cold]
+    fn change_watched<R>(&self, shard: usize, change: impl FnOnce(&mut Books) -> R) -> R {
+        let mut all = self.lock_all();
+        let result = change(&mut all[shard]);
+        if self.total(&all).pending() > 0 {
+            return result;
+        }
+        // Under the locks, so that whoever begins to wait after them waits for a later moment.
+        let wakers = self.drained.advance();
+        drop(all);
+        wakers.wake();
+        self.report_losses(false);
+        result
+    }
+
+    #[inline]
+    pub(crate) fn publish(&self, counts: &Counts) {
+        self.change(self.own_shard(), |books| books.counts.add(counts));
+    }
+
+    /// Puts a batch on the roster and publishes `counts`.
+    #[inline]
+    pub(crate) fn seat(&self, counts: &Counts, tasks: &Queue, extra: Option<Box<Extra>>) -> Seat {
+        let since = Instant::now_without_cache_update();
+        let shard = self.own_shard();
+        let entry = self.change(shard, |books| {
+            books.counts.add(counts);
+            let index = match books.vacant.pop() {
+                Some(index) => index,
+                None => {
+                    books.entries.push(Entry::default());
+                    (books.entries.len() - 1) as u32
+                }
+            };
+            books.entries[index as usize].occupy(since, tasks, extra);
+            index
+        });
+        Seat {
+            shard: shard as u32,
+            entry,
+        }
+    }
+
+    /// Publishes what a batch has done in one turn, while some of its tasks are unfinished.
+    pub(crate) fn update(
+        &self,
+        seat: Seat,
+        counts: &Counts,
+        finished: &Finished,
+        joined: &Queue,
+        extra: Option<Box<Extra>>,
+    ) {
+        self.change(seat.shard as usize, |books| {
+            books.counts.add(counts);
+            let entry = &mut books.entries[seat.entry as usize];
+            entry.finish(finished);
+            entry.join(joined);
+            entry.join_extra(extra)
+        });
+    }
+
+    /// The batch has an inbox from now on.
+    pub(crate) fn give_inbox(&self, seat: Seat, inbox: Arc<dyn Joining>) {
+        let mut books = self.lock(seat.shard as usize);
+        books.entries[seat.entry as usize].give_inbox(inbox);
+    }
+
+    /// Takes a batch off the roster and publishes its last counts.
+    #[inline]
+    pub(crate) fn vacate(&self, seat: Seat, counts: &Counts) {
+        let extra = self.change(seat.shard as usize, |books| {
+            books.counts.add(counts);
+            let extra = books.entries[seat.entry as usize].vacate();
+            books.vacant.push(seat.entry);
+            if books.vacant.len() > KEPT_ENTRIES {
+                books.give_back();
+            }
+            extra
+        });
+        // It may be the last that has the inbox, whose context is the user's: it goes when nothing is locked.
+        Extra::drop(extra);
+    }
+
+    /// How long ago a batch was handed over.
+    pub(crate) fn age(&self, seat: Seat) -> Duration {
+        let now = Instant::now_without_cache_update();
+        self.lock(seat.shard as usize).entries[seat.entry as usize].age(now)
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.total(&self.lock_all())
+    }
+
+    /// Resolves at the first moment, from the call on, with nothing pending.
+    pub(crate) async fn drain(&self) {
+        let watch = self.watch();
+        if let Some(waiting) = self.wait_if_pending() {
+            waiting.await;
+        }
+        drop(watch);
+    }
+
+    /// Begins to wait under the locks under which moments are seen: one that was seen before this look is not taken for a
+    /// later one, and one after it is not missed.
+    fn wait_if_pending(&self) -> Option<Waiting<'_>> {
+        let all = self.lock_all();
+        (self.total(&all).pending() > 0).then(|| Waiting::new(&self.drained))
+    }
+
+    fn watch(&self) -> Watch<'_> {
+        self.attention.fetch_add(1, Ordering::Relaxed);
+        Watch { account: self }
+    }
+
+    /// Reports what was lost, once a second at most unless `now`.
+    pub(crate) fn report_losses(&self, now: bool) {
+        if self.losses.report(now) {
+            self.attention.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// To be called before the losses are published, so that the publication looks whether it was the last.
+    pub(crate) fn lose(
+        &self,
+        keeper: &impl KeepsAccount,
+        why: Loss,
+        tasks: impl Iterator<Item = Label>,
+    ) {
+        // Relaxed: it only changes a line of a log.
+        let why = match why {
+            Loss::Dropped | Loss::Held | Loss::Pool if self.cut_off.load(Ordering::Relaxed) => {
+                Loss::CutOff
+            }
+            why => why,
+        };
+        if self.losses.add(why, tasks) {
+            self.attention.fetch_add(1, Ordering::Relaxed);
+        }
+        self.losses.report_within_a_second(keeper);
+    }
+
+    /// Once or several times: who waits is woken by the first, and nobody waits from then on.
+    pub(crate) fn begin_stopping(&self) {
+        // Release, with the Acquire in `is_stopping`: who sees it stopping sees what was done before.
+        self.stopping.store(true, Ordering::Release);
+        self.stop.advance().wake();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// What is unfinished now, the oldest first: it is the likeliest to be stuck.
+    pub(crate) fn unfinished(&self) -> (Counts, Vec<Unfinished>) {
+        let all = self.lock_all();
+        let now = Instant::now_without_cache_update();
+        let entries = || all.iter().flat_map(|books| &books.entries);
+        let mut unfinished: Vec<_> = entries().flat_map(|entry| entry.unfinished(now)).collect();
+        let inboxes: Vec<_> = entries().filter_map(|entry| entry.inbox(now)).collect();
+        let total = self.total(&all);
+        drop(all);
+        // What has joined a batch that was not polled since. Not under the locks of the shards: whoever stores something in
+        // an inbox locks it first, and a shard then.
+        if total.pending() == 0 {
+            // What has ended, and is not off the roster yet.
+            return (total, Vec::new());
+        }
+        for (age, inbox) in inboxes {
+            let joined = inbox.labels().into_iter();
+            unfinished.extend(joined.map(|task| Unfinished::of(task, age)));
+        }
+        unfinished.sort_by_key(|task| std::cmp::Reverse(task.age));
+        (total, unfinished)
+    }
+
+    /// For the end of a `shutdown` with this limit.
+    pub(crate) fn report(&self, limit: Duration) -> ShutdownReport {
+        let (total, unfinished) = self.unfinished();
+        ShutdownReport::new(limit, total.into(), unfinished)
+    }
+
+    /// A shutdown has returned, with tasks unfinished or without.
+    pub(crate) fn is_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+}
+
+/// While it lives, whoever publishes looks whether the account is empty.
+struct Watch<'a> {
+    account: &'a Account,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.account.attention.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits for the next moment of a signal.
+struct Waiting<'a> {
+    signal: &'a Signal,
+    waiter: Waiter,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(signal: &'a Signal) -> Self {
+        let waiter = signal.waiter();
+        Waiting { signal, waiter }
+    }
+}
+
+impl Future for Waiting<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.signal.poll(&self.waiter, cx)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.signal.leave(&self.waiter);
+    }
+}

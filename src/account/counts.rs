@@ -1,0 +1,65 @@
+//! The counts of an account, by how tasks have ended.
+
+use super::stats::Stats;
+
+/// Changes of an account, gathered before they are published.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) deferred: u64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) panicked: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) discarded: u64,
+    pub(crate) shed: u64,
+    pub(crate) lost: u64,
+}
+
+impl Counts {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Counts::default()
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.deferred += other.deferred;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.panicked += other.panicked;
+        self.timed_out += other.timed_out;
+        self.discarded += other.discarded;
+        self.shed += other.shed;
+        self.lost += other.lost;
+    }
+
+    pub(crate) fn pending(&self) -> u64 {
+        let Counts {
+            deferred,
+            completed,
+            failed,
+            panicked,
+            timed_out,
+            discarded,
+            shed,
+            lost,
+        } = self;
+        deferred - (completed + failed + panicked + timed_out + discarded + shed + lost)
+    }
+}
+
+impl From<Counts> for Stats {
+    fn from(counts: Counts) -> Stats {
+        Stats {
+            deferred: counts.deferred,
+            completed: counts.completed,
+            failed: counts.failed,
+            panicked: counts.panicked,
+            timed_out: counts.timed_out,
+            discarded: counts.discarded,
+            shed: counts.shed,
+            lost: counts.lost,
+            pending: counts.pending(),
+        }
+    }
+}

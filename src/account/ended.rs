@@ -1,0 +1,112 @@
+//! The end of a task, however it came: dropped, counted, told to observers, reported.
+//!
+//! Three steps, because the middle one touches what is ours and the others run the user's code: [`Ended::of`] drops the
+//! task, [`Ended::count`] says under which head it is counted, [`Ended::tell`] tells the observers and reports.
+
+use std::{any::Any, time::Duration};
+
+use super::counts::Counts;
+use crate::{
+    report::{self, Key, Label, Observers, Outcome, TaskEnd, TaskFinished},
+    task::{End, Link},
+};
+
+/// A task that has ended and was dropped.
+pub(crate) struct Ended {
+    label: Label,
+    blocking: bool,
+    end: End,
+    /// The panic of its destructor.
+    destructor: Option<Box<dyn Any + Send>>,
+    ran: Duration,
+    longest_poll: Duration,
+}
+
+impl Ended {
+    pub(crate) fn of(node: Link, end: End) -> Ended {
+        let label = node.label();
+        let rare = node.rare();
+        let blocking = rare.is_some_and(|rare| rare.blocking.is_some());
+        let times = rare.and_then(|rare| rare.times.as_ref());
+        let (ran, longest_poll) = times.map_or_else(Default::default, |times| {
+            let ran = times.started.map(|started| started.elapsed());
+            (ran.unwrap_or_default(), times.longest_poll)
+        });
+        Ended {
+            label,
+            blocking,
+            end,
+            destructor: report::catch(|| drop(node)).err(),
+            ran,
+            longest_poll,
+        }
+    }
+
+    pub(crate) fn count(&self, counts: &mut Counts) {
+        match (&self.end, &self.destructor) {
+            (End::Completed, Some(_)) | (End::Panicked(_), _) => counts.panicked += 1,
+            (End::Completed, None) => counts.completed += 1,
+            (End::Failed(_), _) => counts.failed += 1,
+            (End::TimedOut(_) | End::Overdue, _) => counts.timed_out += 1,
+            (End::Discarded, _) => counts.discarded += 1,
+            (End::Shed, _) => counts.shed += 1,
+            (End::Lost(_), _) => counts.lost += 1,
+        }
+    }
+
+    /// The caller has gathered losses with `Account::lose`: they are reported together.
+    pub(crate) fn tell(self, observers: &Observers, outcome: Option<Outcome>) {
+        let Ended {
+            label,
+            blocking,
+            end,
+            destructor,
+            ran,
+            longest_poll,
+        } = self;
+        if !observers.is_empty() {
+            observers.tell(|observer| {
+                observer.finished(&TaskFinished {
+                    task: label.info(outcome, blocking),
+                    end: match (&end, &destructor) {
+                        (End::Completed, Some(payload)) => TaskEnd::Panicked(&**payload),
+                        (End::Completed, None) => TaskEnd::Completed,
+                        (End::Failed(error), _) => TaskEnd::Failed(&**error),
+                        (End::Panicked(payload), _) => TaskEnd::Panicked(&**payload),
+                        (End::TimedOut(_) | End::Overdue, _) => TaskEnd::TimedOut,
+                        (End::Discarded, _) => TaskEnd::Discarded,
+                        (End::Shed, _) => TaskEnd::Shed,
+                        (End::Lost(_), _) => TaskEnd::Lost,
+                    },
+                    ran,
+                    longest_poll,
+                });
+            });
+        }
+        match end {
+            End::Completed | End::Overdue | End::Discarded | End::Shed | End::Lost(_) => {}
+            End::Failed(error) => report::failed(&label, error),
+            End::Panicked(payload) => report::panicked(&label, payload),
+            End::TimedOut(limit) => report::timed_out(&label, limit),
+        }
+        if let Some(payload) = destructor {
+            report::destructor_panicked(&label, payload);
+        }
+    }
+}
+
+/// Drops a task that was replaced or taken back by its key, and tells of it. The caller counts it.
+pub(crate) fn discard(observers: &Observers, outcome: Option<Outcome>, (key, node): (Key, Link)) {
+    if observers.is_empty() {
+        // As a rule nobody is told.
+        let (name, location) = (node.name(), node.location());
+        if let Err(payload) = report::catch(|| drop(node)) {
+            let label = Label::plain(name, location).with_key(&key);
+            report::destructor_panicked(&label, payload);
+        }
+        return;
+    }
+    let mut ended = Ended::of(node, End::Discarded);
+    ended.label = ended.label.with_key(&key);
+    ended.tell(observers, outcome);
+}

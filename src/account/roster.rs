@@ -1,0 +1,252 @@
+//! What a report says of unfinished batches: one entry each, in the account's shards.
+
+use std::{
+    collections::BTreeMap, mem, ops::Range, panic::Location, ptr, sync::Arc, time::Duration,
+};
+
+use coarsetime::Instant;
+
+use super::{finished::Finished, stats::Unfinished};
+use crate::{
+    report::{Key, Label},
+    task::{Node, Queue, Work},
+};
+
+/// Where tasks wait that join a batch which has not looked at them yet.
+pub(crate) trait Joining: Send + Sync {
+    /// Those that wait there now. It may lock, and is not asked under a lock of the account.
+    fn labels(&self) -> Vec<Label>;
+}
+
+/// One unfinished batch. A vacant entry keeps its memory for the next.
+pub(crate) struct Entry {
+    /// The hand-over; of the batch before, while it is vacant.
+    since: Instant,
+    /// In ascending order of `first`; what has ended is removed when it is more than half.
+    runs: Vec<Run>,
+    ended: u32,
+    extra: Option<Box<Extra>>,
+}
+
+/// What plain batches don't have.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// By the sequence of the task.
+    keys: BTreeMap<u64, Key>,
+    /// What joins the batch waits here until its next poll.
+    inbox: Option<Arc<dyn Joining>>,
+}
+
+impl Extra {
+    /// When nothing is locked. As a rule there is none, which costs one test.
+    #[inline]
+    pub(crate) fn drop(extra: Option<Box<Extra>>) {
+        #[cold]
+        fn drop_it(extra: Box<Extra>) {
+            drop(extra);
+        }
+        if let Some(extra) = extra {
+            drop_it(extra);
+        }
+    }
+
+    /// To be made before the lock is taken.
+    #[cold]
+    pub(crate) fn of(
+        tasks: &Queue,
+        inbox: Option<&Arc<impl Joining + 'static>>,
+    ) -> Option<Box<Extra>> {
+        let mut keys = BTreeMap::new();
+        tasks.for_each(|node| {
+            if let Some(key) = node.key() {
+                keys.insert(node.sequence(), key.clone());
+            }
+        });
+        let inbox = inbox.map(|inbox| inbox.clone() as Arc<dyn Joining>);
+        (inbox.is_some() || !keys.is_empty()).then(|| Box::new(Extra { keys, inbox }))
+    }
+}
+
+/// Tasks of one name, deferred one after another from one place: a loop that defers thousands takes a bit for each.
+struct Run {
+    /// The sequence of the first task.
+    first: u64,
+    /// A bit for each task that has not ended, by its distance from the first.
+    unfinished: u64,
+    name: &'static str,
+    location: &'static Location<'static>,
+}
+
+impl Run {
+    #[inline]
+    fn new(node: &Node<dyn Work>) -> Self {
+        Run {
+            first: node.sequence(),
+            unfinished: 1,
+            name: node.name(),
+            location: node.location(),
+        }
+    }
+
+    /// The bit of a task that comes within its reach.
+    #[inline]
+    fn bit(&self, sequence: u64) -> Option<u64> {
+        let distance = sequence.checked_sub(self.first)?;
+        (distance < u64::from(u64::BITS)).then(|| 1 << distance)
+    }
+
+    /// Takes in a task that comes after all of its own, if it is of their kind.
+    #[inline]
+    fn take_in(&mut self, node: &Node<dyn Work>) -> bool {
+        let same = ptr::eq(self.location, node.location()) && ptr::eq(self.name, node.name());
+        match self.bit(node.sequence()) {
+            // One that has ended is counted as such.
+            Some(bit) if same && self.unfinished != 0 => {
+                self.unfinished |= bit;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[inline]
+    fn finish(&mut self, sequences: &Range<u64>) {
+        let begin = sequences.start.saturating_sub(self.first);
+        let end = sequences.end.saturating_sub(self.first);
+        let below = |end: u64| {
+            1u64.checked_shl(end.min(64) as u32)
+                .map_or(u64::MAX, |bit| bit - 1)
+        };
+        self.unfinished &= below(begin) | !below(end);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.unfinished == 0
+    }
+}
+
+/// An entry with room for more runs than this gives its memory back.
+const KEPT_CAPACITY: usize = 64;
+
+impl Default for Entry {
+    /// A vacant one.
+    fn default() -> Self {
+        Entry {
+            since: Instant::from_ticks(0),
+            runs: Vec::new(),
+            ended: 0,
+            extra: None,
+        }
+    }
+}
+
+impl Entry {
+    #[inline]
+    pub(crate) fn occupy(&mut self, since: Instant, tasks: &Queue, extra: Option<Box<Extra>>) {
+        self.since = since;
+        // It was vacant: to look for something to drop would cost more than to put this there.
+        let gap = mem::replace(&mut self.extra, extra);
+        debug_assert!(gap.is_none(), "it is not vacant");
+        mem::forget(gap);
+        self.join(tasks);
+    }
+
+    #[inline]
+    pub(crate) fn join(&mut self, tasks: &Queue) {
+        tasks.for_each(|node| {
+            if !self.runs.last_mut().is_some_and(|run| run.take_in(node)) {
+                if self.runs.capacity() == 0 {
+                    // Of a million scopes with one task each, four places would be most of the memory.
+                    self.runs.reserve_exact(1);
+                }
+                self.runs.push(Run::new(node));
+            }
+        });
+    }
+
+    /// Gives back what is too much, to be dropped without the lock.
+    #[must_use]
+    pub(crate) fn join_extra(&mut self, extra: Option<Box<Extra>>) -> Option<Box<Extra>> {
+        let mut extra = extra?;
+        let own = self.extra.get_or_insert_default();
+        // Not `append`, which costs as much as both are long.
+        own.keys.extend(std::mem::take(&mut extra.keys));
+        if own.inbox.is_none() {
+            own.inbox = extra.inbox.take();
+        }
+        Some(extra)
+    }
+
+    pub(crate) fn give_inbox(&mut self, inbox: Arc<dyn Joining>) {
+        self.extra.get_or_insert_default().inbox = Some(inbox);
+    }
+
+    pub(crate) fn finish(&mut self, finished: &Finished) {
+        finished.for_each(|sequences| {
+            if let Some(extra) = &mut self.extra {
+                if !extra.keys.is_empty() {
+                    for sequence in sequences.clone() {
+                        extra.keys.remove(&sequence);
+                    }
+                }
+            }
+            let after = self
+                .runs
+                .partition_point(|run| run.first <= sequences.start);
+            for run in &mut self.runs[after.saturating_sub(1)..] {
+                if run.first >= sequences.end {
+                    break;
+                }
+                if run.unfinished != 0 {
+                    run.finish(&sequences);
+                    self.ended += u32::from(run.has_ended());
+                }
+            }
+        });
+        let ended = self.ended as usize;
+        if ended > KEPT_CAPACITY && ended > self.runs.len() / 2 {
+            self.runs.retain(|run| !run.has_ended());
+            self.runs.shrink_to(KEPT_CAPACITY);
+            self.ended = 0;
+        }
+    }
+
+    #[inline]
+    #[must_use]
+    pub(crate) fn vacate(&mut self) -> Option<Box<Extra>> {
+        self.ended = 0;
+        self.runs.clear();
+        if self.runs.capacity() > KEPT_CAPACITY {
+            self.runs = Vec::new();
+        }
+        self.extra.take()
+    }
+
+    /// Since the hand-over.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.duration_since(self.since).into()
+    }
+
+    pub(crate) fn unfinished(&self, now: Instant) -> impl Iterator<Item = Unfinished> {
+        let age = self.age(now);
+        self.runs.iter().flat_map(move |run| {
+            let distances = (0..u64::BITS).filter(move |bit| run.unfinished >> bit & 1 == 1);
+            distances.map(move |distance| {
+                let sequence = run.first + u64::from(distance);
+                let extra = self.extra.as_ref();
+                let task = Label {
+                    name: run.name,
+                    key: extra.and_then(|extra| extra.keys.get(&sequence)).cloned(),
+                    location: run.location,
+                };
+                Unfinished::of(task, age)
+            })
+        })
+    }
+
+    /// With the age of the batch.
+    pub(crate) fn inbox(&self, now: Instant) -> Option<(Duration, Arc<dyn Joining>)> {
+        let inbox = self.extra.as_ref()?.inbox.clone()?;
+        Some((self.age(now), inbox))
+    }
+}

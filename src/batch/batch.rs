@@ -1,0 +1,253 @@
+//! The after phase: the tasks of one scope, as one future.
+
+use std::{fmt, mem, time::Duration};
+
+use super::close;
+use crate::{
+    account::Unfinished,
+    limit::Room,
+    runner::{Active, Registry, Runner},
+    task::{Node, Work},
+};
+
+/// The tasks of one scope, as one future: `Send + Unpin + 'static`.
+///
+/// A [`Spawner`](crate::Spawner) gets it to run, and a held scope gives it to its caller, who awaits it or
+/// [releases](Batch::release) it. It resolves when all its tasks have ended, those included which they deferred in turn.
+///
+/// Its first poll starts nothing: it wakes itself and returns, so that whatever stands behind it in the runtime's queue
+/// comes first; as a rule that is the connection that writes the response. After that each turn polls at most 32 times
+/// before it goes back to the runtime's queue, and each turn starts one task further on than the last.
+///
+/// # Dropping it
+///
+/// Its unfinished tasks are dropped, with their scope current, counted as lost and reported. What their destructors
+/// defer is lost in turn. This never panics.
+///
+/// # Leaking it
+///
+/// A batch that is leaked ([`std::mem::forget`], a cycle of `Arc`s), or kept and never polled again, goes on no more, and its
+/// unfinished tasks are never dropped. They stay pending, so [`Runner::drain`] never returns, and a shutdown waits up to
+/// its limit and names them. Under [`max_running`](crate::RunnerBuilder::max_running) those of them that have begun keep
+/// their permits for good.
+#[must_use = "dropping a batch loses its tasks: await it or `release` it"]
+pub struct Batch {
+    /// `None` when all is done. One pointer: what is moved from scope to spawner to the runtime's cell is this.
+    pub(super) active: Option<Box<Active>>,
+}
+
+impl Batch {
+    /// With the tasks of a scope that was handed over.
+    #[inline]
+    pub(crate) fn of(active: Box<Active>) -> Batch {
+        Batch {
+            active: Some(active),
+        }
+    }
+
+    /// Without the care of this type's destructor: for what puts it somewhere at once.
+    #[inline]
+    pub(super) fn into_state(mut self) -> Option<Box<Active>> {
+        self.active.take()
+    }
+
+    /// Whether there is nothing to hand over.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.active.is_none()
+    }
+
+    /// How many tasks a scope asks room for before its answer, if its Runner makes it wait.
+    #[inline]
+    pub(crate) fn room(&self) -> Option<Room> {
+        let active = self.active.as_ref()?;
+        if !active.special {
+            return None;
+        }
+        active.runner.get().room(self.len())
+    }
+
+    /// As dropping it, without a report of what is lost: for who has kept it on purpose, and not run it.
+    pub(crate) fn drop_quietly(mut self) {
+        if let Some(active) = &mut self.active {
+            let uncommon = active.uncommon();
+            uncommon.quiet = true;
+            for single in mem::take(&mut uncommon.apart) {
+                Batch::of(single).drop_quietly();
+            }
+        }
+    }
+
+    /// Hands it to the Runner's spawner. An empty one is dropped.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let ((), batch) = after::scope(async { after::defer(async {}) }).held().await;
+    /// batch.release();
+    /// # });
+    /// ```
+    #[inline]
+    pub fn release(self) {
+        // Apart, so that what is inlined into every request's poll is this one test.
+        if self.active.is_some() {
+            self.spawn();
+        }
+    }
+
+    /// How many tasks have not ended.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let ((), batch) = after::scope(async { after::defer(async {}) }).held().await;
+    /// assert_eq!(batch.len(), 1);
+    /// batch.await;
+    /// # });
+    /// ```
+    pub fn len(&self) -> usize {
+        self.active.as_ref().map_or(0, |active| {
+            let joining = active.inbox.as_ref().map_or(0, |inbox| inbox.len());
+            let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
+            // What the destructors of shed tasks have deferred waits for the next turn.
+            active.unfinished() + active.collected.len() + apart + joining
+        })
+    }
+
+    /// Whether all its tasks have ended, or there were none.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let ((), batch) = after::scope(async {}).held().await;
+    /// assert!(batch.is_empty());
+    /// # drop(batch);
+    /// # });
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the tasks that have not ended; before the first poll in the order of deferral.
+    ///
+    /// Tasks that a [`Handle`](crate::Handle) deferred after the hand-over are not among them before the next poll.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let request = async { after::task("audit").defer(async {}) };
+    /// let ((), batch) = after::scope(request).held().await;
+    /// assert!(batch.names().eq(["audit"]));
+    /// batch.await;
+    /// # });
+    /// ```
+    pub fn names(&self) -> impl Iterator<Item = &str> + '_ {
+        self.tasks().into_iter().map(|node| node.name())
+    }
+
+    pub(crate) fn static_names(&self) -> impl Iterator<Item = &'static str> {
+        self.tasks().into_iter().map(|node| node.name())
+    }
+
+    /// What has not ended, for a report.
+    pub(crate) fn unfinished(&self) -> Vec<Unfinished> {
+        let age = self.age();
+        let tasks = self.tasks().into_iter();
+        let unfinished = tasks.map(|node| Unfinished::of(node.label(), age));
+        unfinished.collect()
+    }
+
+    /// A recorder was dropped, and did not run it: as one that was held.
+    pub(crate) fn take_back(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.released = false;
+        }
+    }
+
+    fn age(&self) -> Duration {
+        let age = self.active.as_ref().and_then(|active| {
+            let account = &active.runner.get().account;
+            Some(account.age(active.seat?))
+        });
+        age.unwrap_or_default()
+    }
+
+    /// Whose account it is on, unless it is done.
+    pub(crate) fn runner(&self) -> Option<Runner> {
+        self.active
+            .as_ref()
+            .map(|active| Runner::of(&active.runner))
+    }
+
+    fn tasks(&self) -> Vec<&Node<dyn Work>> {
+        let mut tasks: Vec<_> = self
+            .active
+            .iter()
+            .flat_map(|active| active.tasks())
+            .collect();
+        let uncommon = self
+            .active
+            .iter()
+            .filter_map(|active| active.look_uncommon());
+        for single in uncommon.flat_map(|uncommon| &uncommon.apart) {
+            tasks.extend(single.tasks());
+        }
+        if self.active.as_ref().is_some_and(|active| !active.started) {
+            tasks.sort_by_key(|node| node.sequence());
+        }
+        tasks
+    }
+}
+
+/// What a batch holds, in a registry for the code that runs in its scope. It goes back into the batch, also on unwinding: a
+/// waker that panics must not take the tasks along.
+pub(super) struct Turn<'a> {
+    pub(super) registry: Registry,
+    batch: &'a mut Batch,
+}
+
+impl<'a> Turn<'a> {
+    #[inline]
+    pub(super) fn begin(batch: &'a mut Batch, active: Box<Active>) -> Turn<'a> {
+        Turn {
+            registry: Registry::active(active),
+            batch,
+        }
+    }
+
+    /// What the destructor does, without the ways out that nobody takes: both places are empty.
+    #[inline]
+    pub(super) fn end(mut self) {
+        self.give_back();
+        mem::forget(self);
+    }
+
+    #[inline]
+    fn give_back(&mut self) {
+        let gap = mem::replace(&mut self.batch.active, self.registry.close());
+        debug_assert!(gap.is_none(), "it was taken out at the start of the turn");
+        mem::forget(gap);
+    }
+}
+
+impl Drop for Turn<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Drop for Batch {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(active) = self.active.take() {
+            close::dropped(active);
+        }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `len` would lock the inbox; `Debug` does not.
+        let unfinished = self.active.as_ref().map_or(0, |active| active.unfinished());
+        f.debug_struct("Batch")
+            .field("unfinished", &unfinished)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,253 @@
+//! `max_running`, `max_waiting` and what happens beyond.
+//!
+//! A task that was handed over waits for a permit, then runs, and gives the permit on when it has ended: to the task that
+//! was handed over first, over all scopes of the Runner. Permits are handed to those who wait, never left lying for a
+//! newcomer to take.
+//!
+//! Scopes that may wait before their answer wait for room in the same way, in their order. Room that was granted is a
+//! [`Place`](super::place::Place): a scope that hands over at once uses it, and one whose response is still to be read lends it to others until
+//! then. So nobody waits for a client to read.
+//!
+//! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a [`Line`]
+//! before his turn is passed over.
+
+use std::{
+    sync::{Arc, PoisonError},
+    task::Waker,
+    time::Duration,
+};
+
+use super::{
+    line::{Line, Member},
+    overflow::Overflow,
+    place::{Lender, PATIENCE},
+    room::RoomEntry,
+};
+use crate::{
+    report::{Kept, Wakers, drop_waker},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+pub(crate) struct Limit {
+    pub(crate) max_running: usize,
+    pub(crate) max_waiting: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) running: usize,
+    /// Handed over and without a permit, or a place that a scope has and does not lend.
+    pub(crate) waiting: usize,
+    /// Places that are lent, and those of them that are respected still.
+    pub(crate) lent: usize,
+    pub(crate) fresh: usize,
+    /// Who gets the next permits.
+    pub(crate) line: Line<Turn>,
+    /// Scopes that wait for room before their answer.
+    pub(crate) rooms: Line<Arc<RoomEntry>>,
+    /// How many tasks were accepted that could not wait for it, ever.
+    pub(crate) unasked: u64,
+    /// Who lends a place, from the one that was lent first: those that are respected, and those before them.
+    pub(crate) lenders: Line<Arc<Lender>>,
+    pub(crate) overdue: Line<Arc<Lender>>,
+    /// How long a place is respected now.
+    pub(crate) patience: Duration,
+    /// Whether a thread comes by when that is over.
+    pub(crate) thread: bool,
+}
+
+/// Some permits that a batch waits for.
+pub(crate) struct Turn {
+    entry: Arc<Entry>,
+    wanted: usize,
+}
+
+/// The permits of one batch.
+#[derive(Default)]
+pub(crate) struct Entry {
+    granted: AtomicUsize,
+    /// How often it stands in the line.
+    turns: AtomicUsize,
+    left: AtomicBool,
+    waker: Mutex<Kept>,
+}
+
+impl Member for Turn {
+    fn has_left(&self) -> bool {
+        self.entry.left.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No user code runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    /// Whoever grants permits from now on wakes `waker`.
+    pub(crate) fn watch(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let before = lock(&self.waker).replace(waker);
+        drop_waker(before);
+    }
+
+    pub(crate) fn take_granted(&self) -> usize {
+        // Acquire, with the Release in `grant`: only the count matters, but it costs nothing to be plain.
+        self.granted.swap(0, Ordering::Acquire)
+    }
+}
+
+impl Limit {
+    pub(crate) fn new(max_running: usize, max_waiting: usize, overflow: Overflow) -> Self {
+        Limit {
+            max_running,
+            max_waiting,
+            overflow,
+            state: Mutex::new(State {
+                patience: PATIENCE,
+                ..State::default()
+            }),
+        }
+    }
+
+    /// Whether scopes wait for room before their answer. There is always room where no number is set.
+    pub(crate) fn pushes_back(&self) -> bool {
+        self.overflow == Overflow::Backpressure && self.max_waiting < usize::MAX
+    }
+
+    /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left. While scopes
+    /// wait for room, only so many are accepted that the first of these can pass before them: see `fits`.
+    fn accepts(&self, state: &mut State, tasks: usize) -> usize {
+        let most = match self.overflow {
+            Overflow::Shed => self.max_waiting,
+            Overflow::Backpressure => self.max_waiting.saturating_mul(2),
+        };
+        let free = self.max_running.saturating_sub(state.running);
+        // However much is lent, what can't wait is not shed for that.
+        let taken = state.waiting + state.lent.min(self.max_waiting);
+        let room = most.saturating_add(free).saturating_sub(taken);
+        let behind = match state.rooms.first() {
+            Some(first) => self.max_waiting.saturating_sub(first.behind(state.unasked)),
+            None => usize::MAX,
+        };
+        tasks.min(room).min(behind)
+    }
+
+    /// Puts tasks in the line, behind all others, for at most `wanted` permits. Returns how many tasks were accepted.
+    pub(crate) fn enter(
+        &self,
+        entry: &Arc<Entry>,
+        tasks: usize,
+        promised: usize,
+        wanted: usize,
+    ) -> (usize, Wakers) {
+        let mut state = lock(&self.state);
+        // What was promised is in `waiting` already; what was promised in excess goes back.
+        let excess = promised.saturating_sub(tasks);
+        state.waiting -= excess;
+        let promised = promised - excess;
+        let unasked = self.accepts(&mut state, tasks - promised);
+        state.unasked += unasked as u64;
+        let accepted = promised + unasked;
+        state.waiting += accepted - promised;
+        self.give_up_lent(&mut state);
+        let wanted = wanted.min(accepted);
+        if wanted > 0 {
+            // All under the lock: no order is needed.
+            entry.turns.fetch_add(1, Ordering::Relaxed);
+            let entry = entry.clone();
+            state.line.push(Turn { entry, wanted });
+        }
+        let wakers = self.grant(&mut state);
+        (accepted, wakers)
+    }
+
+    /// A task has ended, and its permit goes on to the first in line.
+    pub(crate) fn leave(&self, tasks: usize) -> Wakers {
+        let mut state = lock(&self.state);
+        state.running -= tasks;
+        self.grant(&mut state)
+    }
+
+    /// A task of a batch that takes permits one by one has ended, and the batch's next one has its permit.
+    pub(crate) fn pass_on(&self) -> Wakers {
+        let mut state = lock(&self.state);
+        state.waiting -= 1;
+        self.grant(&mut state)
+    }
+
+    /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others. The entry is not to be
+    /// used again. Its waker is given back too, to be dropped when nothing is locked.
+    pub(crate) fn withdraw(
+        &self,
+        entry: &Entry,
+        waiting: usize,
+        running: usize,
+    ) -> (Wakers, Option<Waker>) {
+        let mut state = lock(&self.state);
+        let waker = lock(&entry.waker).take();
+        entry.left.store(true, Ordering::Relaxed);
+        state.line.leaves(entry.turns.load(Ordering::Relaxed));
+        // Granted, and not taken yet: running here, and waiting there.
+        let granted = entry.take_granted();
+        state.running -= running + granted;
+        state.waiting -= waiting - granted;
+        (self.grant(&mut state), waker)
+    }
+
+    /// Gives free permits to the first in line, and free room to the first scopes that wait for it.
+    pub(crate) fn grant(&self, state: &mut State) -> Wakers {
+        let mut woken = Vec::new();
+        while state.running < self.max_running {
+            let Some(turn) = state.line.first() else {
+                break;
+            };
+            // Release: see `take_granted`.
+            turn.entry.granted.fetch_add(1, Ordering::Release);
+            turn.wanted -= 1;
+            woken.extend(lock(&turn.entry.waker).take());
+            if turn.wanted == 0 {
+                turn.entry.turns.fetch_sub(1, Ordering::Relaxed);
+                state.line.pop();
+            }
+            state.running += 1;
+            state.waiting -= 1;
+        }
+        if state.rooms.len() > 0 {
+            self.lose_patience(state);
+        }
+        let unasked = state.unasked;
+        while let Some((tasks, behind)) = state
+            .rooms
+            .first()
+            .map(|room| (room.tasks, room.behind(unasked)))
+        {
+            if !self.fits(state, tasks, behind) {
+                break;
+            }
+            state.waiting += tasks;
+            if let Some(room) = state.rooms.pop() {
+                let mut room = lock(&room.state);
+                room.granted = true;
+                woken.extend(room.waker.take());
+            }
+        }
+        woken.into_iter().collect()
+    }
+
+    /// Whether so many tasks have room. More than ever fit have it when nobody waits.
+    ///
+    /// Those that came `behind`, and could not wait, don't count: a client that sends requests and gives them up could else
+    /// keep the line long for ever.
+    pub(crate) fn fits(&self, state: &State, tasks: usize, behind: usize) -> bool {
+        let free = self.max_running.saturating_sub(state.running);
+        let before = state.waiting.saturating_add(state.fresh);
+        let before = before.saturating_sub(behind);
+        before.saturating_add(tasks) <= self.max_waiting.saturating_add(free) || before == 0
+    }
+}

@@ -1,0 +1,226 @@
+//! Room that a scope has got, from its wait to its hand-over; lent to others while a client reads its response.
+//!
+//! Not at once: a response that is read as usual has its place back soon, and if others passed before, all that wait would
+//! pass together, more than there is room for. So a place that was lent is respected for a short time ([`PATIENCE`]), and
+//! each time that this was in vain for half as long.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    limit::{Limit, State, lock},
+    line::Member,
+};
+use crate::{
+    report::Wakers,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// The most that others wait for a response that is being read.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
+/// The least: below, a thread would spin.
+const LEAST_PATIENCE: Duration = Duration::from_millis(1);
+
+/// A lent place. It has left when it was used or given up, or when there is no room for it any more.
+pub(crate) struct Lender {
+    tasks: usize,
+    /// When it was lent.
+    since: Instant,
+    /// Others don't respect it any more.
+    overdue: AtomicBool,
+    left: AtomicBool,
+}
+
+impl Member for Arc<Lender> {
+    fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+}
+
+/// Room for the tasks of one scope, from its wait to its hand-over. Dropped, it is given back.
+///
+/// A scope whose response is still to be read lends its place: after some patience others pass as if it was not there,
+/// because how long that takes is up to a client. It has the place back at its hand-over, unless the response was given up
+/// and there is no room any more: when a place is lent, or what can't wait is accepted, what waits and what is lent are together
+/// no more than twice `max_waiting` and the free permits, and the place that was lent first goes first. So what is kept in memory is bounded, however many clients don't read.
+pub(crate) struct Place {
+    pub(crate) limit: Arc<Limit>,
+    pub(crate) tasks: usize,
+    /// `None` while it is not lent, and counted as waiting.
+    pub(crate) lender: Option<Arc<Lender>>,
+}
+
+impl Place {
+    /// With one that was got before, by the same scope. To be called before this one is lent.
+    pub(crate) fn and(mut self, earlier: Place) -> Place {
+        debug_assert!(self.lender.is_none(), "it is lent already");
+        self.tasks += earlier.redeem(true);
+        self
+    }
+
+    /// The response is given out; with `patience` others wait for its end, for a short time. Whom this wakes is not to be
+    /// woken under locks, or while anything of ours is taken out.
+    pub(crate) fn lend(&mut self, patience: bool) {
+        if self.lender.is_some() {
+            return;
+        }
+        let lender = Arc::new(Lender {
+            tasks: self.tasks,
+            since: Instant::now(),
+            overdue: AtomicBool::new(!patience),
+            left: AtomicBool::new(false),
+        });
+        self.lender = Some(lender.clone());
+        let limit = &self.limit;
+        let mut state = lock(&limit.state);
+        state.waiting -= self.tasks;
+        state.lent += self.tasks;
+        match patience {
+            true => {
+                state.fresh += self.tasks;
+                state.lenders.push(lender);
+            }
+            false => state.overdue.push(lender),
+        }
+        limit.give_up_lent(&mut state);
+        let wakers = limit.grant(&mut state);
+        let more = limit.come_by(&mut state);
+        drop(state);
+        wakers.wake();
+        more.wake();
+    }
+
+    /// For how many tasks there is a place; from now on they count as waiting, and the hand-over answers for them.
+    ///
+    /// There is one for all whose response was `read`, however long that took: nothing that an answer has waited for is
+    /// dropped. How many of these there are is up to the server, which has them in memory at once.
+    pub(crate) fn redeem(mut self, read: bool) -> usize {
+        let tasks = std::mem::take(&mut self.tasks);
+        let Some(lender) = self.lender.take() else {
+            return tasks;
+        };
+        let mut state = lock(&self.limit.state);
+        let in_time = !lender.overdue.load(Ordering::Relaxed);
+        let kept = state.ends(&lender);
+        if !kept && !read {
+            return 0;
+        }
+        if kept && in_time {
+            state.patience = (state.patience * 2).min(PATIENCE);
+        }
+        state.waiting += tasks;
+        tasks
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.tasks == 0 {
+            return;
+        }
+        let mut state = lock(&self.limit.state);
+        match self.lender.take() {
+            Some(lender) => {
+                state.ends(&lender);
+            }
+            None => state.waiting -= self.tasks,
+        }
+        let wakers = self.limit.grant(&mut state);
+        drop(state);
+        wakers.wake();
+    }
+}
+
+impl Limit {
+    /// Places that were lent for long enough are not respected any more.
+    pub(crate) fn lose_patience(&self, state: &mut State) {
+        if state.fresh == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let patience = state.patience;
+        let mut in_vain = false;
+        while let Some(first) = state.lenders.first().cloned() {
+            if now.saturating_duration_since(first.since) < patience {
+                break;
+            }
+            state.lenders.pop();
+            first.overdue.store(true, Ordering::Relaxed);
+            state.fresh -= first.tasks;
+            state.overdue.push(first);
+            in_vain = true;
+        }
+        if in_vain {
+            state.patience = (patience / 2).max(LEAST_PATIENCE);
+        }
+    }
+
+    /// Sees to it that somebody loses patience, if scopes wait for what is lent: nothing else is sure to happen.
+    pub(crate) fn come_by(self: &Arc<Self>, state: &mut State) -> Wakers {
+        let needed = state.rooms.len() > 0 && state.fresh > 0;
+        // A model can't wait for a thread of std's: see `sync`.
+        if !needed || state.thread || cfg!(after_loom) {
+            return Wakers::from_iter(None);
+        }
+        let limit = self.clone();
+        let started = thread::Builder::new()
+            .name("after-limits".into())
+            .spawn(move || {
+                loop {
+                    let patience = lock(&limit.state).patience;
+                    thread::sleep(patience);
+                    let mut state = lock(&limit.state);
+                    let wakers = limit.grant(&mut state);
+                    state.thread = state.rooms.len() > 0 && state.fresh > 0;
+                    let goes_on = state.thread;
+                    drop(state);
+                    wakers.wake();
+                    if !goes_on {
+                        return;
+                    }
+                }
+            });
+        state.thread = started.is_ok();
+        if started.is_err() {
+            // Then nothing is waited for.
+            state.patience = Duration::ZERO;
+            return self.grant(state);
+        }
+        Wakers::from_iter(None)
+    }
+
+    /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes first, and
+    /// the last one stays, also if it is larger than all room.
+    pub(crate) fn give_up_lent(&self, state: &mut State) {
+        let free = self.max_running.saturating_sub(state.running);
+        let most = self.max_waiting.saturating_mul(2).saturating_add(free);
+        while state.waiting + state.lent > most && state.lenders.len() + state.overdue.len() > 1 {
+            let overdue = state.overdue.first().cloned();
+            let Some(first) = overdue.or_else(|| state.lenders.first().cloned()) else {
+                return;
+            };
+            state.ends(&first);
+        }
+    }
+}
+
+impl State {
+    /// A lent place is used, or given up; returns whether it was there still.
+    fn ends(&mut self, lender: &Lender) -> bool {
+        if lender.left.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        self.lent -= lender.tasks;
+        match lender.overdue.load(Ordering::Relaxed) {
+            true => self.overdue.leaves(1),
+            false => {
+                self.fresh -= lender.tasks;
+                self.lenders.leaves(1);
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,200 @@
+//! Failures made visible.
+//!
+//! Errors, panics and losses are never silent: an `error` event where the `tracing` feature is on and a subscriber is
+//! set, a line on standard error otherwise.
+
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+    io::Write as _,
+    time::Duration,
+};
+
+use super::{
+    label::Label,
+    loss::{Gathered, Loss},
+    unwind::{Payload, catch, forget_payload, message},
+};
+
+#[cold]
+pub(crate) fn failed(task: &Label, error: Box<dyn Error + Send + Sync>) {
+    // Its `Display` and its destructor are the user's code.
+    let text = catch(|| error.to_string());
+    let text = text.unwrap_or_else(|payload| {
+        forget_payload(payload);
+        "(its error panicked when displayed)".into()
+    });
+    emit(task, format_args!("failed: {text}"));
+    if let Err(payload) = catch(|| drop(error)) {
+        destructor_panicked(task, payload);
+    }
+}
+
+#[cold]
+pub(crate) fn panicked(task: &Label, payload: Payload) {
+    emit(task, format_args!("panicked: {}", message(&*payload)));
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn destructor_panicked(task: &Label, payload: Payload) {
+    let message = message(&*payload);
+    emit(task, format_args!("panicked in its destructor: {message}"));
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn timed_out(task: &Label, limit: Duration) {
+    emit(task, format_args!("timed out after {limit:?}"));
+}
+
+/// A closure can't be stopped, so this is said at its limit, and not when it returns.
+#[cold]
+pub(crate) fn overdue(task: &Label, limit: Duration) {
+    emit(
+        task,
+        format_args!("timed out after {limit:?}, and can't be stopped: it is blocking work"),
+    );
+}
+
+/// User code that belongs to no task in particular: an observer, a hook.
+#[cold]
+pub(crate) fn user_code_panicked(whose: &str, payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!("{whose} panicked: {message}"));
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn no_timer(payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!(
+        "the runtime has no timer, so timeouts use one of their own (tokio: `enable_time`): {message}"
+    ));
+    forget_payload(payload);
+}
+
+/// The tasks are lost, which names them; this is why. Once: it is a matter of how the program was built.
+#[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
+#[cold]
+pub(crate) fn no_runtime() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        line(format_args!(
+            "after: no runtime is current and the feature `threads` is off, so deferred tasks are lost: end requests \
+             inside the runtime, install a `Runner` on a spawner, or turn the feature on"
+        ));
+    });
+}
+
+/// A destructor that belongs to no task in particular: the request's future, a context value, a closure.
+#[cold]
+pub(crate) fn unnamed_panicked(of_what: &str, payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!(
+        "{of_what} panicked in its destructor: {message}"
+    ));
+    forget_payload(payload);
+}
+
+#[cold]
+pub(crate) fn spawner_panicked(payload: Payload) {
+    let message = message(&*payload);
+    line(format_args!("the spawner panicked: {message}"));
+    forget_payload(payload);
+}
+
+/// One line for all losses of this kind since the last such line.
+#[cold]
+pub(crate) fn lost(why: Loss, losses: &Gathered) {
+    let count = losses.count;
+    let mut first = String::new();
+    for task in &losses.first {
+        let comma = if first.is_empty() { "" } else { ", " };
+        // Writing to a `String` does not fail.
+        let _ = write!(first, "{comma}{task}");
+    }
+    let more = count - losses.first.len() as u64;
+    if more > 0 {
+        let _ = write!(first, " and {more} more");
+    }
+    let tasks = if count == 1 { "task" } else { "tasks" };
+    let how = if why == Loss::Shed { "shed" } else { "lost" };
+    let why_and_what_to_do = why.explained();
+    // The subscriber is the user's code.
+    let reported = catch(|| {
+        #[cfg(feature = "tracing")]
+        if subscribed() {
+            tracing::error!(
+                target: "after",
+                count,
+                reason = why.as_str(),
+                first,
+                "{count} {tasks} {how}: {why_and_what_to_do}"
+            );
+            return;
+        }
+        to_stderr(format_args!(
+            "{count} {tasks} {how}: {why_and_what_to_do}; first: {first}"
+        ));
+    });
+    if let Err(payload) = reported {
+        forget_payload(payload);
+    }
+}
+
+fn emit(task: &Label, what: fmt::Arguments<'_>) {
+    let Label { name, location, .. } = task;
+    // The subscriber is the user's code.
+    let reported = catch(|| {
+        #[cfg(feature = "tracing")]
+        if subscribed() {
+            tracing::error!(
+                target: "after",
+                task = name,
+                key = task.key(),
+                location = %location,
+                "deferred task {what}"
+            );
+            return;
+        }
+        match task.key() {
+            None => to_stderr(format_args!("task `{name}` deferred at {location} {what}")),
+            Some(key) => to_stderr(format_args!(
+                "task `{name}` (key `{key}`) deferred at {location} {what}"
+            )),
+        }
+    });
+    if let Err(payload) = reported {
+        forget_payload(payload);
+    }
+}
+
+fn line(text: fmt::Arguments<'_>) {
+    let reported = catch(|| {
+        #[cfg(feature = "tracing")]
+        if subscribed() {
+            tracing::error!(target: "after", "{text}");
+            return;
+        }
+        to_stderr(text);
+    });
+    if let Err(payload) = reported {
+        forget_payload(payload);
+    }
+}
+
+/// Whether an event would reach somebody here and now; one set on another thread alone would not see it.
+#[cfg(feature = "tracing")]
+fn subscribed() -> bool {
+    tracing::dispatcher::get_default(|current| !current.is::<tracing::subscriber::NoSubscriber>())
+}
+
+fn to_stderr(text: fmt::Arguments<'_>) {
+    // A model loses the same tasks thousands of times.
+    if cfg!(after_loom) {
+        return;
+    }
+    // `eprintln!` would panic when standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "after: {text}");
+}

@@ -1,0 +1,31 @@
+//! The boundary to the user's code: what panics is caught, who waits is woken, what fails is said aloud, who watches is told.
+//!
+//! To be read in this order: `unwind`, `waker`; `outcome`, `key`, `label`, `loss`; `observer`; `lines`.
+
+mod key;
+mod label;
+mod lines;
+mod loss;
+mod observer;
+mod outcome;
+mod unwind;
+mod waker;
+
+#[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
+pub(crate) use self::lines::no_runtime;
+pub(crate) use self::{
+    key::Key,
+    label::Label,
+    lines::{
+        destructor_panicked, failed, lost, no_timer, overdue, panicked, spawner_panicked,
+        timed_out, unnamed_panicked,
+    },
+    loss::{Gathered, Loss},
+    observer::Observers,
+    unwind::{Payload, catch, forget_payload, message},
+    waker::{Kept, Wakers, drop_waker, wake, wake_by_ref},
+};
+pub use self::{
+    observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},
+    outcome::Outcome,
+};

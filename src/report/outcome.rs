@@ -1,0 +1,30 @@
+//! How a request ended.
+
+/// How a request ended.
+///
+/// Decided when its scope ends, once; a task reads it with [`outcome`](crate::outcome()). What is said here is of a plain scope; under the
+/// layer of feature `tower` the response's head and body decide, as the docs of that module say.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The request's future resolved, and nothing said that this was a failure.
+    Finished,
+    /// It resolved to what [`Scope::failed_if`](crate::Scope::failed_if) calls a failure.
+    Failed,
+    /// Its scope was dropped first: the client has gone, a timeout, a `select!`.
+    Cancelled,
+    /// It panicked.
+    Panicked,
+}
+
+impl Outcome {
+    /// Whether the request did what it was meant to: [`Outcome::Finished`] alone.
+    ///
+    /// ```
+    /// assert!(after::Outcome::Finished.is_success());
+    /// assert!(!after::Outcome::Cancelled.is_success());
+    /// ```
+    pub fn is_success(self) -> bool {
+        self == Outcome::Finished
+    }
+}

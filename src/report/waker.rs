@@ -1,0 +1,85 @@
+//! Wakers are the user's code: they are cloned, dropped and woken when nothing is locked, each on its own, so that one that
+//! panics costs the others nothing.
+
+use std::task::Waker;
+
+use super::unwind::{catch, forget_payload};
+
+/// Who is to be woken, once nothing is locked.
+#[must_use]
+pub(crate) struct Wakers {
+    list: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(crate) fn wake(self) {
+        for waker in self.list {
+            wake(waker);
+        }
+    }
+}
+
+impl FromIterator<Waker> for Wakers {
+    fn from_iter<I: IntoIterator<Item = Waker>>(wakers: I) -> Self {
+        Wakers {
+            list: wakers.into_iter().collect(),
+        }
+    }
+}
+
+/// Wakes somebody whose waker may panic.
+pub(crate) fn wake(waker: Waker) {
+    if let Err(payload) = catch(|| waker.wake()) {
+        forget_payload(payload);
+    }
+}
+
+/// As `wake`, for a waker that is kept.
+#[inline]
+pub(crate) fn wake_by_ref(waker: &Waker) {
+    if let Err(payload) = catch(|| waker.wake_by_ref()) {
+        forget_payload(payload);
+    }
+}
+
+/// Drops a waker, whose destructor may be the last of somebody's future.
+pub(crate) fn drop_waker(waker: Option<Waker>) {
+    if let Err(payload) = catch(|| drop(waker)) {
+        forget_payload(payload);
+    }
+}
+
+/// A waker that is kept for later. It goes without a panic when what keeps it is dropped: that may be the last of a batch,
+/// whose own drop never panics.
+#[derive(Default)]
+pub(crate) struct Kept {
+    waker: Option<Waker>,
+}
+
+impl Kept {
+    /// Gives back the one before, to be dropped when nothing is locked.
+    #[must_use]
+    pub(crate) fn replace(&mut self, waker: Waker) -> Option<Waker> {
+        self.waker.replace(waker)
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&Waker> {
+        self.waker.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
+        self.waker.as_ref().is_some_and(|own| own.will_wake(waker))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop_waker(self.waker.take());
+    }
+}

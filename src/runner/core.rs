@@ -1,0 +1,256 @@
+//! What all scopes and batches of a Runner share.
+//!
+//! It keeps the spawner, which gets batches, and each of these knows its Runner: so this, `launch`, `state`, `inbox` and
+//! `attachment` know each other.
+
+use std::{
+    mem,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use super::{launch::Launch, runtime::Found, seen::Seen};
+use crate::{
+    account::{Account, KeepsAccount},
+    limit::{Limit, Sleep, sleep_without_runtime},
+    report::{self, Observers, Outcome, Payload, TaskDeferred},
+    sync::atomic::{AtomicBool, Ordering},
+    task::{End, Link, Node, Order, TaskFuture, TaskOutput, Times, Wrapped},
+};
+
+/// What the clones of a [`Runner`](super::Runner) share.
+pub(crate) struct Core {
+    /// `None`: detected, scope by scope.
+    pub(crate) spawner: Option<Box<dyn Launch>>,
+    pub(crate) seen: Seen,
+    pub(crate) order: Order,
+    pub(crate) account: Account,
+    /// Whether anything below is set: scopes then leave the plain path.
+    pub(crate) special: bool,
+    pub(crate) observers: Observers,
+    pub(crate) on_defer: Vec<Hook>,
+    pub(crate) task_timeout: Option<Duration>,
+    pub(crate) scope_timeout: Option<Duration>,
+    /// The spawner's timer has panicked: there is none.
+    pub(crate) without_timer: AtomicBool,
+    pub(crate) limit: Option<Arc<Limit>>,
+}
+
+pub(crate) type Hook = Box<dyn Fn(TaskFuture) -> TaskFuture + Send + Sync>;
+
+impl Default for Core {
+    fn default() -> Self {
+        Core {
+            spawner: None,
+            seen: Seen::default(),
+            order: Order::default(),
+            account: Account::new(),
+            special: false,
+            observers: Observers::default(),
+            on_defer: Vec::new(),
+            task_timeout: None,
+            scope_timeout: None,
+            without_timer: AtomicBool::new(false),
+            limit: None,
+        }
+    }
+}
+
+impl Core {
+    /// A task that was given to `defer`, as this Runner wants it: wrapped by the hooks, with its time limit, watched.
+    /// Runs the user's code: hooks and observers.
+    pub(crate) fn prepare(&self, mut node: Link, outcome: Option<Outcome>) -> Link {
+        if !self.special {
+            return node;
+        }
+        let label = node.label();
+        for hook in &self.on_defer {
+            let rare = node.as_mut().take_rare();
+            let task = TaskFuture::of(node);
+            // The task went with the hook that panics: what is left of it ends so.
+            let task = report::catch(|| hook(task)).unwrap_or_else(|payload| {
+                let end = End::Panicked(payload);
+                TaskFuture::new(std::future::ready(TaskOutput { end }))
+            });
+            node = Node::boxed(Wrapped { task }, label.name, label.location);
+            node.as_mut().set_rare(rare);
+        }
+        // All tasks of such a Runner are rare ones: their ends are told, or give a permit on.
+        let rare = node.as_mut().make_rare();
+        rare.timeout = rare.timeout.or(self.task_timeout);
+        if !self.observers.is_empty() {
+            rare.times = Some(Times {
+                ready: Instant::now(),
+                started: None,
+                longest_poll: Duration::ZERO,
+            });
+            let blocking = rare.blocking.is_some();
+            self.observers.tell(|observer| {
+                observer.deferred(&TaskDeferred {
+                    task: label.info(outcome, blocking),
+                });
+            });
+        }
+        node
+    }
+}
+
+impl Core {
+    /// The runtime that is current here and now; the first that has not gone is remembered. Nothing, if this has a spawner.
+    #[inline]
+    pub(crate) fn current_runtime(&self) -> Found {
+        if self.spawner.is_some() {
+            return Found::Nothing;
+        }
+        let found = Found::of_this_thread();
+        if !found.is_nothing() && !self.seen.any() {
+            self.seen.remember(&found);
+        }
+        found
+    }
+
+    /// The one that was found, or the current one, or the one that is remembered.
+    #[inline]
+    pub(crate) fn first_runtime(&self, found: Found) -> Found {
+        if !found.is_nothing() {
+            return found;
+        }
+        let found = self.current_runtime();
+        if !found.is_nothing() || !self.seen.any() {
+            return found;
+        }
+        self.seen.get()
+    }
+
+    /// What serves a batch that is polled here and now, with timers and threads that may block: as a rule the runtime that
+    /// polls it. Where none is current, the one that was found or the one that is remembered, unless it has gone.
+    pub(crate) fn serving_runtime(&self, found: Found) -> Found {
+        let current = self.current_runtime();
+        if !current.is_nothing() || self.spawner.is_some() {
+            return current;
+        }
+        if !found.is_nothing() && !found.is_gone() {
+            return found;
+        }
+        self.forget_gone();
+        self.seen.get()
+    }
+
+    /// Calls `f` with the spawner: that of this, or the [first](Core::first_runtime) runtime.
+    #[inline]
+    pub(crate) fn with_spawner<R>(&self, found: Found, f: impl FnOnce(&dyn Launch) -> R) -> R {
+        match &self.spawner {
+            Some(spawner) => f(&**spawner),
+            None => f(&self.first_runtime(found)),
+        }
+    }
+
+    /// Forgets the runtime that is remembered if it has gone, so that the next one seen is remembered. Returns whether it
+    /// has. What was said of its timer says nothing of others.
+    #[cold]
+    pub(crate) fn forget_gone(&self) -> bool {
+        let gone = self.seen.get().is_gone();
+        if gone {
+            self.seen.forget();
+            self.without_timer.store(false, Ordering::Relaxed);
+        }
+        gone
+    }
+
+    /// A sleep on the spawner's timer, or, where that panics, on one that needs no runtime.
+    pub(crate) fn sleep(&self, found: Found, limit: Duration) -> Sleep {
+        let missing = self.without_timer.load(Ordering::Relaxed);
+        // That of another runtime, perhaps, which has gone.
+        if !missing || (self.spawner.is_none() && self.forget_gone()) {
+            let start = |spawner: &dyn Launch| spawner.start_sleep(limit);
+            let sleep = report::catch(|| self.with_spawner(found, start));
+            match sleep {
+                Ok(sleep) => return sleep,
+                Err(payload) => self.timer_broken(payload),
+            }
+        }
+        sleep_without_runtime(limit)
+    }
+
+    /// Says once that the runtime's timer can't be used, and remembers it.
+    pub(crate) fn timer_broken(&self, payload: Payload) {
+        if self.spawner.is_none() && self.forget_gone() {
+            // That may have been the timer of a runtime that has gone, and others have theirs.
+            return report::forget_payload(payload);
+        }
+        // Relaxed: a flag that nothing else hangs on.
+        if self.without_timer.swap(true, Ordering::Relaxed) {
+            report::forget_payload(payload);
+        } else {
+            report::no_timer(payload);
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // A scope or a batch may hold the last reference: destructors of the user's that panic must not hurt it. Each by
+        // itself, because two that panic in one list would abort.
+        drop_quietly("a spawner", self.spawner.take());
+        for hook in mem::take(&mut self.on_defer) {
+            drop_quietly("a hook", hook);
+        }
+        for observer in self.observers.take() {
+            drop_quietly("an observer", observer);
+        }
+    }
+}
+
+fn drop_quietly(whose: &str, part: impl Sized) {
+    if let Err(payload) = report::catch(|| drop(part)) {
+        report::unnamed_panicked(whose, payload);
+    }
+}
+
+/// The global Runner's, once it is used or installed.
+pub(super) static GLOBAL: OnceLock<Arc<Core>> = OnceLock::new();
+
+pub(super) fn global() -> &'static Arc<Core> {
+    GLOBAL.get_or_init(Arc::default)
+}
+
+/// The Runner of a scope: by default the global one, which costs no reference count.
+#[derive(Clone, Default)]
+pub(crate) struct RunnerRef {
+    given: Option<Arc<Core>>,
+}
+
+impl RunnerRef {
+    #[inline]
+    pub(crate) fn global() -> Self {
+        RunnerRef { given: None }
+    }
+
+    #[inline]
+    pub(super) fn given(core: Arc<Core>) -> Self {
+        RunnerRef { given: Some(core) }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> &Core {
+        match &self.given {
+            Some(core) => core,
+            None => global(),
+        }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        self.given.as_ref().unwrap_or_else(|| global())
+    }
+}
+
+impl KeepsAccount for RunnerRef {
+    fn account(&self) -> &Account {
+        &self.get().account
+    }
+}
+
+// Whatever a panic interrupts, the account is whole: its invariants hold whenever a user's code runs.
+impl UnwindSafe for RunnerRef {}
+impl RefUnwindSafe for RunnerRef {}

@@ -1,0 +1,49 @@
+//! Room that a scope waits for before its answer, on a Runner that pushes back.
+
+use super::{
+    core::Core,
+    current::{self, outcome},
+    registry::Registry,
+};
+use crate::limit::Room;
+
+impl Core {
+    /// Room for the tasks of a scope that is about to give its answer, if this Runner makes it wait for that.
+    #[cold]
+    pub(crate) fn room(&self, tasks: usize) -> Option<Room> {
+        let limit = self.limit.as_ref()?;
+        // In a deferred task a scope would wait for what its own parent holds.
+        let in_a_task = outcome().is_some() || current::in_a_task();
+        (limit.pushes_back() && !in_a_task).then(|| limit.room(tasks))
+    }
+}
+
+impl Registry {
+    /// Room for what was collected so far, if the Runner makes its scopes wait for it before their answer.
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(crate) fn room(&self) -> Option<Room> {
+        self.room_beyond(0).map(|(_, room)| room)
+    }
+
+    /// As `room`, for those beyond so many that have waited before. And how many tasks there are now.
+    #[inline]
+    pub(crate) fn room_beyond(&self, ready: usize) -> Option<(usize, Room)> {
+        let (tasks, runner) = self
+            .peek(|active| {
+                if !active.special {
+                    return None;
+                }
+                let tasks = match &active.inbox {
+                    Some(inbox) => inbox.len(),
+                    None => active.collected.len(),
+                };
+                Some((tasks, active.runner.clone()))
+            })
+            .flatten()?;
+        match tasks.saturating_sub(ready) {
+            0 => None,
+            rest => Some((tasks, runner.get().room(rest)?)),
+        }
+    }
+}

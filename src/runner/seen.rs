@@ -1,0 +1,52 @@
+//! The runtime that a Runner remembers, for hand-overs where none is current.
+
+use std::{mem, sync::PoisonError};
+
+use super::runtime::Found;
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// The first runtime that was seen and has not gone, as far as is known.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Whether there is one: all that a request looks at.
+    any: AtomicBool,
+    found: Mutex<Found>,
+}
+
+impl Seen {
+    /// Relaxed: who sees it too late remembers nothing new, or takes the lock for nothing.
+    #[inline]
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Another thread may be first: either will do.
+    #[cold]
+    pub(super) fn remember(&self, found: &Found) {
+        let found = found.clone();
+        let mut seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is not needed goes when nothing is locked.
+        let _unused = match seen.is_nothing() {
+            true => mem::replace(&mut *seen, found),
+            false => found,
+        };
+        self.any.store(true, Ordering::Relaxed);
+        drop(seen);
+    }
+
+    #[cold]
+    pub(crate) fn get(&self) -> Found {
+        let seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.clone()
+    }
+
+    pub(super) fn forget(&self) {
+        let mut seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let _before = mem::take(&mut *seen);
+        self.any.store(false, Ordering::Relaxed);
+        drop(seen);
+    }
+}

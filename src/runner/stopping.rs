@@ -1,0 +1,111 @@
+//! Telling long tasks that a shutdown has begun.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::{core::RunnerRef, current};
+use crate::account::Waiter;
+
+/// Resolves when [`shutdown`](crate::shutdown()) of this task's Runner begins, or when [`stop`](crate::stop()) was called
+/// before: for retry loops and other long tasks, for streams and sockets.
+///
+/// Outside a scope it is the global Runner's. It stays resolved from then on.
+///
+/// ```
+/// # async fn send() -> bool { true }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # after::scope(async {
+/// after::defer(async {
+///     let mut stopping = after::stopping();
+///     while !send().await {
+///         tokio::select! {
+///             _ = &mut stopping => break,
+///             _ = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+///         }
+///     }
+/// });
+/// # }).await;
+/// # }
+/// ```
+pub fn stopping() -> Stopping {
+    let runner = current::with(|registry| registry.map(|registry| registry.runner()));
+    Stopping::new(runner.unwrap_or_else(RunnerRef::global))
+}
+
+/// Resolves when a Runner is told to stop, by [`shutdown`](crate::shutdown()) or [`stop`](crate::stop()); made by
+/// [`stopping`](crate::stopping()).
+///
+/// Stays resolved from then on. A clone is woken for itself. Dropping it does nothing.
+#[must_use = "futures do nothing unless polled"]
+pub struct Stopping {
+    runner: RunnerRef,
+    waiter: Waiter,
+}
+
+impl Stopping {
+    pub(crate) fn new(runner: RunnerRef) -> Self {
+        let waiter = runner.get().account.stop.waiter();
+        Stopping { runner, waiter }
+    }
+
+    /// Whether it has resolved: for loops that don't await, in the closures of [`defer_blocking`](crate::defer_blocking).
+    ///
+    /// ```
+    /// # fn next_file() -> Option<&'static str> { None }
+    /// # futures::executor::block_on(async {
+    /// # let runner = after::Runner::builder().build();
+    /// # runner.scope(async {
+    /// after::task("index").defer_blocking(|| {
+    ///     let stopping = after::stopping();
+    ///     while let Some(file) = next_file() {
+    ///         if stopping.is_stopping() {
+    ///             return Err("the index is incomplete: the service is stopping");
+    ///         }
+    ///         println!("reading {file}");
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # }).await;
+    /// # runner.drain().await;
+    /// # });
+    /// ```
+    pub fn is_stopping(&self) -> bool {
+        self.runner.get().account.is_stopping()
+    }
+}
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let account = &self.runner.get().account;
+        // The waiter was made before this look, so that a shutdown after it is not missed.
+        if account.is_stopping() {
+            return Poll::Ready(());
+        }
+        account.stop.poll(&self.waiter, cx)
+    }
+}
+
+impl Clone for Stopping {
+    fn clone(&self) -> Self {
+        // With a waiter of its own: two that share one would take each other's waker.
+        Stopping::new(self.runner.clone())
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.runner.get().account.stop.leave(&self.waiter);
+    }
+}
+
+impl fmt::Debug for Stopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stopping").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+//! The typed values of one scope: see [`context`](crate::context).
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use crate::report;
+
+type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+
+/// The values of one scope. Cloning shares them; a change after that copies the map, not the values.
+#[derive(Clone, Default)]
+pub(crate) struct Context {
+    values: Option<Arc<Values>>,
+}
+
+impl Drop for Context {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(values) = self.values.take() {
+            drop_values(values);
+        }
+    }
+}
+
+/// The values of a scope that is over, for as long as a task of its own still has them.
+#[derive(Default)]
+pub(crate) struct Past {
+    values: Weak<Values>,
+}
+
+impl Past {
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            values: self.values.upgrade(),
+        }
+    }
+}
+
+/// Each value's destructor is the user's code: one that panics leaves the others, and us, unharmed.
+#[cold]
+fn drop_values(values: Arc<Values>) {
+    for value in Arc::into_inner(values).into_iter().flatten() {
+        if let Err(payload) = report::catch(|| drop(value)) {
+            report::unnamed_panicked("a context value", payload);
+        }
+    }
+}
+
+impl Context {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_none()
+    }
+
+    pub(crate) fn past(&self) -> Past {
+        Past {
+            values: self.values.as_ref().map_or_else(Weak::new, Arc::downgrade),
+        }
+    }
+
+    pub(crate) fn value<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let value = self.values.as_ref()?.get(&TypeId::of::<T>())?.clone();
+        value.downcast().ok()
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        id: TypeId,
+        value: Arc<dyn Any + Send + Sync>,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
+        Arc::make_mut(self.values.get_or_insert_default()).insert(id, value)
+    }
+}

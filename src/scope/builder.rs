@@ -1,0 +1,254 @@
+//! How a task is to be run: its name, key, condition, time limit.
+
+use std::{borrow::Cow, fmt, future::IntoFuture, panic::Location, time::Duration};
+
+use super::{
+    error::TryDeferError,
+    handle::Handle,
+    place::{blocking_node, outside_scope, place},
+};
+use crate::{
+    report::{Key, Outcome},
+    runner::current,
+    task::{Condition, Link, Node, TaskResult},
+};
+
+/// Names the next task and sets how it runs: `after::task("audit").defer(..)`.
+///
+/// The name stands in reports and in the [`ShutdownReport`](crate::ShutdownReport). It is `&'static str` because names
+/// become labels of metrics, where a value per request would be a mistake. An unnamed task has its type's name.
+///
+/// # Examples
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::task("audit").defer(async { println!("GET /") });
+/// # }));
+/// ```
+pub fn task(name: &'static str) -> TaskBuilder {
+    TaskBuilder::new(name)
+}
+
+/// A task about to be deferred; made by [`task`](crate::task()) and [`Handle::task`].
+///
+/// Dropping it does nothing.
+#[must_use = "a task builder does nothing until one of its `defer` methods is called"]
+pub struct TaskBuilder {
+    name: &'static str,
+    key: Option<Key>,
+    handle: Option<Handle>,
+    condition: Option<Condition>,
+    timeout: Option<Duration>,
+    apart: bool,
+}
+
+impl TaskBuilder {
+    pub(crate) fn on_handle(name: &'static str, handle: Handle) -> Self {
+        TaskBuilder {
+            handle: Some(handle),
+            ..TaskBuilder::new(name)
+        }
+    }
+
+    pub(crate) fn new(name: &'static str) -> Self {
+        TaskBuilder {
+            name,
+            key: None,
+            handle: None,
+            condition: None,
+            timeout: None,
+            apart: false,
+        }
+    }
+
+    /// Gives the task a key: of the tasks of one scope with the same key, only the one deferred last runs.
+    ///
+    /// It takes the later place in the order. The one it replaces is dropped and counted as discarded. A key means
+    /// something only until the hand-over: work deferred later does not replace a task that may be running. The idea
+    /// is Laravel's, whose deferred functions have such names.
+    ///
+    /// Reports and events name the key beside the task's name, so it should say which task this is, and hold no secret.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// for _ in 0..3 {
+    ///     after::task("purge").key("user:7").defer(async { println!("printed once") });
+    /// }
+    /// # }));
+    /// ```
+    pub fn key(mut self, key: impl Into<Cow<'static, str>>) -> Self {
+        self.key = Some(Key::from(key.into()));
+        self
+    }
+
+    /// Drops the task when it has not ended this long after its first poll.
+    ///
+    /// It is dropped with its scope current, so that its destructors may defer; it is reported and counted as timed out,
+    /// and its siblings go on. Blocking work that has begun can't be stopped: its timeout reports it, and it stays
+    /// pending until it returns. Default: the Runner's [`task_timeout`](crate::RunnerBuilder::task_timeout). A limit of
+    /// zero ends it after its first poll, unless it has ended in that.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("webhook")
+    ///     .timeout(Duration::from_secs(10))
+    ///     .defer(async { println!("calling") });
+    /// # }));
+    /// ```
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Runs the task only if the request has [finished](Outcome::Finished); otherwise it is discarded.
+    ///
+    /// Conditions are decided at the hand-over, or when the task joins later. The last one that is set counts.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let request = async {
+    ///     after::task("receipt").on_success().defer(async { println!("sending the receipt") });
+    ///     after::task("alarm").on_failure().defer(async { println!("telling somebody") });
+    ///     Ok::<(), String>(())
+    /// };
+    /// let _ = after::scope(request).failed_if(Result::is_err).await;
+    /// # });
+    /// ```
+    pub fn on_success(self) -> Self {
+        self.when(Outcome::is_success)
+    }
+
+    /// Runs the task only if the request has not finished: it failed, was cancelled, or panicked. See
+    /// [`on_success`](TaskBuilder::on_success).
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("alarm").on_failure().defer(async { println!("telling somebody") });
+    /// # }));
+    /// ```
+    pub fn on_failure(self) -> Self {
+        self.when(|outcome| !outcome.is_success())
+    }
+
+    /// Runs the task only if `condition` says so of the request's outcome. See [`on_success`](TaskBuilder::on_success).
+    ///
+    /// It runs with the scope current. If it panics, the task does not run, and counts as panicked.
+    ///
+    /// ```
+    /// # use after::Outcome;
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("abandoned cart")
+    ///     .when(|outcome| outcome == Outcome::Cancelled)
+    ///     .defer(async { println!("the client has gone") });
+    /// # }));
+    /// ```
+    pub fn when(mut self, condition: fn(Outcome) -> bool) -> Self {
+        self.condition = Some(Condition { holds: condition });
+        self
+    }
+
+    /// Makes the task one of the runtime of its own: for work that computes between awaits, and would keep its siblings
+    /// from running meanwhile.
+    ///
+    /// It is a batch of one, with a call of the spawner of its own. It does not take part in the scope's order.
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("report").spawned().defer(async { println!("{}", (0..1_000_u64).sum::<u64>()) });
+    /// # }));
+    /// ```
+    pub fn spawned(mut self) -> Self {
+        self.apart = true;
+        self
+    }
+
+    /// As [`defer`](crate::defer()).
+    ///
+    /// # Panics
+    ///
+    /// Outside a scope, at the caller's line, unless the builder comes from a [`Handle`].
+    #[track_caller]
+    pub fn defer<F>(self, task: F)
+    where
+        F: IntoFuture,
+        F::IntoFuture: Send + 'static,
+        F::Output: TaskResult,
+    {
+        if self.try_defer(task).is_err() {
+            outside_scope("defer");
+        }
+    }
+
+    /// As [`try_defer`](crate::try_defer()).
+    ///
+    /// # Errors
+    ///
+    /// [`TryDeferError`], with the task in it, outside a scope; never when the builder comes from a [`Handle`].
+    #[track_caller]
+    pub fn try_defer<F>(self, task: F) -> Result<(), TryDeferError<F>>
+    where
+        F: IntoFuture,
+        F::IntoFuture: Send + 'static,
+        F::Output: TaskResult,
+    {
+        let location = Location::caller();
+        if self.handle.is_none() && !current::in_scope() {
+            return Err(TryDeferError::new(task));
+        }
+        let node = Node::boxed(task.into_future(), self.name, location);
+        self.place(node);
+        Ok(())
+    }
+
+    /// As [`defer_blocking`](crate::defer_blocking()).
+    ///
+    /// # Panics
+    ///
+    /// Outside a scope, at the caller's line, unless the builder comes from a [`Handle`].
+    #[track_caller]
+    pub fn defer_blocking<F, R>(self, work: F)
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskResult,
+    {
+        if self.handle.is_none() && !current::in_scope() {
+            outside_scope("defer_blocking");
+        }
+        let node = blocking_node(Some(self.name), work, Location::caller());
+        self.place(node);
+    }
+
+    /// Gives the node to the handle's scope, or to the current one, which the caller has seen to exist.
+    fn place(self, mut node: Link) {
+        if self.condition.is_some() || self.timeout.is_some() || self.apart {
+            let rare = node.as_mut().make_rare();
+            rare.condition = self.condition;
+            rare.timeout = self.timeout;
+            rare.apart = self.apart;
+        }
+        match self.handle {
+            Some(handle) => handle.place(self.key, node),
+            None => current::with(|registry| {
+                if let Some(registry) = registry {
+                    place(registry, self.key, node);
+                }
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for TaskBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key may hold a user's data: it is not shown.
+        f.debug_struct("TaskBuilder")
+            .field("name", &self.name)
+            .field("keyed", &self.key.is_some())
+            .field("timeout", &self.timeout)
+            .field("conditional", &self.condition.is_some())
+            .field("spawned", &self.apart)
+            .finish_non_exhaustive()
+    }
+}

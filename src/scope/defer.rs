@@ -1,0 +1,152 @@
+//! Deferring into the current scope.
+
+use std::{future::IntoFuture, panic::Location};
+
+use super::{
+    error::TryDeferError,
+    place::{blocking_node, outside_scope, place},
+};
+use crate::{
+    runner::current,
+    task::{Node, TaskResult},
+};
+
+/// Runs `task` once the current request is over, however it ends.
+///
+/// "Over" means that the [`scope`](crate::scope) around this code has resolved, was dropped, or panicked. Nothing of
+/// `task` runs inside this call, nor before that moment. It then runs beside the other tasks of the same scope,
+/// concurrently and not in parallel, started in the order of deferral.
+///
+/// An error or a panic of the task is reported (see the [crate's docs](crate#reporting)) and counted, and touches
+/// nothing else. A task that is dropped before it has ended counts as lost; one
+/// that a limit drops, as shed.
+///
+/// # Panics
+///
+/// Outside a scope, at the caller's line. In a destructor, where a panic during unwinding would abort the process, use
+/// [`try_defer`].
+///
+/// # Examples
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// let answer = after::scope(async {
+///     after::defer(async { println!("the response is out") });
+///     "the response"
+/// })
+/// .await;
+/// assert_eq!(answer, "the response");
+/// # });
+/// ```
+#[track_caller]
+#[inline]
+pub fn defer<F>(task: F)
+where
+    F: IntoFuture,
+    F::IntoFuture: Send + 'static,
+    F::Output: TaskResult,
+{
+    if try_defer(task).is_err() {
+        outside_scope("defer");
+    }
+}
+
+/// As [`defer`], but gives the task back when there is no scope to collect it. The one to use in a destructor.
+///
+/// # Errors
+///
+/// [`TryDeferError`], with the task in it, outside a scope. That includes the destructors of thread-locals, which run
+/// when no scope can be current any more.
+///
+/// # Examples
+///
+/// A type that cleans up asynchronously although `Drop` is not async:
+///
+/// ```
+/// struct Upload { path: &'static str }
+///
+/// impl Drop for Upload {
+///     fn drop(&mut self) {
+///         let path = self.path;
+///         if let Err(error) = after::try_defer(async move { println!("removing {path}") }) {
+///             // Not in a request: nothing will run it for us.
+///             drop(error.into_inner());
+///         }
+///     }
+/// }
+/// # drop(Upload { path: "a" });
+/// ```
+#[track_caller]
+#[inline]
+pub fn try_defer<F>(task: F) -> Result<(), TryDeferError<F>>
+where
+    F: IntoFuture,
+    F::IntoFuture: Send + 'static,
+    F::Output: TaskResult,
+{
+    let location = Location::caller();
+    current::with(move |registry| match registry {
+        Some(registry) => {
+            // `into_future` is the user's code: it runs before anything of ours is taken.
+            let work = task.into_future();
+            let name = std::any::type_name::<F::IntoFuture>();
+            if let Err(node) = registry.collect(Node::boxed(work, name, location)) {
+                place(registry, None, node);
+            }
+            Ok(())
+        }
+        None => Err(TryDeferError::new(task)),
+    })
+}
+
+/// Runs a blocking closure once the current request is over, on the spawner's pool of blocking threads.
+///
+/// The closure runs with the scope current, so that it may [`defer`] in turn and read the
+/// [`context`](crate::context) and the [`outcome`](crate::outcome()). It starts when its turn among the scope's tasks
+/// comes. Once started it can't be stopped: it stays pending until it returns.
+///
+/// # Panics
+///
+/// Outside a scope, at the caller's line.
+///
+/// # Examples
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::defer_blocking(|| std::fs::write(std::env::temp_dir().join("after-audit.log"), "GET /\n"));
+/// # }));
+/// ```
+#[track_caller]
+pub fn defer_blocking<F, R>(work: F)
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: TaskResult,
+{
+    if !current::in_scope() {
+        outside_scope("defer_blocking");
+    }
+    let node = blocking_node(None, work, Location::caller());
+    current::with(|registry| {
+        if let Some(registry) = registry {
+            place(registry, None, node);
+        }
+    });
+}
+
+/// Takes back the task that was deferred with this key, if it has not been handed over: it will not run.
+///
+/// Returns whether there was one. It is dropped, inside this call, and counted as discarded. Outside a scope there is
+/// none.
+///
+/// # Examples
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::task("reminder").key("cart:7").defer(async { println!("you left something") });
+/// assert!(after::forget("cart:7"));
+/// assert!(!after::forget("cart:7"));
+/// # }));
+/// ```
+pub fn forget(key: &str) -> bool {
+    current::with(|registry| registry.is_some_and(|registry| registry.forget(key)))
+}

@@ -1,0 +1,49 @@
+//! Where there is no scope, but should be one.
+
+use std::{error::Error, fmt};
+
+/// What to do where there is no scope, but should be one.
+pub(crate) const HOW_TO_HAVE_A_SCOPE: &str = "If there is none around this code, add `.layer(AfterLayer::new())` (feature \
+    `tower`), or wrap the future in `after::scope`. If this code runs on another task or thread (a spawned task, a \
+    `tower::buffer::Buffer`, a framework that runs handlers on a task of its own), take a `Handle` along: `after::handle()`, or \
+    `AfterLayer::provide_handle`.";
+
+/// There is no scope to collect the task; the task is inside.
+///
+/// Returned by [`try_defer`](crate::try_defer()). What to do with the task is the caller's decision: run it in place,
+/// spawn it, or drop it.
+///
+/// ```
+/// let error = after::try_defer(async { println!("never") }).unwrap_err();
+/// assert!(error.to_string().contains("after::scope"));
+/// drop(error.into_inner());
+/// ```
+pub struct TryDeferError<F> {
+    task: F,
+}
+
+impl<F> TryDeferError<F> {
+    pub(crate) fn new(task: F) -> Self {
+        TryDeferError { task }
+    }
+
+    /// The task that was not deferred, untouched.
+    pub fn into_inner(self) -> F {
+        self.task
+    }
+}
+
+impl<F> fmt::Debug for TryDeferError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryDeferError").finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for TryDeferError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("outside a scope, so `try_defer` gives the task back. ")?;
+        f.write_str(HOW_TO_HAVE_A_SCOPE)
+    }
+}
+
+impl<F> Error for TryDeferError<F> {}

@@ -1,0 +1,300 @@
+//! Deferring from outside the scope's own task: spawned subtasks, other threads, callbacks.
+//!
+//! From the first [`handle()`] on, a scope collects in a shared [`Inbox`], from wherever the work comes: so there is one
+//! order and one place for keys.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    panic::{Location, RefUnwindSafe, UnwindSafe},
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use super::{
+    builder::TaskBuilder,
+    error::HOW_TO_HAVE_A_SCOPE,
+    place::{blocking_node, store},
+};
+use crate::{
+    report::{self, Key},
+    runner::{Attachment, Inbox, Registry, Runner, current},
+    task::{Link, Node, TaskResult},
+};
+
+/// A handle to the current scope, for code that runs elsewhere.
+///
+/// # Panics
+///
+/// Outside a scope, at the caller's line. [`try_handle`] does not.
+///
+/// # Examples
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// let handle = after::handle();
+/// std::thread::spawn(move || handle.defer(async { println!("from another thread") }))
+///     .join()
+///     .unwrap();
+/// # }));
+/// ```
+#[track_caller]
+pub fn handle() -> Handle {
+    match try_handle() {
+        Some(handle) => handle,
+        None => outside_scope(),
+    }
+}
+
+#[cold]
+#[track_caller]
+fn outside_scope() -> ! {
+    panic!(
+        "`handle` called outside a scope. Call it in the request, before spawning. {HOW_TO_HAVE_A_SCOPE} Where there may be \
+         no request, use `try_handle`."
+    );
+}
+
+/// A handle to the current scope, or `None` outside one.
+///
+/// ```
+/// assert!(after::try_handle().is_none());
+/// ```
+pub fn try_handle() -> Option<Handle> {
+    current::with(|registry| registry.map(Registry::handle))
+}
+
+/// Defers into one scope from any task and any thread.
+///
+/// Work deferred through it before the end of the request runs with the request's other tasks. While they run, it joins
+/// them. When they are done, it is handed over as a batch of its own, at once. It is on the account in each case, and it
+/// is never polled inside the call.
+///
+/// Cheap to clone. Dropping it does nothing. Keeping it keeps neither the request open nor the values of its
+/// [`context`](crate::context), in which it may lie itself: they are dropped when the request and its tasks are over, and
+/// what is deferred through it later runs without them. Its [`outcome`](crate::outcome()) is still the request's.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: Arc<Inbox>,
+}
+
+impl Handle {
+    /// As [`defer`](crate::defer()), into this handle's scope. Never panics.
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// let handle = after::handle();
+    /// handle.defer(async { println!("after the response") });
+    /// # }));
+    /// ```
+    #[track_caller]
+    pub fn defer<F>(&self, task: F)
+    where
+        F: IntoFuture,
+        F::IntoFuture: Send + 'static,
+        F::Output: TaskResult,
+    {
+        let location = Location::caller();
+        let name = std::any::type_name::<F::IntoFuture>();
+        self.place(None, Node::boxed(task.into_future(), name, location));
+    }
+
+    /// As [`defer_blocking`](crate::defer_blocking()), into this handle's scope. Never panics.
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// let handle = after::handle();
+    /// handle.defer_blocking(|| println!("after the response, on a thread that may block"));
+    /// # }));
+    /// ```
+    #[track_caller]
+    pub fn defer_blocking<F, R>(&self, work: F)
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskResult,
+    {
+        self.place(None, blocking_node(None, work, Location::caller()));
+    }
+
+    /// Whose scope it is: for scopes of one's own inside the request, one for each message of a socket, say.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # let runner = after::Runner::builder().build();
+    /// # runner.scope(async {
+    /// let runner = after::handle().runner();
+    /// for message in ["ping", "pong"] {
+    ///     let answer = runner.scope(async move {
+    ///         after::defer(async move { println!("counting {message}") });
+    ///         message.len()
+    ///     });
+    ///     println!("{}", answer.await);
+    /// }
+    /// # }).await;
+    /// # runner.drain().await;
+    /// # assert_eq!(runner.stats().completed, 2);
+    /// # });
+    /// ```
+    pub fn runner(&self) -> Runner {
+        Runner::of(&self.inbox.runner)
+    }
+
+    /// As [`task`](crate::task()), for this handle's scope.
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::handle().task("audit").defer(async { println!("GET /") });
+    /// # }));
+    /// ```
+    pub fn task(&self, name: &'static str) -> TaskBuilder {
+        TaskBuilder::on_handle(name, self.clone())
+    }
+
+    /// Runs a future in this scope, on whichever task polls it.
+    ///
+    /// The scope is current while the future is polled and while it is dropped. The request does not wait for it.
+    ///
+    /// It may go on when the request has ended, as a handler does that was detached with `tokio::spawn`, when its client
+    /// has gone. It may set values then, too. It keeps the values of the request's
+    /// [`context`](crate::context) until it ends; if it was not polled before the request and its tasks were over, those
+    /// from when this was called. What it sets once the request has ended is its own: the request's tasks don't see it.
+    /// What it defers from then on sees it, and is handed over at once, each as a batch of its own. A handle that it takes
+    /// then leads to these values too, until it ends. What its own request has polled, and is detached only then, keeps the
+    /// values if it is polled again before the request and its tasks are over. Don't keep it in one of those values behind
+    /// a lock: they would keep each other.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// after::scope(async {
+    ///     let subtask = after::handle().scope(async { after::defer(async { println!("collected") }) });
+    ///     tokio::spawn(subtask).await.unwrap();
+    /// })
+    /// .await;
+    /// # }
+    /// ```
+    pub fn scope<F: Future>(&self, future: F) -> Attached<F> {
+        Attached {
+            future: Some(future),
+            registry: Registry::attached(&self.inbox, Attachment::waiting(&self.inbox)),
+        }
+    }
+
+    /// Runs a closure in this scope, here and now: for `spawn_blocking`, rayon, plain threads.
+    ///
+    /// What it sets after the end of the request is its own, as with [`scope`](Handle::scope).
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// let handle = after::handle();
+    /// let thread = std::thread::spawn(move || {
+    ///     handle.sync_scope(|| after::defer(async { println!("collected") }))
+    /// });
+    /// thread.join().unwrap();
+    /// # }));
+    /// ```
+    pub fn sync_scope<R>(&self, f: impl FnOnce() -> R) -> R {
+        current::enter(&self.registry(), f)
+    }
+
+    pub(crate) fn place(&self, key: Option<Key>, mut node: Link) {
+        let core = self.inbox.runner.get();
+        if key.is_none() && !core.special && node.rare().is_none() {
+            return store(&self.inbox, None, node, false);
+        }
+        // Hooks, observers, and the destructor of what a key replaces run with their task's scope current.
+        self.sync_scope(|| {
+            node.as_mut().show_key(key.as_ref(), core.special);
+            let node = core.prepare(node, self.inbox.outcome());
+            store(&self.inbox, key, node, false);
+        });
+    }
+
+    /// A registry that brings what it collects to this handle's scope.
+    fn registry(&self) -> Registry {
+        Registry::attached(&self.inbox, Attachment::held(&self.inbox, false))
+    }
+
+    /// As `registry`, for a part of the request's own that is after its end.
+    #[cfg(feature = "tower")]
+    pub(crate) fn frozen_registry(&self) -> Registry {
+        Registry::frozen(&self.inbox)
+    }
+}
+
+impl Registry {
+    pub(crate) fn handle(&self) -> Handle {
+        Handle {
+            inbox: self.share(),
+        }
+    }
+}
+
+// Whatever a panic interrupts, what the handle leads to is whole: see invariant 1 of `registry`.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A future that runs in the scope of a [`Handle`]; made by [`Handle::scope`].
+    ///
+    /// Dropping it drops the inner future with the scope current, so that its destructors may defer. This never panics: a
+    /// panic of the inner future's destructor is caught there and reported.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Attached<F> {
+        // `Some` until it has resolved or is dropped.
+        #[pin]
+        future: Option<F>,
+        registry: Registry,
+    }
+
+    impl<F> PinnedDrop for Attached<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                current::with(|outer| this.registry.attach(outer));
+                let dropped = report::catch(|| {
+                    current::enter(this.registry, || this.future.set(None));
+                });
+                if let Err(payload) = dropped {
+                    report::unnamed_panicked("a future in the scope of a handle", payload);
+                }
+            }
+        }
+    }
+}
+
+impl<F: Future> Future for Attached<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        current::with(|outer| this.registry.attach(outer));
+        let polled = current::enter(this.registry, || {
+            let Some(future) = this.future.as_mut().as_pin_mut() else {
+                panic!("`Attached` polled after completion");
+            };
+            let polled = future.poll(cx);
+            if polled.is_ready() {
+                this.future.set(None);
+            }
+            polled
+        });
+        if polled.is_ready() {
+            // It has ended, however long this is kept.
+            drop(this.registry.close());
+        }
+        polled
+    }
+}
+
+impl<F> fmt::Debug for Attached<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! A request whose tasks go to the caller.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::scope::{Scope, polled_after_completion};
+use crate::batch::Batch;
+
+pin_project_lite::pin_project! {
+    /// A request that gives its tasks to the caller; made by [`Scope::held`]. Resolves to the output and the [`Batch`].
+    ///
+    /// If it is dropped before it has resolved, or if the request panics, there is nobody to give the tasks to: they are
+    /// handed over as those of a plain [`Scope`] are.
+    ///
+    /// # Panics
+    ///
+    /// As [`Scope`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Held<F: Future> {
+        #[pin]
+        pub(super) scope: Scope<F>,
+    }
+}
+
+impl<F: Future> Future for Held<F> {
+    type Output = (F::Output, Batch);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().scope.poll_request(
+            cx,
+            |_, _, output, batch| Poll::Ready((output, batch)),
+            |_, _| polled_after_completion(),
+        )
+    }
+}
+
+impl<F: Future> fmt::Debug for Held<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("over", &self.scope.is_over())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,85 @@
+//! What a Runner asks of its spawner, answered by all who keep to the contract, and by the runtimes that are found.
+
+use std::time::Duration;
+
+#[cfg(feature = "async-std")]
+use super::async_std::AsyncStd;
+#[cfg(feature = "tokio")]
+use super::tokio;
+use super::{Spawner, detect::without_runtime};
+use crate::{
+    batch::Batch,
+    limit::Sleep,
+    runner::{Active, Found, Launch, Runner, RunnerBuilder},
+    task::BlockingWork,
+};
+
+impl<S: Spawner> Launch for S {
+    #[inline]
+    fn launch(&self, state: Box<Active>) {
+        self.spawn(Batch::of(state));
+    }
+
+    fn launch_blocking(&self, work: BlockingWork) {
+        self.spawn_blocking(work);
+    }
+
+    fn start_sleep(&self, duration: Duration) -> Sleep {
+        self.sleep(duration)
+    }
+}
+
+impl Launch for Found {
+    #[inline]
+    fn launch(&self, state: Box<Active>) {
+        let batch = Batch::of(state);
+        match self {
+            Found::Nothing => without_runtime().spawn(batch),
+            #[cfg(feature = "tokio")]
+            Found::Tokio(runtime) => tokio::spawn_on(runtime, batch),
+            #[cfg(feature = "async-std")]
+            Found::AsyncStd => AsyncStd.spawn(batch),
+        }
+    }
+
+    fn launch_blocking(&self, work: BlockingWork) {
+        match self {
+            Found::Nothing => without_runtime().spawn_blocking(work),
+            #[cfg(feature = "tokio")]
+            Found::Tokio(runtime) => tokio::spawn_blocking_on(runtime, work),
+            #[cfg(feature = "async-std")]
+            Found::AsyncStd => AsyncStd.spawn_blocking(work),
+        }
+    }
+
+    fn start_sleep(&self, duration: Duration) -> Sleep {
+        match self {
+            Found::Nothing => without_runtime().sleep(duration),
+            #[cfg(feature = "tokio")]
+            Found::Tokio(runtime) => tokio::sleep_on(runtime, duration),
+            #[cfg(feature = "async-std")]
+            Found::AsyncStd => AsyncStd.sleep(duration),
+        }
+    }
+}
+
+impl Runner {
+    /// A Runner on this spawner, all else by default.
+    ///
+    /// ```
+    /// let runner = after::Runner::new(after::spawner::Threads::default());
+    /// assert_eq!(runner.stats().deferred, 0);
+    /// ```
+    pub fn new(spawner: impl Spawner) -> Runner {
+        Runner::builder().spawner(spawner).build()
+    }
+}
+
+impl RunnerBuilder {
+    /// What runs the batches. Default: [`spawner::detect`](crate::spawner::detect), asked when a scope defers its first
+    /// task, and once more at its hand-over if no runtime was current then.
+    pub fn spawner(mut self, spawner: impl Spawner) -> Self {
+        self.spawner = Some(Box::new(spawner));
+        self
+    }
+}

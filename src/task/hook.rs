@@ -1,0 +1,127 @@
+//! What `on_defer` wraps: a task, its type forgotten.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::{
+    node::{Link, Work},
+    result::End,
+};
+
+/// A deferred task, as an [`on_defer`](crate::RunnerBuilder::on_defer) hook gets and returns it.
+///
+/// Dropping it instead of returning it loses the task: what the hook returns is what runs.
+///
+/// ```
+/// use after::{Runner, TaskFuture};
+///
+/// let runner = Runner::builder()
+///     .on_defer(|task| TaskFuture::new(async move {
+///         let output = task.await;
+///         println!("a task has ended");
+///         output
+///     }))
+///     .build();
+/// # drop(runner);
+/// ```
+pub struct TaskFuture {
+    future: Pin<Box<dyn Future<Output = TaskOutput> + Send>>,
+}
+
+/// What a [`TaskFuture`] resolves to: how its task ended. It can be passed on, and not made.
+pub struct TaskOutput {
+    pub(crate) end: End,
+}
+
+impl TaskOutput {
+    /// The error that the task has ended with, for a hook that wants to see it: `None` if it has ended with `()` or `Ok`.
+    ///
+    /// It is `None` too for a closure on the blocking pool that has panicked or was lost. A task that panics, is past its
+    /// time limit, or is dropped has no output at all: the hook's future is unwound, or dropped, at its `await`.
+    ///
+    /// ```
+    /// use after::{Runner, TaskFuture};
+    ///
+    /// let runner = Runner::builder()
+    ///     .on_defer(|task| TaskFuture::new(async move {
+    ///         let output = task.await;
+    ///         if let Some(error) = output.error() {
+    ///             println!("for the error tracker: {error}");
+    ///         }
+    ///         output
+    ///     }))
+    ///     .build();
+    /// # drop(runner);
+    /// ```
+    pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        match &self.end {
+            End::Failed(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+impl TaskFuture {
+    /// From a future that awaits a task which a hook was given, and passes its output on.
+    pub fn new(future: impl Future<Output = TaskOutput> + Send + 'static) -> Self {
+        TaskFuture {
+            future: Box::pin(future),
+        }
+    }
+
+    /// The task that was deferred, to be wrapped.
+    pub(crate) fn of(node: Link) -> Self {
+        TaskFuture::new(Task { node })
+    }
+}
+
+impl Future for TaskFuture {
+    type Output = TaskOutput;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
+        self.future.as_mut().poll(cx)
+    }
+}
+
+struct Task {
+    node: Link,
+}
+
+impl Future for Task {
+    type Output = TaskOutput;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
+        let polled = self.node.as_mut().poll_work(cx);
+        polled.map(|end| TaskOutput { end })
+    }
+}
+
+impl fmt::Debug for TaskFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskFuture").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TaskOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskOutput").finish_non_exhaustive()
+    }
+}
+
+/// What an `on_defer` hook has made of a task. Not a future itself: its end is not a `TaskResult`.
+pub(crate) struct Wrapped {
+    pub(crate) task: TaskFuture,
+}
+
+/// A hook's wrapping of a task knows its end already.
+impl Work for Wrapped {
+    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let task = &mut self.get_mut().task;
+        Pin::new(task).poll(cx).map(|output| output.end)
+    }
+}

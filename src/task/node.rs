@@ -1,0 +1,198 @@
+//! The boxed unit of work.
+
+use std::{
+    future::Future,
+    mem::ManuallyDrop,
+    panic::Location,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use super::{
+    closure::Slot,
+    order::Condition,
+    result::{End, TaskResult},
+    sealed::Sealed as _,
+};
+use crate::{
+    limit::Sleep,
+    report::{Key, Label},
+};
+
+/// What a node runs. Every future whose output is a [`TaskResult`] is work; `dyn Work` hides its type.
+pub(crate) trait Work: Send {
+    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End>;
+}
+
+impl<F> Work for F
+where
+    F: Future + Send,
+    F::Output: TaskResult,
+{
+    #[inline]
+    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        self.poll(cx).map(|output| output.into_end())
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A task in its box, with what is said of it in reports and the link to the next one.
+    pub(crate) struct Node<W: ?Sized> {
+        pub(super) next: Option<Link>,
+        name: &'static str,
+        location: &'static Location<'static>,
+        // The place in the order of one scope; unique within it, and so the task's key on the roster.
+        sequence: u64,
+        // `None` for the plain task: nothing of it is looked at then.
+        rare: MaybeRare,
+        #[pin]
+        work: W,
+    }
+}
+
+/// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a call.
+#[derive(Default)]
+struct MaybeRare(ManuallyDrop<Option<Box<Rare>>>);
+
+impl Drop for MaybeRare {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            drop_rare(self.0.take());
+        }
+    }
+}
+
+#[cold]
+fn drop_rare(rare: Option<Box<Rare>>) {
+    drop(rare);
+}
+
+/// What few tasks have: all that a plain one does not pay for.
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// Given to it at the hand-over, if it has nothing else that is rare: until then it stands under its key.
+    pub(crate) key: Option<Key>,
+    /// Decided at the hand-over, and taken out then.
+    pub(crate) condition: Option<Condition>,
+    /// Its time limit, until that has passed.
+    pub(crate) timeout: Option<Duration>,
+    /// Made when its first poll has left it pending.
+    pub(crate) sleep: Option<Sleep>,
+    /// Blocking work past its limit, which can't be stopped, and was reported.
+    pub(crate) overdue: bool,
+    /// A batch of its own.
+    pub(crate) apart: bool,
+    /// A closure on the blocking pool: where its two halves meet.
+    pub(crate) blocking: Option<Arc<Slot>>,
+    /// For observers, if there are any.
+    pub(crate) times: Option<Times>,
+}
+
+pub(crate) struct Times {
+    /// Since when it could have started: its hand-over, or its deferral after that.
+    pub(crate) ready: Instant,
+    pub(crate) started: Option<Instant>,
+    pub(crate) longest_poll: Duration,
+}
+
+/// An owned task. Two words.
+pub(crate) type Link = Pin<Box<Node<dyn Work>>>;
+
+impl Node<()> {
+    #[inline]
+    pub(crate) fn boxed<W: Work + 'static>(
+        work: W,
+        name: &'static str,
+        location: &'static Location<'static>,
+    ) -> Link {
+        // Allocated first, and written where it is. `Box::new` would make it on the stack, because it is to be dropped if
+        // the allocation unwinds, and copy it in pieces of another size than those it was written in: for that the
+        // processor waits until all of it has left its store buffer.
+        let node: Box<Node<W>> = Box::write(
+            Box::new_uninit(),
+            Node {
+                next: None,
+                name,
+                location,
+                sequence: 0,
+                rare: MaybeRare::default(),
+                work,
+            },
+        );
+        Box::into_pin(node)
+    }
+}
+
+impl Node<dyn Work> {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.rare.0.as_ref()?.key.as_ref()
+    }
+
+    /// What is said of it when it is no more.
+    pub(crate) fn label(&self) -> Label {
+        Label {
+            name: self.name,
+            key: self.key().cloned(),
+            location: self.location,
+        }
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn set_sequence(self: Pin<&mut Self>, sequence: u64) {
+        *self.project().sequence = sequence;
+    }
+
+    #[inline]
+    pub(crate) fn rare(&self) -> Option<&Rare> {
+        self.rare.0.as_deref()
+    }
+
+    pub(crate) fn rare_mut(self: Pin<&mut Self>) -> Option<&mut Rare> {
+        self.project().rare.0.as_deref_mut()
+    }
+
+    /// Makes it a task with rare things, if it is not one yet.
+    pub(crate) fn make_rare(self: Pin<&mut Self>) -> &mut Rare {
+        self.project().rare.0.get_or_insert_default()
+    }
+
+    /// As `give_key`, if it is, or is to be, a task with rare things anyway.
+    pub(crate) fn show_key(self: Pin<&mut Self>, key: Option<&Key>, special: bool) {
+        if let (Some(key), true) = (key, special || self.rare.0.is_some()) {
+            self.make_rare().key = Some(key.clone());
+        }
+    }
+
+    pub(crate) fn give_key(self: Pin<&mut Self>, key: Key) {
+        self.make_rare().key = Some(key);
+    }
+
+    /// Gives it the rare things of the task that its work wraps.
+    pub(crate) fn set_rare(self: Pin<&mut Self>, rare: Option<Box<Rare>>) {
+        *self.project().rare.0 = rare;
+    }
+
+    pub(crate) fn take_rare(self: Pin<&mut Self>) -> Option<Box<Rare>> {
+        self.project().rare.0.take()
+    }
+
+    #[inline]
+    pub(crate) fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        self.project().work.poll_work(cx)
+    }
+}

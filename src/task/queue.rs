@@ -1,0 +1,179 @@
+//! The queue of tasks: a linked list that owns its nodes, so that n tasks cost n allocations.
+
+use std::mem;
+
+use super::node::{Link, Node, Work};
+
+/// A stack of tasks. Its `Drop` is a loop: dropping a list of nodes recursively would overflow the thread's stack.
+#[derive(Default)]
+pub(crate) struct Stack {
+    top: Option<Link>,
+}
+
+impl Stack {
+    #[inline]
+    pub(crate) fn push(&mut self, mut node: Link) {
+        // What is in no list has no next, and nothing is left on top: to look for something to drop would cost more than to
+        // push. Here and below.
+        let gap = mem::replace(node.as_mut().project().next, self.top.take());
+        debug_assert!(gap.is_none(), "it is in a list already");
+        mem::forget(gap);
+        let gap = self.top.replace(node);
+        mem::forget(gap);
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Link> {
+        let mut node = self.top.take()?;
+        let gap = mem::replace(&mut self.top, node.as_mut().project().next.take());
+        mem::forget(gap);
+        Some(node)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.top.is_none()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+        let mut next = self.top.as_deref();
+        std::iter::from_fn(move || {
+            let node = next?;
+            next = node.next.as_deref();
+            Some(node)
+        })
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+/// First in, first out, from two stacks: a singly linked list has no safe pointer to its tail.
+#[derive(Default)]
+pub(crate) struct Queue {
+    front: Stack,
+    back: Stack,
+    len: usize,
+}
+
+impl Queue {
+    /// From a stack with the first of its `len` tasks on top.
+    #[inline]
+    pub(crate) fn from_ordered(front: Stack, len: usize) -> Self {
+        Queue {
+            front,
+            back: Stack::default(),
+            len,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes out those that `remove` chooses, in order; the others keep theirs.
+    pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut Link) -> bool) -> Queue {
+        let mut removed = Queue::default();
+        for _ in 0..self.len {
+            if let Some(mut node) = self.pop_front() {
+                let queue = if remove(&mut node) {
+                    &mut removed
+                } else {
+                    &mut *self
+                };
+                queue.push_back(node);
+            }
+        }
+        removed
+    }
+
+    pub(crate) fn append(&mut self, mut other: Queue) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        while let Some(node) = other.pop_front() {
+            self.push_back(node);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn push_back(&mut self, node: Link) {
+        self.len += 1;
+        // What is alone need not be turned round.
+        match self.len {
+            1 => self.front.push(node),
+            _ => self.back.push(node),
+        }
+    }
+
+    pub(crate) fn push_front(&mut self, node: Link) {
+        self.len += 1;
+        self.front.push(node);
+    }
+
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<Link> {
+        if self.front.is_empty() {
+            while let Some(node) = self.back.pop() {
+                self.front.push(node);
+            }
+        }
+        let node = self.front.pop()?;
+        self.len -= 1;
+        Some(node)
+    }
+
+    /// The tasks from the next one to the last.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+        // Nearly always `front` has them all.
+        let mut back = Vec::new();
+        if !self.back.is_empty() {
+            back.extend(self.back.iter());
+            back.reverse();
+        }
+        self.front.iter().chain(back)
+    }
+
+    /// As `iter`, without setting up an iterator for the plain case.
+    #[inline]
+    pub(crate) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a Node<dyn Work>)) {
+        if self.back.is_empty() {
+            let mut next = self.front.top.as_deref();
+            while let Some(node) = next {
+                f(node);
+                next = node.next.as_deref();
+            }
+        } else {
+            self.iter().for_each(f);
+        }
+    }
+}
+
+pub(crate) struct IntoIter {
+    queue: Queue,
+}
+
+/// From the next one to the last, each taken out when its turn comes.
+impl Iterator for IntoIter {
+    type Item = Link;
+
+    fn next(&mut self) -> Option<Link> {
+        self.queue.pop_front()
+    }
+}
+
+impl IntoIterator for Queue {
+    type Item = Link;
+    type IntoIter = IntoIter;
+
+    fn into_iter(self) -> IntoIter {
+        IntoIter { queue: self }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a task may return, and how it has ended.
+
+use std::{any::Any, error::Error, time::Duration};
+
+use super::sealed;
+use crate::report::Loss;
+
+/// The error of a deferred task, its type forgotten.
+///
+/// Anything that `?` turns into one can fail a task; [`Ok`](crate::Ok) settles it as the error type of an async block.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// `Ok(value)` with the error type settled to [`BoxError`].
+///
+/// An async block that uses `?` has no place to name its error type; ending it with this does. The name follows
+/// `anyhow::Ok`.
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::defer(async {
+///     let port: u16 = "8080".parse()?;
+///     assert_eq!(port, 8080);
+///     after::Ok(())
+/// });
+/// # }));
+/// ```
+#[allow(non_snake_case)]
+pub fn Ok<T>(value: T) -> Result<T, BoxError> {
+    Result::Ok(value)
+}
+
+/// What a deferred task may return: `()`, `!`, or a `Result` whose error turns into a [`BoxError`].
+///
+/// An `Err` is reported and counted as failed. The value of an `Ok` is dropped. The trait is sealed: a task that
+/// returns something else has most likely lost a value that its author wanted, so it does not compile, and the
+/// compiler says what to write.
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::defer(async { println!("fine") });
+/// after::defer(async { "7".parse::<u8>() }); // a `Result`: an error would be reported
+/// # }));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a deferred task must return `()` or a `Result`, not `{Self}`",
+    note = "end the block with `;`, or with `after::Ok(())` if it uses `?`"
+)]
+pub trait TaskResult: sealed::Sealed {}
+
+impl TaskResult for () {}
+impl TaskResult for sealed::Never {}
+impl<T, E: Into<BoxError>> TaskResult for Result<T, E> {}
+
+/// How one task ended, before it is counted.
+#[allow(missing_debug_implementations)] // nobody outside can name it
+pub enum End {
+    Completed,
+    Failed(BoxError),
+    Panicked(Box<dyn Any + Send>),
+    /// With the limit that it has passed.
+    TimedOut(Duration),
+    /// Blocking work that has returned after its limit, at which it was reported.
+    Overdue,
+    Discarded,
+    /// By a limit, which left no room for it.
+    Shed,
+    /// Dropped unfinished.
+    Lost(Loss),
+}

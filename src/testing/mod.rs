@@ -1,0 +1,28 @@
+//! Testing code that defers: what was deferred, and running it to the end.
+//!
+//! [`capture`] runs a request and gives back its output and a [`Recorder`] with what it deferred. Nothing has run until
+//! the test says so. Code that opens scopes of its own is recorded through [`Recorder::runner`]. All of it works under any
+//! runtime, and with tokio's clock paused.
+//!
+//! ```
+//! use after::testing::capture;
+//!
+//! async fn purchase(item: &str) -> Result<String, String> {
+//!     after::task("analytics").defer(async { println!("bought") });
+//!     Ok(format!("you have bought {item}"))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let (answer, recorder) = capture(purchase("tea")).await;
+//! assert_eq!(answer.unwrap(), "you have bought tea");
+//! assert_eq!(recorder.names(), ["analytics"]);
+//! recorder.run().await; // panics if a task fails or panics
+//! # }
+//! ```
+//!
+//! The idea is that of Django's `captureOnCommitCallbacks` and of Cloudflare's `waitOnExecutionContext`.
+
+mod recorder;
+mod run;
+
+pub use self::recorder::{Recorder, Stuck, capture};
