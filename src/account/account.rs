@@ -22,10 +22,10 @@ use coarsetime::Instant;
 
 use super::{
     counts::Counts,
-    finished::Finished,
+    ended_set::EndedSet,
+    event::{Event, Listener},
     losses::Losses,
-    roster::{Entry, Extra, Joining},
-    signal::{Signal, Waiter},
+    roster::{Extra, Joining, RosterEntry},
     stats::{ShutdownReport, Unfinished},
 };
 use crate::{
@@ -48,10 +48,10 @@ pub(crate) struct Account {
     /// How many drains wait, and whether losses wait to be reported. While it is not zero, whoever publishes looks at
     /// the whole account. Changed before a shard is locked and read under that lock, so the lock orders the two.
     attention: AtomicUsize,
-    /// Its moments are those with nothing pending, while somebody waits for one.
-    drained: Signal,
+    /// Its epochs begin with nothing pending, while somebody waits for one.
+    drained: Event,
     stopping: AtomicBool,
-    pub(crate) stop: Signal,
+    pub(crate) stop: Event,
     pub(crate) losses: Losses,
     /// A shutdown has returned with tasks unfinished: what is dropped from then on was cut off by it.
     cut_off: AtomicBool,
@@ -67,26 +67,26 @@ struct Shard {
     opened_by_owner: AtomicU64,
     /// The same, by threads that came when all shards had an owner.
     opened: AtomicU64,
-    books: Mutex<Books>,
+    state: Mutex<ShardState>,
 }
 
 #[derive(Default)]
-struct Books {
+struct ShardState {
     counts: Counts,
-    entries: Vec<Entry>,
+    entries: Vec<RosterEntry>,
     vacant: Vec<u32>,
 }
 
 /// Vacant entries of a shard that keep their memory: no more than are soon used again. It comes to about 15 kB.
 const KEPT_ENTRIES: usize = 64;
 
-impl Books {
+impl ShardState {
     /// A burst is over, or comes to its end: gives back the memory of the entry that has just become one too many; and
     /// when all are vacant, that of the list. The ones that were vacated last are the next to be used, and keep theirs.
     #[cold]
     fn give_back(&mut self) {
         let beyond = self.vacant[self.vacant.len() - 1 - KEPT_ENTRIES];
-        self.entries[beyond as usize] = Entry::default();
+        self.entries[beyond as usize] = RosterEntry::default();
         if self.vacant.len() == self.entries.len() {
             self.entries.truncate(KEPT_ENTRIES);
             self.entries.shrink_to_fit();
@@ -97,7 +97,7 @@ impl Books {
 
 /// A batch's place on the roster: which shard, which entry.
 #[derive(Clone, Copy)]
-pub(crate) struct Seat {
+pub(crate) struct RosterKey {
     shard: u32,
     entry: u32,
 }
@@ -108,9 +108,9 @@ impl Account {
         Account {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             attention: AtomicUsize::new(0),
-            drained: Signal::default(),
+            drained: Event::default(),
             stopping: AtomicBool::new(false),
-            stop: Signal::default(),
+            stop: Event::default(),
             losses: Losses::default(),
             cut_off: AtomicBool::new(false),
         }
@@ -120,25 +120,25 @@ impl Account {
         sync::thread_number() & (self.shards.len() - 1)
     }
 
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Books> {
-        // No user code runs under this lock, so nothing leaves the books half written.
+    fn lock(&self, shard: usize) -> MutexGuard<'_, ShardState> {
+        // No user code runs under this lock, so nothing leaves the state half written.
         self.shards[shard]
-            .books
+            .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_all(&self) -> Vec<MutexGuard<'_, Books>> {
+    fn lock_all(&self) -> Vec<MutexGuard<'_, ShardState>> {
         // In ascending order, and everybody else holds one at most: no deadlock.
         (0..self.shards.len())
             .map(|shard| self.lock(shard))
             .collect()
     }
 
-    fn total(&self, all: &[MutexGuard<'_, Books>]) -> Counts {
+    fn total(&self, all: &[MutexGuard<'_, ShardState>]) -> Counts {
         let mut total = Counts::default();
-        for books in all {
-            total.add(&books.counts);
+        for state in all {
+            total.add(&state.counts);
         }
         // Relaxed: what an end under a lock that we hold was preceded by is visible. What is added meanwhile only makes
         // more pending: if the sum says that nothing is, nothing was when the last lock was taken.
@@ -166,25 +166,25 @@ impl Account {
 
     /// Changes one shard; if somebody waits for the account to be empty and this makes it so, lets them know.
     #[inline]
-    fn change<R>(&self, shard: usize, change: impl FnOnce(&mut Books) -> R) -> R {
-        let mut books = self.lock(shard);
+    fn change<R>(&self, shard: usize, change: impl FnOnce(&mut ShardState) -> R) -> R {
+        let mut state = self.lock(shard);
         // Relaxed: whoever raised `attention` has then locked every shard, or will lock it after us and see our change.
         if self.attention.load(Ordering::Relaxed) == 0 {
-            return change(&mut books);
+            return change(&mut state);
         }
-        drop(books);
+        drop(state);
         self.change_watched(shard, change)
     }
 
     #[cold]
-    fn change_watched<R>(&self, shard: usize, change: impl FnOnce(&mut Books) -> R) -> R {
+    fn change_watched<R>(&self, shard: usize, change: impl FnOnce(&mut ShardState) -> R) -> R {
         let mut all = self.lock_all();
         let result = change(&mut all[shard]);
         if self.total(&all).pending() > 0 {
             return result;
         }
-        // Under the locks, so that whoever begins to wait after them waits for a later moment.
-        let wakers = self.drained.advance();
+        // Under the locks, so that whoever begins to wait after them waits for a later epoch.
+        let wakers = self.drained.notify_all();
         drop(all);
         wakers.wake();
         self.report_losses(false);
@@ -193,27 +193,32 @@ impl Account {
 
     #[inline]
     pub(crate) fn publish(&self, counts: &Counts) {
-        self.change(self.own_shard(), |books| books.counts.add(counts));
+        self.change(self.own_shard(), |state| state.counts.add(counts));
     }
 
     /// Puts a batch on the roster and publishes `counts`.
     #[inline]
-    pub(crate) fn seat(&self, counts: &Counts, tasks: &Queue, extra: Option<Box<Extra>>) -> Seat {
+    pub(crate) fn register(
+        &self,
+        counts: &Counts,
+        tasks: &Queue,
+        extra: Option<Box<Extra>>,
+    ) -> RosterKey {
         let since = Instant::now_without_cache_update();
         let shard = self.own_shard();
-        let entry = self.change(shard, |books| {
-            books.counts.add(counts);
-            let index = match books.vacant.pop() {
+        let entry = self.change(shard, |state| {
+            state.counts.add(counts);
+            let index = match state.vacant.pop() {
                 Some(index) => index,
                 None => {
-                    books.entries.push(Entry::default());
-                    (books.entries.len() - 1) as u32
+                    state.entries.push(RosterEntry::default());
+                    (state.entries.len() - 1) as u32
                 }
             };
-            books.entries[index as usize].occupy(since, tasks, extra);
+            state.entries[index as usize].register(since, tasks, extra);
             index
         });
-        Seat {
+        RosterKey {
             shard: shard as u32,
             entry,
         }
@@ -222,36 +227,36 @@ impl Account {
     /// Publishes what a batch has done in one turn, while some of its tasks are unfinished.
     pub(crate) fn update(
         &self,
-        seat: Seat,
+        roster_key: RosterKey,
         counts: &Counts,
-        finished: &Finished,
+        ended_set: &EndedSet,
         joined: &Queue,
         extra: Option<Box<Extra>>,
     ) {
-        self.change(seat.shard as usize, |books| {
-            books.counts.add(counts);
-            let entry = &mut books.entries[seat.entry as usize];
-            entry.finish(finished);
+        self.change(roster_key.shard as usize, |state| {
+            state.counts.add(counts);
+            let entry = &mut state.entries[roster_key.entry as usize];
+            entry.finish(ended_set);
             entry.join(joined);
             entry.join_extra(extra)
         });
     }
 
     /// The batch has an inbox from now on.
-    pub(crate) fn give_inbox(&self, seat: Seat, inbox: Arc<dyn Joining>) {
-        let mut books = self.lock(seat.shard as usize);
-        books.entries[seat.entry as usize].give_inbox(inbox);
+    pub(crate) fn give_inbox(&self, roster_key: RosterKey, inbox: Arc<dyn Joining>) {
+        let mut state = self.lock(roster_key.shard as usize);
+        state.entries[roster_key.entry as usize].give_inbox(inbox);
     }
 
     /// Takes a batch off the roster and publishes its last counts.
     #[inline]
-    pub(crate) fn vacate(&self, seat: Seat, counts: &Counts) {
-        let extra = self.change(seat.shard as usize, |books| {
-            books.counts.add(counts);
-            let extra = books.entries[seat.entry as usize].vacate();
-            books.vacant.push(seat.entry);
-            if books.vacant.len() > KEPT_ENTRIES {
-                books.give_back();
+    pub(crate) fn remove(&self, roster_key: RosterKey, counts: &Counts) {
+        let extra = self.change(roster_key.shard as usize, |state| {
+            state.counts.add(counts);
+            let extra = state.entries[roster_key.entry as usize].remove();
+            state.vacant.push(roster_key.entry);
+            if state.vacant.len() > KEPT_ENTRIES {
+                state.give_back();
             }
             extra
         });
@@ -260,9 +265,9 @@ impl Account {
     }
 
     /// How long ago a batch was handed over.
-    pub(crate) fn age(&self, seat: Seat) -> Duration {
+    pub(crate) fn age(&self, roster_key: RosterKey) -> Duration {
         let now = Instant::now_without_cache_update();
-        self.lock(seat.shard as usize).entries[seat.entry as usize].age(now)
+        self.lock(roster_key.shard as usize).entries[roster_key.entry as usize].age(now)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -280,9 +285,9 @@ impl Account {
 
     /// Begins to wait under the locks under which moments are seen: one that was seen before this look is not taken for a
     /// later one, and one after it is not missed.
-    fn wait_if_pending(&self) -> Option<Waiting<'_>> {
+    fn wait_if_pending(&self) -> Option<NextEpoch<'_>> {
         let all = self.lock_all();
-        (self.total(&all).pending() > 0).then(|| Waiting::new(&self.drained))
+        (self.total(&all).pending() > 0).then(|| NextEpoch::new(&self.drained))
     }
 
     fn watch(&self) -> Watch<'_> {
@@ -321,7 +326,7 @@ impl Account {
     pub(crate) fn begin_stopping(&self) {
         // Release, with the Acquire in `is_stopping`: who sees it stopping sees what was done before.
         self.stopping.store(true, Ordering::Release);
-        self.stop.advance().wake();
+        self.stop.notify_all().wake();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -332,7 +337,7 @@ impl Account {
     pub(crate) fn unfinished(&self) -> (Counts, Vec<Unfinished>) {
         let all = self.lock_all();
         let now = Instant::now_without_cache_update();
-        let entries = || all.iter().flat_map(|books| &books.entries);
+        let entries = || all.iter().flat_map(|state| &state.entries);
         let mut unfinished: Vec<_> = entries().flat_map(|entry| entry.unfinished(now)).collect();
         let inboxes: Vec<_> = entries().filter_map(|entry| entry.inbox(now)).collect();
         let total = self.total(&all);
@@ -374,29 +379,29 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// Waits for the next moment of a signal.
-struct Waiting<'a> {
-    signal: &'a Signal,
-    waiter: Waiter,
+/// Waits for the next epoch of an event.
+struct NextEpoch<'a> {
+    event: &'a Event,
+    listener: Listener,
 }
 
-impl<'a> Waiting<'a> {
-    fn new(signal: &'a Signal) -> Self {
-        let waiter = signal.waiter();
-        Waiting { signal, waiter }
+impl<'a> NextEpoch<'a> {
+    fn new(event: &'a Event) -> Self {
+        let listener = event.listen();
+        NextEpoch { event, listener }
     }
 }
 
-impl Future for Waiting<'_> {
+impl Future for NextEpoch<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.signal.poll(&self.waiter, cx)
+        self.event.poll(&self.listener, cx)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for NextEpoch<'_> {
     fn drop(&mut self) {
-        self.signal.leave(&self.waiter);
+        self.event.leave(&self.listener);
     }
 }

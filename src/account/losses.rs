@@ -24,11 +24,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(crate) struct Losses {
-    state: Mutex<State>,
+    state: Mutex<LossesState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LossesState {
     /// By the place of the reason in [`Loss::ALL`].
     gathered: [Gathered; Loss::ALL.len()],
     /// When the last report was made.
@@ -37,14 +37,14 @@ struct State {
     thread: bool,
 }
 
-impl State {
+impl LossesState {
     fn is_empty(&self) -> bool {
         self.gathered.iter().all(|losses| losses.count == 0)
     }
 }
 
 impl Losses {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LossesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,23 +1,23 @@
 //! The account of a Runner: how many tasks there are and were, which are unfinished, and how the end of one is told.
 //!
-//! To be read in this order: `counts`, `stats`; `finished`, `roster`; `signal`, `account`, `losses`; `ended`. `account` and
+//! To be read in this order: `counts`, `stats`; `ended_set`, `roster`; `event`, `account`, `losses`; `ended_task`. `account` and
 //! `losses` know each other: the thread that reports losses keeps the account.
 
 mod account;
 mod counts;
-mod ended;
-mod finished;
+mod ended_set;
+mod ended_task;
+mod event;
 mod losses;
 mod roster;
-mod signal;
 mod stats;
 
 pub use self::stats::{ShutdownReport, Stats, Unfinished};
 pub(crate) use self::{
-    account::{Account, KeepsAccount, Seat},
+    account::{Account, KeepsAccount, RosterKey},
     counts::Counts,
-    ended::{Ended, discard},
-    finished::Finished,
+    ended_set::EndedSet,
+    ended_task::{EndedTask, discard},
+    event::Listener,
     roster::{Extra, Joining},
-    signal::Waiter,
 };

@@ -6,10 +6,10 @@ use std::{
 
 use coarsetime::Instant;
 
-use super::{finished::Finished, stats::Unfinished};
+use super::{ended_set::EndedSet, stats::Unfinished};
 use crate::{
     report::{Key, Label},
-    task::{Node, Queue, Work},
+    task::{PollTask, Queue, TaskCell},
 };
 
 /// Where tasks wait that join a batch which has not looked at them yet.
@@ -19,7 +19,7 @@ pub(crate) trait Joining: Send + Sync {
 }
 
 /// One unfinished batch. A vacant entry keeps its memory for the next.
-pub(crate) struct Entry {
+pub(crate) struct RosterEntry {
     /// The hand-over; of the batch before, while it is vacant.
     since: Instant,
     /// In ascending order of `first`; what has ended is removed when it is more than half.
@@ -28,7 +28,7 @@ pub(crate) struct Entry {
     extra: Option<Box<Extra>>,
 }
 
-/// What plain batches don't have.
+/// What batches on the fast path don't have.
 #[derive(Default)]
 pub(crate) struct Extra {
     /// By the sequence of the task.
@@ -57,9 +57,9 @@ impl Extra {
         inbox: Option<&Arc<impl Joining + 'static>>,
     ) -> Option<Box<Extra>> {
         let mut keys = BTreeMap::new();
-        tasks.for_each(|node| {
-            if let Some(key) = node.key() {
-                keys.insert(node.sequence(), key.clone());
+        tasks.for_each(|task| {
+            if let Some(key) = task.key() {
+                keys.insert(task.sequence(), key.clone());
             }
         });
         let inbox = inbox.map(|inbox| inbox.clone() as Arc<dyn Joining>);
@@ -79,12 +79,12 @@ struct Run {
 
 impl Run {
     #[inline]
-    fn new(node: &Node<dyn Work>) -> Self {
+    fn new(task: &TaskCell<dyn PollTask>) -> Self {
         Run {
-            first: node.sequence(),
+            first: task.sequence(),
             unfinished: 1,
-            name: node.name(),
-            location: node.location(),
+            name: task.name(),
+            location: task.location(),
         }
     }
 
@@ -97,9 +97,9 @@ impl Run {
 
     /// Takes in a task that comes after all of its own, if it is of their kind.
     #[inline]
-    fn take_in(&mut self, node: &Node<dyn Work>) -> bool {
-        let same = ptr::eq(self.location, node.location()) && ptr::eq(self.name, node.name());
-        match self.bit(node.sequence()) {
+    fn take_in(&mut self, task: &TaskCell<dyn PollTask>) -> bool {
+        let same = ptr::eq(self.location, task.location()) && ptr::eq(self.name, task.name());
+        match self.bit(task.sequence()) {
             // One that has ended is counted as such.
             Some(bit) if same && self.unfinished != 0 => {
                 self.unfinished |= bit;
@@ -128,10 +128,10 @@ impl Run {
 /// An entry with room for more runs than this gives its memory back.
 const KEPT_CAPACITY: usize = 64;
 
-impl Default for Entry {
+impl Default for RosterEntry {
     /// A vacant one.
     fn default() -> Self {
-        Entry {
+        RosterEntry {
             since: Instant::from_ticks(0),
             runs: Vec::new(),
             ended: 0,
@@ -140,9 +140,9 @@ impl Default for Entry {
     }
 }
 
-impl Entry {
+impl RosterEntry {
     #[inline]
-    pub(crate) fn occupy(&mut self, since: Instant, tasks: &Queue, extra: Option<Box<Extra>>) {
+    pub(crate) fn register(&mut self, since: Instant, tasks: &Queue, extra: Option<Box<Extra>>) {
         self.since = since;
         // It was vacant: to look for something to drop would cost more than to put this there.
         let gap = mem::replace(&mut self.extra, extra);
@@ -153,13 +153,13 @@ impl Entry {
 
     #[inline]
     pub(crate) fn join(&mut self, tasks: &Queue) {
-        tasks.for_each(|node| {
-            if !self.runs.last_mut().is_some_and(|run| run.take_in(node)) {
+        tasks.for_each(|task| {
+            if !self.runs.last_mut().is_some_and(|run| run.take_in(task)) {
                 if self.runs.capacity() == 0 {
                     // Of a million scopes with one task each, four places would be most of the memory.
                     self.runs.reserve_exact(1);
                 }
-                self.runs.push(Run::new(node));
+                self.runs.push(Run::new(task));
             }
         });
     }
@@ -181,8 +181,8 @@ impl Entry {
         self.extra.get_or_insert_default().inbox = Some(inbox);
     }
 
-    pub(crate) fn finish(&mut self, finished: &Finished) {
-        finished.for_each(|sequences| {
+    pub(crate) fn finish(&mut self, ended_set: &EndedSet) {
+        ended_set.for_each(|sequences| {
             if let Some(extra) = &mut self.extra {
                 if !extra.keys.is_empty() {
                     for sequence in sequences.clone() {
@@ -213,7 +213,7 @@ impl Entry {
 
     #[inline]
     #[must_use]
-    pub(crate) fn vacate(&mut self) -> Option<Box<Extra>> {
+    pub(crate) fn remove(&mut self) -> Option<Box<Extra>> {
         self.ended = 0;
         self.runs.clear();
         if self.runs.capacity() > KEPT_CAPACITY {

@@ -6,8 +6,8 @@ use super::close;
 use crate::{
     account::Unfinished,
     limit::Room,
-    runner::{Active, Registry, Runner},
-    task::{Node, Work},
+    runner::{Registry, Runner, ScopeState},
+    task::{PollTask, TaskCell},
 };
 
 /// The tasks of one scope, as one future: `Send + Unpin + 'static`.
@@ -33,47 +33,45 @@ use crate::{
 #[must_use = "dropping a batch loses its tasks: await it or `release` it"]
 pub struct Batch {
     /// `None` when all is done. One pointer: what is moved from scope to spawner to the runtime's cell is this.
-    pub(super) active: Option<Box<Active>>,
+    pub(super) state: Option<Box<ScopeState>>,
 }
 
 impl Batch {
     /// With the tasks of a scope that was handed over.
     #[inline]
-    pub(crate) fn of(active: Box<Active>) -> Batch {
-        Batch {
-            active: Some(active),
-        }
+    pub(crate) fn of(state: Box<ScopeState>) -> Batch {
+        Batch { state: Some(state) }
     }
 
     /// Without the care of this type's destructor: for what puts it somewhere at once.
     #[inline]
-    pub(super) fn into_state(mut self) -> Option<Box<Active>> {
-        self.active.take()
+    pub(super) fn into_state(mut self) -> Option<Box<ScopeState>> {
+        self.state.take()
     }
 
     /// Whether there is nothing to hand over.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
-        self.active.is_none()
+        self.state.is_none()
     }
 
     /// How many tasks a scope asks room for before its answer, if its Runner makes it wait.
     #[inline]
     pub(crate) fn room(&self) -> Option<Room> {
-        let active = self.active.as_ref()?;
-        if !active.special {
+        let state = self.state.as_ref()?;
+        if !state.slow_path {
             return None;
         }
-        active.runner.get().room(self.len())
+        state.runner.get().room(self.len())
     }
 
     /// As dropping it, without a report of what is lost: for who has kept it on purpose, and not run it.
-    pub(crate) fn drop_quietly(mut self) {
-        if let Some(active) = &mut self.active {
-            let uncommon = active.uncommon();
-            uncommon.quiet = true;
-            for single in mem::take(&mut uncommon.apart) {
-                Batch::of(single).drop_quietly();
+    pub(crate) fn drop_unreported(mut self) {
+        if let Some(state) = &mut self.state {
+            let extras = state.extras_mut();
+            extras.unreported = true;
+            for single in mem::take(&mut extras.spawned) {
+                Batch::of(single).drop_unreported();
             }
         }
     }
@@ -89,7 +87,7 @@ impl Batch {
     #[inline]
     pub fn release(self) {
         // Apart, so that what is inlined into every request's poll is this one test.
-        if self.active.is_some() {
+        if self.state.is_some() {
             self.spawn();
         }
     }
@@ -104,11 +102,11 @@ impl Batch {
     /// # });
     /// ```
     pub fn len(&self) -> usize {
-        self.active.as_ref().map_or(0, |active| {
-            let joining = active.inbox.as_ref().map_or(0, |inbox| inbox.len());
-            let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
+        self.state.as_ref().map_or(0, |state| {
+            let joining = state.inbox.as_ref().map_or(0, |inbox| inbox.len());
+            let spawned = state.extras().map_or(0, |extras| extras.spawned.len());
             // What the destructors of shed tasks have deferred waits for the next turn.
-            active.unfinished() + active.collected.len() + apart + joining
+            state.unfinished() + state.backlog.len() + spawned + joining
         })
     }
 
@@ -138,58 +136,49 @@ impl Batch {
     /// # });
     /// ```
     pub fn names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.tasks().into_iter().map(|node| node.name())
+        self.tasks().into_iter().map(|task| task.name())
     }
 
     pub(crate) fn static_names(&self) -> impl Iterator<Item = &'static str> {
-        self.tasks().into_iter().map(|node| node.name())
+        self.tasks().into_iter().map(|task| task.name())
     }
 
     /// What has not ended, for a report.
     pub(crate) fn unfinished(&self) -> Vec<Unfinished> {
         let age = self.age();
         let tasks = self.tasks().into_iter();
-        let unfinished = tasks.map(|node| Unfinished::of(node.label(), age));
+        let unfinished = tasks.map(|task| Unfinished::of(task.label(), age));
         unfinished.collect()
     }
 
     /// A recorder was dropped, and did not run it: as one that was held.
     pub(crate) fn take_back(&mut self) {
-        if let Some(active) = &mut self.active {
-            active.released = false;
+        if let Some(state) = &mut self.state {
+            state.released = false;
         }
     }
 
     fn age(&self) -> Duration {
-        let age = self.active.as_ref().and_then(|active| {
-            let account = &active.runner.get().account;
-            Some(account.age(active.seat?))
+        let age = self.state.as_ref().and_then(|state| {
+            let account = &state.runner.get().account;
+            Some(account.age(state.roster_key?))
         });
         age.unwrap_or_default()
     }
 
     /// Whose account it is on, unless it is done.
     pub(crate) fn runner(&self) -> Option<Runner> {
-        self.active
-            .as_ref()
-            .map(|active| Runner::of(&active.runner))
+        self.state.as_ref().map(|state| Runner::of(&state.runner))
     }
 
-    fn tasks(&self) -> Vec<&Node<dyn Work>> {
-        let mut tasks: Vec<_> = self
-            .active
-            .iter()
-            .flat_map(|active| active.tasks())
-            .collect();
-        let uncommon = self
-            .active
-            .iter()
-            .filter_map(|active| active.look_uncommon());
-        for single in uncommon.flat_map(|uncommon| &uncommon.apart) {
+    fn tasks(&self) -> Vec<&TaskCell<dyn PollTask>> {
+        let mut tasks: Vec<_> = self.state.iter().flat_map(|state| state.tasks()).collect();
+        let extras = self.state.iter().filter_map(|state| state.extras());
+        for single in extras.flat_map(|extras| &extras.spawned) {
             tasks.extend(single.tasks());
         }
-        if self.active.as_ref().is_some_and(|active| !active.started) {
-            tasks.sort_by_key(|node| node.sequence());
+        if self.state.as_ref().is_some_and(|state| !state.started) {
+            tasks.sort_by_key(|task| task.sequence());
         }
         tasks
     }
@@ -197,16 +186,16 @@ impl Batch {
 
 /// What a batch holds, in a registry for the code that runs in its scope. It goes back into the batch, also on unwinding: a
 /// waker that panics must not take the tasks along.
-pub(super) struct Turn<'a> {
+pub(super) struct TurnGuard<'a> {
     pub(super) registry: Registry,
     batch: &'a mut Batch,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> TurnGuard<'a> {
     #[inline]
-    pub(super) fn begin(batch: &'a mut Batch, active: Box<Active>) -> Turn<'a> {
-        Turn {
-            registry: Registry::active(active),
+    pub(super) fn begin(batch: &'a mut Batch, state: Box<ScopeState>) -> TurnGuard<'a> {
+        TurnGuard {
+            registry: Registry::of(state),
             batch,
         }
     }
@@ -220,13 +209,13 @@ impl<'a> Turn<'a> {
 
     #[inline]
     fn give_back(&mut self) {
-        let gap = mem::replace(&mut self.batch.active, self.registry.close());
+        let gap = mem::replace(&mut self.batch.state, self.registry.close());
         debug_assert!(gap.is_none(), "it was taken out at the start of the turn");
         mem::forget(gap);
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TurnGuard<'_> {
     #[cold]
     fn drop(&mut self) {
         self.give_back();
@@ -236,8 +225,8 @@ impl Drop for Turn<'_> {
 impl Drop for Batch {
     #[inline]
     fn drop(&mut self) {
-        if let Some(active) = self.active.take() {
-            close::dropped(active);
+        if let Some(state) = self.state.take() {
+            close::dropped(state);
         }
     }
 }
@@ -245,7 +234,7 @@ impl Drop for Batch {
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `len` would lock the inbox; `Debug` does not.
-        let unfinished = self.active.as_ref().map_or(0, |active| active.unfinished());
+        let unfinished = self.state.as_ref().map_or(0, |state| state.unfinished());
         f.debug_struct("Batch")
             .field("unfinished", &unfinished)
             .finish_non_exhaustive()

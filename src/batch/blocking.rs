@@ -9,26 +9,26 @@ use std::{
 use crate::{
     report::{self, Loss},
     runner::{Inbox, Launch, Registry, current},
-    task::{BlockingWork, End, Slot, Work},
+    task::{BlockingShared, BlockingWork, End, PollTask},
 };
 
 pub(crate) struct Blocking<C> {
     /// `None` once it was given to the spawner.
     work: Option<C>,
-    slot: Arc<Slot>,
+    shared: Arc<BlockingShared>,
 }
 
 impl<C> Blocking<C> {
-    pub(crate) fn new(work: C, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(work: C, shared: Arc<BlockingShared>) -> Self {
         let work = Some(work);
-        Blocking { work, slot }
+        Blocking { work, shared }
     }
 }
 
 impl<C> Drop for Blocking<C> {
     fn drop(&mut self) {
         // What is counted as lost or timed out must not run after that, if it can be helped.
-        self.slot.abandon();
+        self.shared.abandon();
     }
 }
 
@@ -36,28 +36,28 @@ impl<C> Drop for Blocking<C> {
 impl<C> Unpin for Blocking<C> {}
 
 // Not a future: its end is not a `TaskResult`, because it knows of panics and losses on another thread.
-impl<C: FnOnce() -> End + Send + 'static> Work for Blocking<C> {
-    fn poll_work(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+impl<C: FnOnce() -> End + Send + 'static> PollTask for Blocking<C> {
+    fn poll_task(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         if let Some(work) = self.work.take() {
-            start(work, &self.slot);
+            start(work, &self.shared);
         }
-        self.slot.poll(cx)
+        self.shared.poll(cx)
     }
 }
 
 /// Gives the closure to the spawner of the batch that is current: only a batch polls its tasks.
-fn start(work: impl FnOnce() -> End + Send + 'static, slot: &Arc<Slot>) {
+fn start(work: impl FnOnce() -> End + Send + 'static, shared: &Arc<BlockingShared>) {
     let batch =
         current::with(|registry| registry.map(|registry| (registry.share(), registry.runner())));
     let Some((inbox, runner)) = batch else {
-        return slot.finish(End::Lost(Loss::Dropped));
+        return shared.finish(End::Lost(Loss::Dropped));
     };
     let core = runner.get();
-    let found = core.serving_runtime(inbox.found());
+    let runtime = core.serving_runtime(inbox.runtime());
     let job = Job {
         work: Some(work),
         inbox,
-        slot: slot.clone(),
+        shared: shared.clone(),
     };
     let work = BlockingWork::new(move || {
         // What nobody waits for any more is dropped here: an error whose destructor panics, say.
@@ -66,10 +66,12 @@ fn start(work: impl FnOnce() -> End + Send + 'static, slot: &Arc<Slot>) {
         }
     });
     let spawned = report::catch(|| {
-        core.with_spawner(found, |spawner: &dyn Launch| spawner.launch_blocking(work));
+        core.with_spawner(runtime, |spawner: &dyn Launch| {
+            spawner.launch_blocking(work)
+        });
     });
     if let Err(payload) = spawned {
-        slot.spawner_panicked();
+        shared.spawner_panicked();
         report::spawner_panicked(payload);
     }
 }
@@ -78,27 +80,27 @@ fn start(work: impl FnOnce() -> End + Send + 'static, slot: &Arc<Slot>) {
 struct Job<C: FnOnce() -> End> {
     work: Option<C>,
     inbox: Arc<Inbox>,
-    slot: Arc<Slot>,
+    shared: Arc<BlockingShared>,
 }
 
 impl<C: FnOnce() -> End> Job<C> {
     fn run(mut self) {
         let Some(work) = self.work.take() else { return };
-        let slot = &self.slot;
+        let shared = &self.shared;
         let mut begun = false;
         // In its scope first: nothing is between the look and the closure.
         let end = report::catch(|| {
             self.in_scope(|| {
-                begun = slot.begin();
+                begun = shared.begin();
                 begun.then(work)
             })
         });
         match end {
-            Ok(end) => slot.finish(end.unwrap_or(End::Lost(Loss::Pool))),
-            Err(payload) if begun => slot.finish(End::Panicked(payload)),
+            Ok(end) => shared.finish(end.unwrap_or(End::Lost(Loss::Pool))),
+            Err(payload) if begun => shared.finish(End::Panicked(payload)),
             Err(payload) => {
                 report::unnamed_panicked("a deferred closure", payload);
-                slot.finish(End::Lost(Loss::Pool));
+                shared.finish(End::Lost(Loss::Pool));
             }
         }
     }
@@ -119,7 +121,7 @@ impl<C: FnOnce() -> End> Drop for Job<C> {
             if let Err(payload) = dropped {
                 report::unnamed_panicked("a deferred closure", payload);
             }
-            self.slot.finish(End::Lost(Loss::Pool));
+            self.shared.finish(End::Lost(Loss::Pool));
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{end, permits::give_up_permits, refused};
 use crate::{
     account::Counts,
     report::Loss,
-    runner::{Active, Registry, current, gate, spare},
+    runner::{Registry, ScopeState, current, gate, spare},
 };
 
 thread_local! {
@@ -24,10 +24,10 @@ pub(crate) fn spawning<R>(spawn: impl FnOnce() -> R) -> R {
     result
 }
 
-fn why_lost(active: &Active) -> Loss {
-    if !active.released {
+fn why_lost(state: &ScopeState) -> Loss {
+    if !state.released {
         Loss::Held
-    } else if !active.started && SPAWNING.get() && thread::panicking() {
+    } else if !state.started && SPAWNING.get() && thread::panicking() {
         Loss::SpawnerPanicked
     } else {
         Loss::Dropped
@@ -36,18 +36,18 @@ fn why_lost(active: &Active) -> Loss {
 
 /// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
 #[inline]
-pub(crate) fn settle(mut active: Box<Active>) {
-    debug_assert!(active.is_empty(), "a task would leave the account silently");
-    let member_of = active.leave_group();
+pub(crate) fn settle(mut state: Box<ScopeState>) {
+    debug_assert!(state.is_empty(), "a task would leave the account silently");
+    let member_of = state.leave_group();
     // Its values' destructors are the user's code; whoever has waited for the account finds them gone.
-    drop(mem::take(&mut active.context));
-    let account = &active.runner.get().account;
-    match active.seat {
-        Some(seat) => account.vacate(seat, &active.unpublished),
-        None => account.publish(&active.unpublished),
+    drop(mem::take(&mut state.context));
+    let account = &state.runner.get().account;
+    match state.roster_key {
+        Some(roster_key) => account.remove(roster_key, &state.unpublished),
+        None => account.publish(&state.unpublished),
     }
-    active.unpublished = Counts::default();
-    spare::keep(active);
+    state.unpublished = Counts::default();
+    spare::keep(state);
     if let Some(group) = member_of {
         group.leave();
     }
@@ -55,26 +55,26 @@ pub(crate) fn settle(mut active: Box<Active>) {
 
 /// A batch was dropped unfinished. Not here, if this is where a frame is dropped: see invariant 4.
 #[cold]
-pub(super) fn dropped(active: Box<Active>) {
+pub(super) fn dropped(state: Box<ScopeState>) {
     if gate::is_opening() {
-        return gate::aside(|| lose(active));
+        return gate::aside(|| lose_batch(state));
     }
-    lose(active);
+    lose_batch(state);
 }
 
 #[cold]
-pub(crate) fn lose(active: Box<Active>) {
-    let Some(active) = refused::unless_refused(active) else {
+pub(crate) fn lose_batch(state: Box<ScopeState>) {
+    let Some(state) = refused::unless_refused(state) else {
         return;
     };
-    let why = why_lost(&active);
-    let runner = active.runner.clone();
+    let why = why_lost(&state);
+    let runner = state.runner.clone();
     let core = runner.get();
-    let registry = Registry::active(active);
+    let registry = Registry::of(state);
     // What was split off and not handed out is lost by itself, when it is dropped; for the same reason.
-    let apart = registry.peek(|active| (active.take_apart(), active.released));
-    let (apart, released) = apart.unwrap_or_default();
-    for mut single in apart {
+    let spawned = registry.peek(|state| (state.take_spawned(), state.released));
+    let (spawned, released) = spawned.unwrap_or_default();
+    for mut single in spawned {
         single.released = released;
         dropped(single);
     }
@@ -93,19 +93,19 @@ pub(crate) fn lose(active: Box<Active>) {
             if tasks.is_empty() {
                 break;
             }
-            end::lose(&registry, core, why, tasks);
+            end::lose_tasks(&registry, core, why, tasks);
         }
     });
-    if let Some(active) = registry.close() {
-        settle(active);
+    if let Some(state) = registry.close() {
+        settle(state);
     }
 }
 
 /// Nobody waits for the gate any more, nor needs the place.
 fn give_up_gate(registry: &Registry) {
-    let waits = registry.peek(|active| {
-        let place = active.uncommon_if_any().and_then(|rare| rare.place.take());
-        (active.gate.take(), place)
+    let waits = registry.peek(|state| {
+        let place = state.extras_if_any().and_then(|extras| extras.place.take());
+        (state.gate.take(), place)
     });
     if let Some((Some(gate), _place)) = waits {
         gate.leave();

@@ -1,54 +1,54 @@
 //! The end of a task that does not run, or not to its end: dropped, counted, told.
 
 use crate::{
-    account::Ended,
+    account::EndedTask,
     report::Loss,
     runner::{Core, Registry},
-    task::{End, Link, Queue},
+    task::{BoxedTask, End, Queue},
 };
 
 /// Ends a task that does not run, or not to its end.
-pub(crate) fn finish(registry: &Registry, core: &Core, node: Link, end: End) {
-    let ended = Ended::of(node, end);
-    let outcome = registry.peek(|active| {
-        ended.count(&mut active.unpublished);
-        active.outcome
+pub(crate) fn end_task(registry: &Registry, core: &Core, task: BoxedTask, end: End) {
+    let ended = EndedTask::of(task, end);
+    let outcome = registry.peek(|state| {
+        ended.count(&mut state.unpublished);
+        state.outcome
     });
     ended.tell(&core.observers, outcome.flatten());
 }
 
 /// Gathers losses, so that they are reported together, and drops what is lost.
-pub(crate) fn lose(registry: &Registry, core: &Core, why: Loss, mut tasks: Queue) {
+pub(crate) fn lose_tasks(registry: &Registry, core: &Core, why: Loss, mut tasks: Queue) {
     let runner = registry.runner();
     // A closure that has returned, and whose batch has not heard of it, is not lost.
-    let returned = tasks.extract(|node| {
-        let slot = node.rare().and_then(|rare| rare.blocking.as_ref());
-        slot.is_some_and(|slot| slot.has_ended())
+    let returned = tasks.extract(|task| {
+        let shared = task.options().and_then(|options| options.blocking.as_ref());
+        shared.is_some_and(|shared| shared.has_ended())
     });
-    for node in returned {
-        let slot = node.rare().and_then(|rare| rare.blocking.clone());
-        let end = slot.and_then(|slot| slot.take_end());
+    for task in returned {
+        let shared = task.options().and_then(|options| options.blocking.clone());
+        let end = shared.and_then(|shared| shared.take_end());
         let end = end.unwrap_or(End::Lost(why));
         if let End::Lost(why) = end {
             // Its pool has dropped it.
-            let lost = std::iter::once(node.label());
+            let lost = std::iter::once(task.label());
             core.account.lose(&runner, why, lost);
         }
-        finish(registry, core, node, end);
+        end_task(registry, core, task, end);
     }
     if tasks.is_empty() {
         return;
     }
-    let quiet = registry.peek(|active| active.look_uncommon().is_some_and(|rare| rare.quiet));
-    if quiet != Some(true) || why == Loss::Shed {
-        let lost = tasks.iter().map(|node| node.label());
+    let unreported = registry.peek(|state| state.extras().is_some_and(|extras| extras.unreported));
+    if unreported != Some(true) || why == Loss::Shed {
+        let lost = tasks.iter().map(|task| task.label());
         core.account.lose(&runner, why, lost);
     }
-    for node in tasks {
+    for task in tasks {
         let end = match why {
             Loss::Shed => End::Shed,
             why => End::Lost(why),
         };
-        finish(registry, core, node, end);
+        end_task(registry, core, task, end);
     }
 }

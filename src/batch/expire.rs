@@ -4,7 +4,7 @@ use std::{task::Context, time::Duration};
 
 use super::{end, finish::finish, task_time::may_end};
 use crate::{
-    account::Finished,
+    account::EndedSet,
     report::drop_waker,
     runner::{Core, Registry},
     task::{End, Queue},
@@ -16,66 +16,66 @@ pub(super) fn expire(
     registry: &Registry,
     core: &Core,
     cx: &mut Context<'_>,
-    finished: &mut Finished,
+    ended_set: &mut EndedSet,
 ) {
     let Some(limit) = core.scope_timeout else {
         return;
     };
-    let time = registry.peek(|active| active.look_uncommon()?.time.as_ref()?.watch());
-    if !time
+    let deadline = registry.peek(|state| state.extras()?.deadline.as_ref()?.watch());
+    if !deadline
         .flatten()
-        .is_some_and(|time| time.poll(limit, cx, |payload| core.timer_broken(payload)))
+        .is_some_and(|deadline| deadline.poll(limit, cx, |payload| core.timer_broken(payload)))
     {
         return;
     }
     // Once: closures that have begun may stay by the thousand, and each that returns brings a turn.
-    registry.peek(|active| {
-        if let Some(time) = &mut active.uncommon().time {
-            time.seen = true;
+    registry.peek(|state| {
+        if let Some(deadline) = &mut state.extras_mut().deadline {
+            deadline.seen = true;
         }
     });
-    end_waiting(registry, core, limit, finished);
-    let stays = end_expired(registry, registry.take_running(), limit, finished);
-    registry.peek(|active| {
-        active.queue.append(stays);
+    end_waiting(registry, core, limit, ended_set);
+    let stays = end_expired(registry, registry.take_running(), limit, ended_set);
+    registry.peek(|state| {
+        state.queue.append(stays);
         // The queue has changed: this turn begins a round of its own.
-        active.round = 0;
+        state.round = 0;
     });
     // What destructors have deferred has no permit to give on, and is not on the roster.
     loop {
-        let mut tasks = registry.take_collected();
+        let mut tasks = registry.take_backlog();
         if let Some(inbox) = registry.inbox() {
             tasks.append(inbox.batch_runs());
         }
         if tasks.is_empty() {
             break;
         }
-        for node in tasks {
-            end::finish(registry, core, node, End::TimedOut(limit));
+        for task in tasks {
+            end::end_task(registry, core, task, End::TimedOut(limit));
         }
     }
 }
 
 /// Ends the tasks that wait for a permit.
-fn end_waiting(registry: &Registry, core: &Core, limit: Duration, finished: &mut Finished) {
+fn end_waiting(registry: &Registry, core: &Core, limit: Duration, ended_set: &mut EndedSet) {
     let waiting = registry
-        .peek(|active| {
-            let permits = active.uncommon_if_any()?.permits.as_mut()?;
+        .peek(|state| {
+            let permits = state.extras_if_any()?.permits.as_mut()?;
             Some((
-                std::mem::take(&mut permits.entry),
+                std::mem::take(&mut permits.waiter),
                 std::mem::take(&mut permits.waiting),
             ))
         })
         .flatten();
-    let (Some(line), Some((entry, waiting))) = (&core.limit, waiting) else {
+    let (Some(permits), Some((waiter, waiting))) = (&core.limit, waiting) else {
         return;
     };
-    let (wakers, own) = line.withdraw(&entry, waiting.len(), 0);
+    let (wakers, own) = permits.cancel(&waiter, waiting.len(), 0);
     drop_waker(own);
     wakers.wake();
-    for node in waiting {
-        finished.push(node.sequence());
-        end::finish(registry, core, node, End::TimedOut(limit));
+    for task in waiting {
+        ended_set.push(task.sequence());
+        end::end_task(registry, core, task, End::TimedOut(limit));
     }
 }
 
@@ -84,13 +84,13 @@ fn end_expired(
     registry: &Registry,
     tasks: Queue,
     limit: Duration,
-    finished: &mut Finished,
+    ended_set: &mut EndedSet,
 ) -> Queue {
     let mut stays = Queue::default();
-    for mut node in tasks {
-        match may_end(&mut node, limit) {
-            true => finish(registry, node, End::TimedOut(limit), finished),
-            false => stays.push_back(node),
+    for mut task in tasks {
+        match may_end(&mut task, limit) {
+            true => finish(registry, task, End::TimedOut(limit), ended_set),
+            false => stays.push_back(task),
         }
     }
     stays

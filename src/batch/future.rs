@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    batch::{Batch, Turn},
+    batch::{Batch, TurnGuard},
     close,
-    release::{begin_time, send_apart, take_place},
+    release::{begin_time, release_spawned, take_place},
     turn,
 };
 use crate::{
@@ -23,38 +23,38 @@ impl Future for Batch {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(mut active) = self.active.take() else {
+        let Some(mut state) = self.state.take() else {
             return Poll::Ready(());
         };
-        let special = active.special;
-        if !active.started {
-            if active.gate.is_some() {
-                self.active = Some(active);
+        let slow_path = state.slow_path;
+        if !state.started {
+            if state.gate.is_some() {
+                self.state = Some(state);
                 self.poll_gate(cx);
                 return Poll::Pending;
             }
-            active.started = true;
-            self.active = Some(active);
-            if special {
-                self.begin_specially();
+            state.started = true;
+            self.state = Some(state);
+            if slow_path {
+                self.begin_on_slow_path();
             }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let plan = active.begin_turn();
+        let kind = state.begin_turn();
         // The tasks run in a registry of their own on this stack.
-        let turn = Turn::begin(&mut self, active);
+        let turn = TurnGuard::begin(&mut self, state);
         let registry = &turn.registry;
-        let done = match special {
-            false => current::enter(registry, || turn::run(registry, cx, plan)),
-            true => current::enter_tasks(registry, || turn::run(registry, cx, plan)),
+        let done = match slow_path {
+            false => current::enter(registry, || turn::run(registry, cx, kind)),
+            true => current::enter_tasks(registry, || turn::run(registry, cx, kind)),
         };
         turn.end();
         if !done {
             return Poll::Pending;
         }
-        if let Some(active) = self.active.take() {
-            close::settle(active);
+        if let Some(state) = self.state.take() {
+            close::settle(state);
         }
         Poll::Ready(())
     }
@@ -65,7 +65,7 @@ impl Batch {
     #[cold]
     fn poll_gate(&mut self, cx: &mut Context<'_>) {
         let waker = cx.waker();
-        let Some(gate) = self.active.as_ref().and_then(|active| active.gate.clone()) else {
+        let Some(gate) = self.state.as_ref().and_then(|state| state.gate.clone()) else {
             return;
         };
         if gate::is_opening() {
@@ -77,14 +77,14 @@ impl Batch {
             return;
         }
         gate.leave();
-        if let Some(active) = &mut self.active {
-            active.gate = None;
-            active.started = true;
-            if active.special {
-                if !active.runner.get().observers.is_empty() {
-                    active.open_at(Instant::now());
+        if let Some(state) = &mut self.state {
+            state.gate = None;
+            state.started = true;
+            if state.slow_path {
+                if !state.runner.get().observers.is_empty() {
+                    state.open_at(Instant::now());
                 }
-                self.begin_specially();
+                self.begin_on_slow_path();
             }
         }
         waker.wake_by_ref();
@@ -93,20 +93,20 @@ impl Batch {
     /// The first turn of a batch that was held and is awaited, or had a gate: what is split off goes to the spawner, and if
     /// this one is awaited it is waited for.
     #[cold]
-    fn begin_specially(&mut self) {
-        let Some(mut active) = self.active.take() else {
+    fn begin_on_slow_path(&mut self) {
+        let Some(mut state) = self.state.take() else {
             return;
         };
-        begin_time(&active, true);
-        take_place(&mut active);
-        let apart = active.take_apart();
-        if !apart.is_empty() {
-            let registry = Registry::active(active);
-            send_apart(&registry, apart);
-            self.active = registry.close();
+        begin_time(&state, true);
+        take_place(&mut state);
+        let spawned = state.take_spawned();
+        if !spawned.is_empty() {
+            let registry = Registry::of(state);
+            release_spawned(&registry, spawned);
+            self.state = registry.close();
         } else {
-            self.active = Some(active);
+            self.state = Some(state);
         }
-        self.line_up();
+        self.queue_for_permits();
     }
 }

@@ -1,18 +1,21 @@
 //! The end of a request: what its scope has collected becomes a batch.
 //!
-//! For batches that need it ([`Active::special`]), with conditions, tasks that go their own way, time limits, observers,
+//! For batches that need it ([`ScopeState::slow_path`]), with conditions, tasks that go their own way, time limits, observers,
 //! limits on how many run: conditions are decided first; then those that go their own way are split off. The rest stands in
 //! line for permits at the release, if there is a limit.
 
 use std::{mem, sync::Arc, time::Instant};
 
-use super::{batch::Batch, close, end::finish};
+use super::{batch::Batch, close, end::end_task};
 use crate::{
     account::{Counts, Extra},
-    limit::Member,
+    limit::ScopeDeadline,
     report::{self, Outcome},
-    runner::{Active, Apart, Core, Found, Inbox, Late, Registry, RunnerRef, current, spare},
-    task::{End, Link, Order, Queue},
+    runner::{
+        Core, DetectedRuntime, Inbox, Late, Registry, RunnerRef, ScopeState, SpawnedBatches,
+        current, spare,
+    },
+    task::{BoxedTask, End, Order, Queue},
 };
 
 impl Batch {
@@ -20,111 +23,109 @@ impl Batch {
     #[inline]
     pub(crate) fn collect(registry: &Registry, outcome: Outcome, order: Option<Order>) -> Batch {
         match registry.close() {
-            None => Batch { active: None },
-            Some(active) => Batch::hand_over(active, outcome, order),
+            None => Batch { state: None },
+            Some(state) => Batch::hand_over(state, outcome, order),
         }
     }
 
     #[inline(never)]
-    fn hand_over(mut active: Box<Active>, outcome: Outcome, order: Option<Order>) -> Batch {
-        active.outcome = Some(outcome);
-        active.order = order.unwrap_or(active.runner.get().order);
-        if active.special || active.order == Order::Parallel {
-            return Batch::hand_over_specially(active, outcome);
+    fn hand_over(mut state: Box<ScopeState>, outcome: Outcome, order: Option<Order>) -> Batch {
+        state.outcome = Some(outcome);
+        state.order = order.unwrap_or(state.runner.get().order);
+        if state.slow_path || state.order == Order::Parallel {
+            return Batch::hand_over_on_slow_path(state, outcome);
         }
         // It was empty: to look for something to drop would cost more than to put this there.
-        let tasks = active.collected.take();
-        let gap = mem::replace(&mut active.queue, tasks);
+        let tasks = state.backlog.take();
+        let gap = mem::replace(&mut state.queue, tasks);
         debug_assert!(gap.is_empty(), "it was handed over before");
         mem::forget(gap);
-        active.joined = active.queue.len() as u64;
-        if active.queue.is_empty() {
-            active.runner.get().account.publish(&active.unpublished);
-            return Batch { active: None };
+        state.joined = state.queue.len() as u64;
+        if state.queue.is_empty() {
+            state.runner.get().account.publish(&state.unpublished);
+            return Batch { state: None };
         }
-        Batch::seated(active)
+        Batch::registered(state)
     }
 
     #[cold]
-    fn hand_over_specially(mut active: Box<Active>, outcome: Outcome) -> Batch {
-        active.special = true;
-        let runner = active.runner.clone();
-        let registry = Registry::active(active);
+    fn hand_over_on_slow_path(mut state: Box<ScopeState>, outcome: Outcome) -> Batch {
+        state.slow_path = true;
+        let runner = state.runner.clone();
+        let registry = Registry::of(state);
         current::enter(&registry, || {
             at_hand_over(&registry, runner.get(), outcome);
         });
-        let Some(active) = registry.close() else {
-            return Batch { active: None };
+        let Some(state) = registry.close() else {
+            return Batch { state: None };
         };
-        let apart = active.look_uncommon().map_or(0, |rare| rare.apart.len());
-        if active.queue.is_empty() {
+        let spawned = state.extras().map_or(0, |extras| extras.spawned.len());
+        if state.queue.is_empty() {
             // Until its gate is open, handles bring what is handed over with the rest.
             let others = |inbox: &Arc<Inbox>| Arc::strong_count(inbox) > 1;
-            let waits = active.gate.is_some() && active.inbox.as_ref().is_some_and(others);
-            if apart == 0 && !waits {
-                close::settle(active);
-                return Batch { active: None };
+            let waits = state.gate.is_some() && state.inbox.as_ref().is_some_and(others);
+            if spawned == 0 && !waits {
+                close::settle(state);
+                return Batch { state: None };
             }
             if !waits {
-                return Batch {
-                    active: Some(active),
-                };
+                return Batch { state: Some(state) };
             }
         }
-        Batch::seated(active)
+        Batch::registered(state)
     }
 
     /// On the roster, with what is in the queue.
     #[inline]
-    fn seated(mut active: Box<Active>) -> Batch {
-        seat(&mut active);
-        Batch::of(active)
+    fn registered(mut state: Box<ScopeState>) -> Batch {
+        register(&mut state);
+        Batch::of(state)
     }
 
     /// For a task that came when its scope's batch was over.
     pub(crate) fn late(late: Late) -> Batch {
         let Late {
             runner,
-            found,
+            runtime,
             order,
             context,
             outcome,
-            node,
+            task,
         } = late;
-        let mut active = spare::active(runner);
-        active.found = found;
-        active.order = order;
-        active.context = context;
-        active.special = true;
-        active.collect(node);
-        Batch::hand_over(active, outcome, Some(order))
+        let mut state = spare::take(runner);
+        state.runtime = runtime;
+        state.order = order;
+        state.context = context;
+        state.slow_path = true;
+        state.collect(task);
+        Batch::hand_over(state, outcome, Some(order))
     }
 }
 
 /// Puts it on the roster, with what is in the queue.
 #[inline]
-fn seat(active: &mut Active) {
-    let account = &active.runner.get().account;
-    // Of a plain batch nothing is looked at.
-    let extra = match active.special || active.keyed {
-        true => Extra::of(&active.queue, active.inbox.as_ref()),
+fn register(state: &mut ScopeState) {
+    let account = &state.runner.get().account;
+    // Of a batch on the fast path nothing is looked at.
+    let extra = match state.slow_path || state.keyed {
+        true => Extra::of(&state.queue, state.inbox.as_ref()),
         false => None,
     };
-    active.seat = Some(account.seat(&active.unpublished, &active.queue, extra));
-    active.unpublished = Counts::default();
+    state.roster_key = Some(account.register(&state.unpublished, &state.queue, extra));
+    state.unpublished = Counts::default();
 }
 
 /// The end of a request: decides which of its tasks run, and where. `registry` is current.
 fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
     let since = Instant::now();
     let inbox = registry.inbox();
-    let (found, order, gated) = registry
-        .peek(|active| (active.found.clone(), active.order, active.gate.is_some()))
+    let (runtime, order, gated) = registry
+        .peek(|state| (state.runtime.clone(), state.order, state.gate.is_some()))
         .unwrap_or_default();
     let mut kept = Queue::default();
     let mut tasks = match &inbox {
-        Some(inbox) => registry.take_back(inbox.hand_over(outcome, order, &found, gated)),
-        None => registry.take_collected(),
+        Some(inbox) => registry.take_back(inbox.hand_over(outcome, order, &runtime, gated)),
+        None => registry.take_backlog(),
     };
     loop {
         kept.append(decide(registry, core, outcome, tasks, Some(since)));
@@ -132,30 +133,30 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
         tasks = match &inbox {
             Some(inbox) if kept.is_empty() && !gated => registry.take_back(inbox.batch_ends()),
             Some(inbox) => inbox.batch_runs(),
-            None => registry.take_collected(),
+            None => registry.take_backlog(),
         };
         if tasks.is_empty() {
             break;
         }
     }
-    let apart = split(&mut kept, order);
+    let spawned = extract_spawned(&mut kept, order);
     if core.scope_timeout.is_some() {
-        registry.peek(|active| active.uncommon().time = Some(Member::new()));
+        registry.peek(|state| state.extras_mut().deadline = Some(ScopeDeadline::new()));
     }
-    // Before any of those that are split off can end. What is left is published with the batch's seat, or, if that is
+    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if that is
     // nothing, when its context is gone: who waits for the account is woken by it.
-    if !apart.is_empty() {
+    if !spawned.is_empty() {
         registry.publish();
     }
-    let apart: Apart = apart
+    let spawned: SpawnedBatches = spawned
         .into_iter()
-        .filter_map(|node| single(registry, node))
+        .filter_map(|task| spawned_batch(registry, task))
         .collect();
-    registry.peek(|active| {
-        active.joined = kept.len() as u64;
-        active.queue = kept;
-        if !apart.is_empty() {
-            active.uncommon().apart = apart;
+    registry.peek(|state| {
+        state.joined = kept.len() as u64;
+        state.queue = kept;
+        if !spawned.is_empty() {
+            state.extras_mut().spawned = spawned;
         }
     });
 }
@@ -169,54 +170,56 @@ pub(super) fn decide(
     since: Option<Instant>,
 ) -> Queue {
     let mut kept = Queue::default();
-    for mut node in tasks {
+    for mut task in tasks {
         let mut condition = None;
-        if let Some(rare) = node.as_mut().rare_mut() {
-            condition = rare.condition.take();
-            if let (Some(times), Some(since)) = (&mut rare.times, since) {
+        if let Some(options) = task.as_mut().options_mut() {
+            condition = options.condition.take();
+            if let (Some(times), Some(since)) = (&mut options.times, since) {
                 times.ready = since;
             }
         }
         let holds = condition.map(|condition| report::catch(|| (condition.holds)(outcome)));
         match holds.unwrap_or(Ok(true)) {
-            Ok(true) => kept.push_back(node),
-            Ok(false) => finish(registry, core, node, End::Discarded),
-            Err(payload) => finish(registry, core, node, End::Panicked(payload)),
+            Ok(true) => kept.push_back(task),
+            Ok(false) => end_task(registry, core, task, End::Discarded),
+            Err(payload) => end_task(registry, core, task, End::Panicked(payload)),
         }
     }
     kept
 }
 
 /// Takes out those that are batches of their own.
-pub(super) fn split(tasks: &mut Queue, order: Order) -> Queue {
-    tasks.extract(|node| order == Order::Parallel || node.rare().is_some_and(|rare| rare.apart))
+pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Queue {
+    tasks.extract(|task| {
+        order == Order::Parallel || task.options().is_some_and(|options| options.spawned)
+    })
 }
 
 /// A batch of one, with the scope's outcome and context. Its task is on the account already.
-pub(super) fn single(registry: &Registry, node: Link) -> Option<Box<Active>> {
+pub(super) fn spawned_batch(registry: &Registry, task: BoxedTask) -> Option<Box<ScopeState>> {
     let context = registry.context();
-    registry.peek(|active| {
-        let mut single = of_one(active.runner.clone(), active.found.clone(), node);
-        single.outcome = active.outcome;
-        single.order = active.order;
+    registry.peek(|state| {
+        let mut single = batch_of_one(state.runner.clone(), state.runtime.clone(), task);
+        single.outcome = state.outcome;
+        single.order = state.order;
         single.context = context;
-        if let Some(time) = active.look_uncommon().and_then(|rare| rare.time.as_ref()) {
-            single.uncommon().time = Some(time.share());
+        if let Some(deadline) = state.extras().and_then(|extras| extras.deadline.as_ref()) {
+            single.extras_mut().deadline = Some(deadline.share());
         }
-        seat(&mut single);
+        register(&mut single);
         single
     })
 }
 
 /// A batch of one that is on the account already.
-fn of_one(runner: RunnerRef, found: Found, node: Link) -> Box<Active> {
-    let mut active = spare::active(runner);
-    active.found = found;
-    active.special = true;
-    active.on_account = true;
-    active.joined = 1;
+fn batch_of_one(runner: RunnerRef, runtime: DetectedRuntime, task: BoxedTask) -> Box<ScopeState> {
+    let mut state = spare::take(runner);
+    state.runtime = runtime;
+    state.slow_path = true;
+    state.on_account = true;
+    state.joined = 1;
     // It keeps its number, and what it defers must not get the same.
-    active.collected.continue_after(node.sequence());
-    active.queue.push_back(node);
-    active
+    state.backlog.continue_after(task.sequence());
+    state.queue.push_back(task);
+    state
 }

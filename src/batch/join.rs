@@ -1,65 +1,65 @@
 //! Tasks that join a running batch: deferred by one of its tasks, or through a handle.
 
 use super::{
-    end::finish,
-    hand_over::{decide, single, split},
+    end::end_task,
+    hand_over::{decide, extract_spawned, spawned_batch},
     permits,
-    release::send_apart,
+    release::release_spawned,
 };
 use crate::{
-    account::Finished,
-    limit::Member,
+    account::EndedSet,
+    limit::ScopeDeadline,
     runner::{Core, Registry},
     task::{End, Queue},
 };
 
-/// Takes in what was deferred meanwhile, by a batch that is not plain.
-pub(super) fn join_specially(
+/// Takes in what was deferred meanwhile, by a batch on the slow path.
+pub(super) fn join_on_slow_path(
     registry: &Registry,
     core: &Core,
     joined: Queue,
-    finished: &mut Finished,
+    ended_set: &mut EndedSet,
 ) {
     let joined = at_join(registry, core, joined);
-    take_in(registry, core, joined, finished);
+    take_in(registry, core, joined, ended_set);
 }
 
-pub(super) fn take_in(registry: &Registry, core: &Core, joined: Queue, finished: &mut Finished) {
-    let published = registry.peek(|active| active.unpublished.is_empty());
-    if joined.is_empty() && finished.is_empty() && published == Some(true) {
+pub(super) fn take_in(registry: &Registry, core: &Core, joined: Queue, ended_set: &mut EndedSet) {
+    let published = registry.peek(|state| state.unpublished.is_empty());
+    if joined.is_empty() && ended_set.is_empty() && published == Some(true) {
         return;
     }
-    registry.record(finished, &joined);
+    registry.record(ended_set, &joined);
     if !joined.is_empty() {
-        permits::line_up(registry, core, joined);
+        permits::queue_for_permits(registry, core, joined);
     }
 }
 
 /// Tasks that join a running batch. `registry` is current; what of them stays in the batch is given back, to be queued.
 pub(super) fn at_join(registry: &Registry, core: &Core, tasks: Queue) -> Queue {
-    let state = registry.peek(|active| {
-        let time = active.look_uncommon().and_then(|rare| rare.time.as_ref());
-        let over = time.is_some_and(Member::is_over);
-        (active.outcome, active.order, over)
+    let state = registry.peek(|state| {
+        let deadline = state.extras().and_then(|extras| extras.deadline.as_ref());
+        let over = deadline.is_some_and(ScopeDeadline::is_over);
+        (state.outcome, state.order, over)
     });
     let Some((Some(outcome), order, over)) = state else {
         return tasks;
     };
     if let (true, Some(limit)) = (over, core.scope_timeout) {
-        for node in tasks {
-            finish(registry, core, node, End::TimedOut(limit));
+        for task in tasks {
+            end_task(registry, core, task, End::TimedOut(limit));
         }
         return Queue::default();
     }
     let mut kept = decide(registry, core, outcome, tasks, None);
-    let apart = split(&mut kept, order);
-    if !apart.is_empty() {
+    let spawned = extract_spawned(&mut kept, order);
+    if !spawned.is_empty() {
         registry.publish();
-        let batches = apart
+        let batches = spawned
             .into_iter()
-            .filter_map(|node| single(registry, node))
+            .filter_map(|task| spawned_batch(registry, task))
             .collect();
-        send_apart(registry, batches);
+        release_spawned(registry, batches);
     }
     kept
 }

@@ -8,24 +8,24 @@ use super::{batch::Batch, close, refused};
 use crate::{
     limit::sleep_without_runtime,
     report,
-    runner::{Active, Core, Found, Launch as _},
+    runner::{Core, DetectedRuntime, Launch as _, ScopeState},
     sync::atomic::Ordering,
 };
 
 /// Hands a batch to the runtime that was found for it, or to the next that takes it.
 #[inline]
-pub(crate) fn to_runtime(batch: Batch, found: Found, core: &Core) {
-    let found = core.first_runtime(found);
-    if let Some(refused) = batch.into_state().and_then(|batch| offer(batch, &found)) {
+pub(crate) fn to_runtime(batch: Batch, runtime: DetectedRuntime, core: &Core) {
+    let runtime = core.first_runtime(runtime);
+    if let Some(refused) = batch.into_state().and_then(|batch| offer(batch, &runtime)) {
         to_next_runtime(refused, core);
     }
 }
 
 /// Gives the batch back if it was refused.
 #[inline]
-fn offer(batch: Box<Active>, found: &Found) -> Option<Box<Active>> {
+fn offer(batch: Box<ScopeState>, runtime: &DetectedRuntime) -> Option<Box<ScopeState>> {
     let (spawned, refused) =
-        refused::offering(batch, |batch| report::catch(|| found.launch(batch)));
+        refused::offering(batch, |batch| report::catch(|| runtime.launch(batch)));
     if let Err(payload) = spawned {
         report::spawner_panicked(payload);
     }
@@ -33,40 +33,40 @@ fn offer(batch: Box<Active>, found: &Found) -> Option<Box<Active>> {
 }
 
 #[cold]
-fn to_next_runtime(mut refused: Box<Active>, core: &Core) {
-    type Candidate = fn(&Core) -> Found;
+fn to_next_runtime(mut refused: Box<ScopeState>, core: &Core) {
+    type Candidate = fn(&Core) -> DetectedRuntime;
     let candidates: [Candidate; 3] = [
         Core::current_runtime,
-        |core| core.seen.get(),
+        |core| core.remembered.get(),
         // The spawner for where there is none.
-        |_| Found::Nothing,
+        |_| DetectedRuntime::Nothing,
     ];
     let last = candidates.len() - 1;
     for (index, candidate) in candidates.into_iter().enumerate() {
         core.forget_gone();
-        let found = candidate(core);
-        if found.is_nothing() && index < last {
+        let runtime = candidate(core);
+        if runtime.is_nothing() && index < last {
             continue;
         }
-        go_along(&refused, core, &found);
-        match offer(refused, &found) {
+        go_along(&refused, core, &runtime);
+        match offer(refused, &runtime) {
             None => return,
             Some(again) => refused = again,
         }
     }
-    close::lose(refused);
+    close::lose_batch(refused);
 }
 
 /// The batch's time limit, and what comes through its handles, go by the runtime that is to have it.
-fn go_along(refused: &Active, core: &Core, found: &Found) {
+fn go_along(refused: &ScopeState, core: &Core, runtime: &DetectedRuntime) {
     if let Some(inbox) = &refused.inbox {
-        inbox.follow(found.clone());
+        inbox.follow(runtime.clone());
     }
-    let time = refused.look_uncommon().and_then(|rare| rare.time.as_ref());
-    if let (Some(time), Some(limit)) = (time, core.scope_timeout) {
+    let deadline = refused.extras().and_then(|extras| extras.deadline.as_ref());
+    if let (Some(deadline), Some(limit)) = (deadline, core.scope_timeout) {
         if !core.without_timer.load(Ordering::Relaxed) {
-            let sleep = report::catch(|| found.start_sleep(limit));
-            time.begin_again(sleep.unwrap_or_else(|payload| {
+            let sleep = report::catch(|| runtime.start_sleep(limit));
+            deadline.begin_again(sleep.unwrap_or_else(|payload| {
                 report::forget_payload(payload);
                 sleep_without_runtime(limit)
             }));

@@ -1,22 +1,22 @@
-//! The release of a batch: what was split off goes to the spawner, the tasks stand in line for permits, and the rest follows.
+//! The release of a batch: what was split off goes to the spawner, the tasks queue for permits, and the rest follows.
 
 use std::{mem, sync::Arc};
 
 use super::{
-    batch::{Batch, Turn},
+    batch::{Batch, TurnGuard},
     close, offer, permits,
 };
 use crate::{
     limit::Place,
     report::{self, Outcome},
-    runner::{Active, Apart, Found, Group, Registry, current},
+    runner::{DetectedRuntime, Registry, ScopeState, SpawnedBatches, WaitGroup, current},
 };
 
 impl Batch {
     /// As `release`, with the place that its scope has waited for.
     pub(crate) fn release_in(mut self, place: Place) {
-        if let Some(active) = &mut self.active {
-            active.uncommon().place = Some(place);
+        if let Some(state) = &mut self.state {
+            state.extras_mut().place = Some(place);
         }
         self.release();
     }
@@ -24,137 +24,137 @@ impl Batch {
     /// The release of one with something in it.
     #[inline(never)]
     pub(super) fn spawn(mut self) {
-        let Some(active) = &mut self.active else {
+        let Some(state) = &mut self.state else {
             return;
         };
-        active.released = true;
-        let gated = active.gate.is_some();
-        if active.special && !gated {
-            begin_time(active, false);
-            take_place(active);
-            let apart = active.take_apart();
+        state.released = true;
+        let gated = state.gate.is_some();
+        if state.slow_path && !gated {
+            begin_time(state, false);
+            take_place(state);
+            let spawned = state.take_spawned();
             // Before the last of these can end: whoever waits for that finds the values gone.
-            let over = !apart.is_empty() && self.is_over();
-            for single in apart {
+            let over = !spawned.is_empty() && self.is_over();
+            for single in spawned {
                 Batch::of(single).release();
             }
             // Also with nothing left: what was promised in excess goes back.
-            self.line_up();
+            self.queue_for_permits();
             if over {
                 return self.end();
             }
         }
-        let Some(active) = &mut self.active else {
+        let Some(state) = &mut self.state else {
             return;
         };
-        if !gated && active.is_empty() && self.is_over() {
+        if !gated && state.is_empty() && self.is_over() {
             // All of it was split off, or shed.
             return self.end();
         }
-        let Some(active) = &mut self.active else {
+        let Some(state) = &mut self.state else {
             return;
         };
         // Both go out of the batch, because the spawner may drop it before it returns.
-        let found = mem::replace(&mut active.found, Found::Nothing);
-        let runner = active.runner.clone();
+        let runtime = mem::replace(&mut state.runtime, DetectedRuntime::Nothing);
+        let runner = state.runner.clone();
         let Some(spawner) = &runner.get().spawner else {
-            return offer::to_runtime(self, found, runner.get());
+            return offer::to_runtime(self, runtime, runner.get());
         };
-        let Some(active) = self.into_state() else {
+        let Some(state) = self.into_state() else {
             return;
         };
-        let spawned = close::spawning(|| report::catch(|| spawner.launch(active)));
+        let spawned = close::spawning(|| report::catch(|| spawner.launch(state)));
         if let Err(payload) = spawned {
             report::spawner_panicked(payload);
         }
     }
 
-    /// Puts the tasks in the line for permits, if there is a limit and they are not in it.
+    /// Puts the tasks in the queue for permits, if there is a limit and they are not in it.
     #[cold]
-    pub(super) fn line_up(&mut self) {
-        let Some(active) = self.active.take() else {
+    pub(super) fn queue_for_permits(&mut self) {
+        let Some(state) = self.state.take() else {
             return;
         };
-        let runner = active.runner.clone();
+        let runner = state.runner.clone();
         let core = runner.get();
-        if core.limit.is_none() || active.is_in_line() {
-            self.active = Some(active);
+        if core.limit.is_none() || state.is_queued() {
+            self.state = Some(state);
             return;
         }
-        let turn = Turn::begin(self, active);
+        let turn = TurnGuard::begin(self, state);
         let registry = &turn.registry;
         current::enter(registry, || {
-            let tasks = registry.peek(|active| mem::take(&mut active.queue));
-            permits::line_up(registry, core, tasks.unwrap_or_default());
+            let tasks = registry.peek(|state| mem::take(&mut state.queue));
+            permits::queue_for_permits(registry, core, tasks.unwrap_or_default());
         });
     }
 
     /// Whether nothing is left, and no handle can bring more: then its values are dropped.
     #[cold]
     fn is_over(&mut self) -> bool {
-        let Some(active) = &mut self.active else {
+        let Some(state) = &mut self.state else {
             return true;
         };
-        if !active.is_empty() {
+        if !state.is_empty() {
             return false;
         }
-        let ended = match active.inbox.clone() {
+        let ended = match state.inbox.clone() {
             Some(inbox) => inbox.ends_if_empty(),
-            None => Some(mem::take(&mut active.context)),
+            None => Some(mem::take(&mut state.context)),
         };
         ended.map(drop).is_some()
     }
 
     fn end(mut self) {
-        if let Some(active) = self.active.take() {
-            close::settle(active);
+        if let Some(state) = self.state.take() {
+            close::settle(state);
         }
     }
 }
 
-/// The hand-over: from here on the time of the scope runs. The spawner's sleep is the user's code; nobody else sees this
-/// part meanwhile. A batch that is polled here and now may have found a runtime that has gone.
-pub(super) fn begin_time(active: &Active, polled: bool) {
-    let core = active.runner.get();
-    let time = active.look_uncommon().and_then(|rare| rare.time.as_ref());
-    if let (Some(time), Some(limit)) = (time, core.scope_timeout) {
-        let found = match &active.inbox {
-            Some(inbox) => inbox.found(),
-            None => active.found.clone(),
+/// The hand-over: from here on the time of the scope runs. The spawner's sleep is the user's code; nobody else sees
+/// this state meanwhile. A batch that is polled here and now may have found a runtime that has gone.
+pub(super) fn begin_time(state: &ScopeState, polled: bool) {
+    let core = state.runner.get();
+    let deadline = state.extras().and_then(|extras| extras.deadline.as_ref());
+    if let (Some(deadline), Some(limit)) = (deadline, core.scope_timeout) {
+        let runtime = match &state.inbox {
+            Some(inbox) => inbox.runtime(),
+            None => state.runtime.clone(),
         };
-        let found = match polled {
-            true => core.serving_runtime(found),
-            false => found,
+        let runtime = match polled {
+            true => core.serving_runtime(runtime),
+            false => runtime,
         };
-        time.begin(|| core.sleep(found, limit));
+        deadline.begin(|| core.sleep(runtime, limit));
     }
 }
 
-/// The place goes to those that are to stand in line.
-pub(super) fn take_place(active: &mut Active) {
-    let Some(place) = active.uncommon_if_any().and_then(|rare| rare.place.take()) else {
+/// The place goes to those that are to stand in the queue.
+pub(super) fn take_place(state: &mut ScopeState) {
+    let Some(place) = state.extras_if_any().and_then(|extras| extras.place.take()) else {
         return;
     };
-    let read = active.outcome != Some(Outcome::Cancelled);
-    let mut promised = place.redeem(read);
-    let first = first_of_all(active, promised);
-    for single in &mut active.uncommon().apart {
-        let has_place = single.tasks().any(|node| node.sequence() < first);
-        single.promise(usize::from(has_place));
-        promised -= usize::from(has_place);
+    let read = state.outcome != Some(Outcome::Cancelled);
+    let mut reserved = place.redeem(read);
+    let first = first_of_all(state, reserved);
+    for single in &mut state.extras_mut().spawned {
+        let has_place = single.tasks().any(|task| task.sequence() < first);
+        single.reserve(usize::from(has_place));
+        reserved -= usize::from(has_place);
     }
-    active.promise(promised);
+    state.reserve(reserved);
 }
 
 /// Below which number so many tasks are that were deferred first: what the body has deferred has not waited, also if it
 /// goes its own way.
-fn first_of_all(active: &Active, tasks: usize) -> u64 {
-    let apart = active.look_uncommon().into_iter();
-    let apart = apart.flat_map(|uncommon| &uncommon.apart);
-    let all = apart.map(|single| &**single).chain([active]);
+fn first_of_all(state: &ScopeState, tasks: usize) -> u64 {
+    let spawned = state.extras().into_iter();
+    let spawned = spawned.flat_map(|extras| &extras.spawned);
+    let all = spawned.map(|single| &**single).chain([state]);
     let mut sequences: Vec<u64> = all
-        .flat_map(|active| active.tasks())
-        .map(|node| node.sequence())
+        .flat_map(|state| state.tasks())
+        .map(|task| task.sequence())
         .collect();
     match tasks < sequences.len() {
         true => *sequences.select_nth_unstable(tasks).1,
@@ -163,15 +163,15 @@ fn first_of_all(active: &Active, tasks: usize) -> u64 {
 }
 
 /// Hands batches that were split off to the spawner; if this batch is awaited, they are waited for.
-pub(super) fn send_apart(registry: &Registry, batches: Apart) {
+pub(super) fn release_spawned(registry: &Registry, batches: SpawnedBatches) {
     let group = registry
-        .peek(|active| {
-            let awaited = !active.released;
-            let uncommon = active.uncommon();
-            if awaited && uncommon.group.is_none() {
-                uncommon.group = Some(Arc::default());
+        .peek(|state| {
+            let awaited = !state.released;
+            let extras = state.extras_mut();
+            if awaited && extras.group.is_none() {
+                extras.group = Some(Arc::default());
             }
-            uncommon.group.clone()
+            extras.group.clone()
         })
         .flatten();
     for mut single in batches {
@@ -182,9 +182,9 @@ pub(super) fn send_apart(registry: &Registry, batches: Apart) {
     }
 }
 
-fn be_member_of(single: &mut Active, group: &Arc<Group>) {
+fn be_member_of(single: &mut ScopeState, group: &Arc<WaitGroup>) {
     group.join();
-    let uncommon = single.uncommon();
-    uncommon.member_of = Some(group.clone());
-    uncommon.group = Some(group.clone());
+    let extras = single.extras_mut();
+    extras.member_of = Some(group.clone());
+    extras.group = Some(group.clone());
 }

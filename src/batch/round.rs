@@ -5,57 +5,57 @@ use std::task::Context;
 use super::{
     finish::{drop_completed, finish},
     poll::{poll, poll_plain, poll_watched},
-    turn_end::{Again, end, one_ended, one_pending},
+    turn_end::{AfterTurn, end_turn, one_ended, one_pending},
 };
 use crate::{
-    account::Finished,
-    runner::{Active, Registry},
-    task::{End, Link, MOST_POLLS},
+    account::EndedSet,
+    runner::{Registry, ScopeState},
+    task::{BoxedTask, End, MOST_POLLS},
 };
 
 /// Polls the next tasks of the queue.
 ///
-/// The active part is taken out once for each task: to put away what has been polled and to get the next.
+/// The state is taken out once for each task: to put away what has been polled and to get the next.
 #[inline]
 pub(super) fn round(
     registry: &Registry,
     cx: &mut Context<'_>,
     mut polls: usize,
-    finished: &mut Finished,
-) -> Again {
-    let mut again = Again::No;
-    let mut next = registry.peek(|active| active.queue.pop_front()).flatten();
-    while let Some(mut node) = next {
+    ended_set: &mut EndedSet,
+) -> AfterTurn {
+    let mut again = AfterTurn::Wait;
+    let mut next = registry.peek(|state| state.queue.pop_front()).flatten();
+    while let Some(mut task) = next {
         polls -= 1;
-        let plain = node.rare().is_none();
+        let plain = task.options().is_none();
         let polled = match plain {
-            true => poll_plain(&mut node, cx),
-            false => poll_watched(registry, &mut node, cx),
+            true => poll_plain(&mut task, cx),
+            false => poll_watched(registry, &mut task, cx),
         };
         next = match polled {
-            None => registry.peek(|active| {
-                active.fresh = active.fresh.max(node.sequence() + 1);
-                active.queue.push_back(node);
-                active.next_of_round(polls, &mut again)
+            None => registry.peek(|state| {
+                state.fresh = state.fresh.max(task.sequence() + 1);
+                state.queue.push_back(task);
+                state.next_of_round(polls, &mut again)
             }),
             Some(end) if plain && matches!(end, End::Completed) => {
-                // It holds nothing, and forgetting it spares the plain path its destructor.
+                // It holds nothing, and forgetting it spares the fast path its destructor.
                 std::mem::forget(end);
-                let sequence = node.sequence();
-                let completed = drop_completed(registry, node, finished);
-                registry.peek(|active| {
-                    active.unpublished.completed += u64::from(completed);
-                    let next = active.next_of_round(polls, &mut again);
-                    // The roster is told, unless this was all: then the whole seat is given up.
-                    if completed && (next.is_some() || !matches!(again, Again::Never)) {
-                        finished.push(sequence);
+                let sequence = task.sequence();
+                let completed = drop_completed(registry, task, ended_set);
+                registry.peek(|state| {
+                    state.unpublished.completed += u64::from(completed);
+                    let next = state.next_of_round(polls, &mut again);
+                    // The roster is told, unless this was all: then the whole entry is given up.
+                    if completed && (next.is_some() || !matches!(again, AfterTurn::Done)) {
+                        ended_set.push(sequence);
                     }
                     next
                 })
             }
             Some(end) => {
-                finish(registry, node, end, finished);
-                registry.peek(|active| active.next_of_round(polls, &mut again))
+                finish(registry, task, end, ended_set);
+                registry.peek(|state| state.next_of_round(polls, &mut again))
             }
         }
         .flatten();
@@ -67,49 +67,49 @@ pub(super) fn round(
 pub(super) fn sequence(
     registry: &Registry,
     cx: &mut Context<'_>,
-    finished: &mut Finished,
-) -> Again {
+    ended_set: &mut EndedSet,
+) -> AfterTurn {
     for _ in 0..MOST_POLLS {
-        let Some(mut node) = registry.peek(|active| active.queue.pop_front()).flatten() else {
-            return Again::No;
+        let Some(mut task) = registry.peek(|state| state.queue.pop_front()).flatten() else {
+            return AfterTurn::Wait;
         };
-        match poll(registry, &mut node, cx) {
+        match poll(registry, &mut task, cx) {
             None => {
-                registry.peek(|active| active.queue.push_front(node));
-                return Again::No;
+                registry.peek(|state| state.queue.push_front(task));
+                return AfterTurn::Wait;
             }
-            Some(end) => finish(registry, node, end, finished),
+            Some(end) => finish(registry, task, end, ended_set),
         }
     }
-    Again::Yes
+    AfterTurn::PollAgain
 }
 
-/// A turn of a plain batch whose only task has been polled before.
+/// A turn of a batch on the fast path whose only task has been polled before.
 #[inline]
-pub(super) fn lone(registry: &Registry, cx: &mut Context<'_>) -> bool {
-    let Some(mut node) = registry.peek(|active| active.queue.pop_front()).flatten() else {
-        return end(registry, cx, false, &mut Finished::default());
+pub(super) fn poll_single(registry: &Registry, cx: &mut Context<'_>) -> bool {
+    let Some(mut task) = registry.peek(|state| state.queue.pop_front()).flatten() else {
+        return end_turn(registry, cx, false, &mut EndedSet::default());
     };
-    match poll_plain(&mut node, cx) {
-        Some(end) => one_ended(registry, cx, node, end),
-        None => one_pending(registry, cx, |active| {
-            active.fresh = active.fresh.max(node.sequence() + 1);
-            active.queue.push_front(node);
+    match poll_plain(&mut task, cx) {
+        Some(end) => one_ended(registry, cx, task, end),
+        None => one_pending(registry, cx, |state| {
+            state.fresh = state.fresh.max(task.sequence() + 1);
+            state.queue.push_front(task);
         }),
     }
 }
 
-impl Active {
+impl ScopeState {
     #[inline]
-    fn next_of_round(&mut self, polls: usize, again: &mut Again) -> Option<Link> {
+    fn next_of_round(&mut self, polls: usize, again: &mut AfterTurn) -> Option<BoxedTask> {
         if polls > 0 {
-            if let Some(node) = self.queue.pop_front() {
-                return Some(node);
+            if let Some(task) = self.queue.pop_front() {
+                return Some(task);
             }
         }
         *again = match self.is_done() {
-            true => Again::Never,
-            false => self.again(self.round > 0 || (self.split && !self.queue.is_empty())),
+            true => AfterTurn::Done,
+            false => self.after_turn(self.round > 0 || (self.long_round && !self.queue.is_empty())),
         };
         None
     }

@@ -13,15 +13,15 @@ use std::task::Context;
 
 use super::{
     expire::expire,
-    join::join_specially,
+    join::join_on_slow_path,
     permits::take_permits,
-    round::{lone, round, sequence},
-    turn_end::{Again, end},
+    round::{poll_single, round, sequence},
+    turn_end::{AfterTurn, end_turn},
     woken,
 };
 use crate::{
-    account::Finished,
-    runner::{Active, Registry},
+    account::EndedSet,
+    runner::{Registry, ScopeState},
     task::{MOST_POLLS, Order},
 };
 
@@ -29,52 +29,54 @@ use crate::{
 /// does nothing in them, and a poll for nothing of one that does something costs more.
 const POLLS_A_TASK: u64 = 3;
 
-/// Runs the turn that [`Active::begin_turn`] has planned; returns whether nothing is left to run. `registry` is current.
+/// Runs the turn that [`ScopeState::begin_turn`] has planned; returns whether nothing is left to run. `registry` is current.
 #[inline]
-pub(super) fn run(registry: &Registry, cx: &mut Context<'_>, plan: Plan) -> bool {
-    match plan {
+pub(super) fn run(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> bool {
+    match kind {
         // A batch that waits has as a rule one task, or one that was woken, and it goes on waiting.
-        Plan::Lone => lone(registry, cx),
-        Plan::Woken => match woken::one(registry, cx) {
+        TurnKind::Single => poll_single(registry, cx),
+        TurnKind::Woken => match woken::poll_woken(registry, cx) {
             Some(done) => done,
-            None => run_planned(registry, cx, Plan::Woken),
+            None => run_general(registry, cx, TurnKind::Woken),
         },
-        plan => run_planned(registry, cx, plan),
+        kind => run_general(registry, cx, kind),
     }
 }
 
 #[inline(never)]
-fn run_planned(registry: &Registry, cx: &mut Context<'_>, mut plan: Plan) -> bool {
-    let mut finished = Finished::default();
-    if let Plan::Special = plan {
-        plan = begin_special(registry, cx, &mut finished);
+fn run_general(registry: &Registry, cx: &mut Context<'_>, mut kind: TurnKind) -> bool {
+    let mut ended_set = EndedSet::default();
+    if let TurnKind::Slow = kind {
+        kind = begin_slow_turn(registry, cx, &mut ended_set);
     }
-    let again = match plan {
-        Plan::Round(polls) => round(registry, cx, polls, &mut finished),
-        Plan::Lone => round(registry, cx, 1, &mut finished),
-        Plan::Sequence => sequence(registry, cx, &mut finished),
-        Plan::Woken => woken::several(registry, cx, &mut finished),
-        Plan::Special => Again::No,
+    let again = match kind {
+        TurnKind::Round(polls) => round(registry, cx, polls, &mut ended_set),
+        TurnKind::Single => round(registry, cx, 1, &mut ended_set),
+        TurnKind::Sequence => sequence(registry, cx, &mut ended_set),
+        TurnKind::Woken => woken::poll_all_woken(registry, cx, &mut ended_set),
+        TurnKind::Slow => AfterTurn::Wait,
     };
     match again {
         // Nearly all batches end here, after one turn.
-        Again::Never => true,
-        Again::Quiet if finished.is_empty() => false,
-        Again::No | Again::Quiet => end(registry, cx, false, &mut finished),
-        Again::Yes => end(registry, cx, true, &mut finished),
+        AfterTurn::Done => true,
+        AfterTurn::NothingToPublish if ended_set.is_empty() => false,
+        AfterTurn::Wait | AfterTurn::NothingToPublish => {
+            end_turn(registry, cx, false, &mut ended_set)
+        }
+        AfterTurn::PollAgain => end_turn(registry, cx, true, &mut ended_set),
     }
 }
 
 /// What a turn is to do. Not the tasks that it is to poll: like this it stays in registers.
 #[derive(Clone, Copy)]
-pub(super) enum Plan {
-    /// Look first at what plain batches don't have.
-    Special,
+pub(super) enum TurnKind {
+    /// Look first at what batches on the fast path don't have.
+    Slow,
     /// So many polls.
     Round(usize),
     Sequence,
     /// Poll the only task, which has been polled before.
-    Lone,
+    Single,
     /// Poll those that were woken. If they have no wakers of their own, they get some.
     Woken,
 }
@@ -82,56 +84,60 @@ pub(super) enum Plan {
 /// Before the turn: what came through handles takes part in it, so do tasks with new permits, and what is past its time
 /// does not.
 #[cold]
-fn begin_special(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Plan {
+fn begin_slow_turn(
+    registry: &Registry,
+    cx: &mut Context<'_>,
+    ended_set: &mut EndedSet,
+) -> TurnKind {
     let runner = registry.runner();
     let core = runner.get();
     if let Some(inbox) = registry.inbox() {
         let joined = inbox.batch_runs();
         if !joined.is_empty() {
-            join_specially(registry, core, joined, finished);
+            join_on_slow_path(registry, core, joined, ended_set);
         }
     }
     take_permits(registry, cx.waker());
-    expire(registry, core, cx, finished);
-    let plan = registry.peek(Active::next_polls);
-    plan.unwrap_or(Plan::Sequence)
+    expire(registry, core, cx, ended_set);
+    let kind = registry.peek(ScopeState::next_polls);
+    kind.unwrap_or(TurnKind::Sequence)
 }
 
-impl Active {
+impl ScopeState {
     #[inline]
-    pub(super) fn begin_turn(&mut self) -> Plan {
-        if self.special {
-            return Plan::Special;
+    pub(super) fn begin_turn(&mut self) -> TurnKind {
+        if self.slow_path {
+            return TurnKind::Slow;
         }
         self.next_polls()
     }
 
     #[inline]
-    fn next_polls(&mut self) -> Plan {
+    fn next_polls(&mut self) -> TurnKind {
         if self.ready.is_some() {
-            return Plan::Woken;
+            return TurnKind::Woken;
         }
         if self.order == Order::Sequential {
-            return Plan::Sequence;
+            return TurnKind::Sequence;
         }
         if self.round == 0 {
             if self.polls > 0 {
                 if self.queue.len() == 1 {
                     // One turn for all that is left, and polls that are no reason for a waker of its own.
-                    self.split = false;
-                    return Plan::Lone;
+                    self.long_round = false;
+                    return TurnKind::Single;
                 }
                 if self.queue.len() > 1 && self.begin_later_round() {
-                    return Plan::Woken;
+                    return TurnKind::Woken;
                 }
             }
             self.round = self.queue.len();
-            self.split = self.round > MOST_POLLS;
+            self.long_round = self.round > MOST_POLLS;
         }
         let polls = self.round.min(MOST_POLLS);
         self.round -= polls;
         self.polls += polls as u64;
-        Plan::Round(polls)
+        TurnKind::Round(polls)
     }
 
     /// Before a round that is not the first: moves the start on by one; returns whether it is time to give each task a waker.

@@ -7,19 +7,19 @@ use super::{
     join::{at_join, take_in},
 };
 use crate::{
-    account::Finished,
-    runner::{Active, Registry},
-    task::{End, Link, MOST_POLLS},
+    account::EndedSet,
+    runner::{Registry, ScopeState},
+    task::{BoxedTask, End, MOST_POLLS},
 };
 
 /// Whether the batch is to be polled again although nobody has woken it.
-pub(super) enum Again {
+pub(super) enum AfterTurn {
     /// All is done.
-    Never,
-    No,
+    Done,
+    Wait,
     /// As `No`, and if nobody has ended there is nothing to tell either.
-    Quiet,
-    Yes,
+    NothingToPublish,
+    PollAgain,
 }
 
 /// The end of a turn in which one task was polled, which goes on waiting, and is put `back`.
@@ -27,58 +27,63 @@ pub(super) enum Again {
 pub(super) fn one_pending(
     registry: &Registry,
     cx: &mut Context<'_>,
-    back: impl FnOnce(&mut Active),
+    back: impl FnOnce(&mut ScopeState),
 ) -> bool {
-    let quiet = registry.peek(|active| {
-        back(active);
-        active.is_quiet()
+    let nothing_to_publish = registry.peek(|state| {
+        back(state);
+        state.has_nothing_to_publish()
     });
-    quiet != Some(true) && end(registry, cx, false, &mut Finished::default())
+    nothing_to_publish != Some(true) && end_turn(registry, cx, false, &mut EndedSet::default())
 }
 
 /// The end of a turn in which one task was polled and has ended.
 #[inline(never)]
-pub(super) fn one_ended(registry: &Registry, cx: &mut Context<'_>, node: Link, how: End) -> bool {
-    let mut finished = Finished::default();
-    if node.rare().is_none() && matches!(how, End::Completed) {
-        let sequence = node.sequence();
-        if drop_completed(registry, node, &mut finished) {
-            let over = registry.peek(|active| {
-                active.unpublished.completed += 1;
-                active.is_done()
+pub(super) fn one_ended(
+    registry: &Registry,
+    cx: &mut Context<'_>,
+    task: BoxedTask,
+    how: End,
+) -> bool {
+    let mut ended_set = EndedSet::default();
+    if task.options().is_none() && matches!(how, End::Completed) {
+        let sequence = task.sequence();
+        if drop_completed(registry, task, &mut ended_set) {
+            let over = registry.peek(|state| {
+                state.unpublished.completed += 1;
+                state.is_done()
             });
             if over == Some(true) {
                 return true;
             }
-            finished.push(sequence);
+            ended_set.push(sequence);
         }
     } else {
-        finish(registry, node, how, &mut finished);
+        finish(registry, task, how, &mut ended_set);
     }
-    end(registry, cx, false, &mut finished)
+    end_turn(registry, cx, false, &mut ended_set)
 }
 
 /// The end of a turn: takes in what was deferred meanwhile, publishes, and sees to it that the batch is polled again.
-pub(super) fn end(
+pub(super) fn end_turn(
     registry: &Registry,
     cx: &mut Context<'_>,
     mut again: bool,
-    finished: &mut Finished,
+    ended_set: &mut EndedSet,
 ) -> bool {
-    let state = registry.peek(|active| {
-        let new = active.collected.len() > 0 || !active.unpublished.is_empty();
-        (active.unfinished(), active.special, new)
+    let state = registry.peek(|state| {
+        let new = state.backlog.len() > 0 || !state.unpublished.is_empty();
+        (state.unfinished(), state.slow_path, new)
     });
-    let (left, special, new) = state.unwrap_or_default();
-    if !special {
-        let joined = registry.take_collected();
+    let (left, slow_path, new) = state.unwrap_or_default();
+    if !slow_path {
+        let joined = registry.take_backlog();
         if left == 0 && joined.is_empty() {
             return true;
         }
         again |= !joined.is_empty();
-        if new || !finished.is_empty() {
-            registry.record(finished, &joined);
-            registry.peek(|active| active.queue_up(joined));
+        if new || !ended_set.is_empty() {
+            registry.record(ended_set, &joined);
+            registry.peek(|state| state.queue_up(joined));
         }
     } else {
         let runner = registry.runner();
@@ -86,7 +91,7 @@ pub(super) fn end(
         for round in 0.. {
             let waits_for_others = left == 0 && !group_is_done(registry, cx.waker());
             let joined = match registry.inbox() {
-                None => registry.take_collected(),
+                None => registry.take_backlog(),
                 Some(inbox) if left == 0 && !waits_for_others => {
                     registry.take_back(inbox.batch_ends())
                 }
@@ -103,7 +108,7 @@ pub(super) fn end(
                 continue;
             }
             again |= !none;
-            take_in(registry, core, joined, finished);
+            take_in(registry, core, joined, ended_set);
             break;
         }
     }
@@ -116,39 +121,39 @@ pub(super) fn end(
 /// Whether nothing that was split off is waited for.
 fn group_is_done(registry: &Registry, waker: &Waker) -> bool {
     let group = registry
-        .peek(|active| {
-            let awaited = !active.released;
-            let group = active.uncommon_if_any()?.group.clone();
+        .peek(|state| {
+            let awaited = !state.released;
+            let group = state.extras_if_any()?.group.clone();
             group.filter(|_| awaited)
         })
         .flatten();
     group.is_none_or(|group| group.is_done(waker))
 }
 
-impl Active {
+impl ScopeState {
     /// Whether the batch is to be polled again although nobody has woken it, if its turn was over now.
     #[inline]
-    pub(super) fn again(&self, again: bool) -> Again {
+    pub(super) fn after_turn(&self, again: bool) -> AfterTurn {
         match again {
-            true => Again::Yes,
-            false if self.is_quiet() => Again::Quiet,
-            false => Again::No,
+            true => AfterTurn::PollAgain,
+            false if self.has_nothing_to_publish() => AfterTurn::NothingToPublish,
+            false => AfterTurn::Wait,
         }
     }
 
     /// Whether there is nothing to tell but of those who have ended.
     #[inline]
-    pub(super) fn is_quiet(&self) -> bool {
-        !self.special && self.collected.len() == 0 && self.unpublished.is_empty()
+    pub(super) fn has_nothing_to_publish(&self) -> bool {
+        !self.slow_path && self.backlog.len() == 0 && self.unpublished.is_empty()
     }
 
-    /// Whether a plain batch has nothing left.
+    /// Whether a batch on the fast path has nothing left.
     #[inline]
     pub(super) fn is_done(&self) -> bool {
-        !self.special
+        !self.slow_path
             && self.queue.is_empty()
-            && self.collected.len() == 0
+            && self.backlog.len() == 0
             && self.ready.is_none()
-            && self.look_uncommon().is_none()
+            && self.extras().is_none()
     }
 }

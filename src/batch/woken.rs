@@ -5,78 +5,82 @@ use std::task::{Context, Waker};
 use super::{
     finish::finish,
     poll::poll,
-    turn_end::{Again, one_ended, one_pending},
+    turn_end::{AfterTurn, one_ended, one_pending},
 };
-use crate::{account::Finished, runner::Registry, task::Ready};
+use crate::{account::EndedSet, runner::Registry, task::ReadySet};
 
-/// A turn of a plain batch whose tasks have wakers of their own, if just one was woken, as nearly always; returns whether
-/// nothing is left to run.
+/// A turn of a batch on the fast path whose tasks have wakers of their own, if just one was woken, as nearly always;
+/// returns whether nothing is left to run.
 #[inline]
-pub(super) fn one(registry: &Registry, cx: &mut Context<'_>) -> Option<bool> {
+pub(super) fn poll_woken(registry: &Registry, cx: &mut Context<'_>) -> Option<bool> {
     let waker = cx.waker();
-    let found = registry.peek(|active| {
-        let mut ready = active
+    let found = registry.peek(|state| {
+        let mut ready = state
             .ready
-            .take_if(|ready| ready.marks().is_watched_by(waker))?;
+            .take_if(|ready| ready.bits().is_watched_by(waker))?;
         match ready.only() {
-            Some(place) => Some((ready, place)),
+            Some(slot) => Some((ready, slot)),
             None => {
-                active.ready = Some(ready);
+                state.ready = Some(ready);
                 None
             }
         }
     });
-    let (mut ready, place) = found.flatten()?;
+    let (mut ready, slot) = found.flatten()?;
     // No way out of here unwinds, so that the others go back.
-    let end = match ready.polled(place) {
-        Some((node, waker)) => poll(registry, node, &mut Context::from_waker(waker)),
+    let end = match ready.polled(slot) {
+        Some((task, waker)) => poll(registry, task, &mut Context::from_waker(waker)),
         None => None,
     };
-    let left = end.and_then(|end| Some((ready.leave(place)?, end)));
+    let left = end.and_then(|end| Some((ready.leave(slot)?, end)));
     Some(match left {
-        Some((node, end)) => {
-            registry.peek(|active| active.ready = Some(ready));
-            one_ended(registry, cx, node, end)
+        Some((task, end)) => {
+            registry.peek(|state| state.ready = Some(ready));
+            one_ended(registry, cx, task, end)
         }
-        None => one_pending(registry, cx, |active| active.ready = Some(ready)),
+        None => one_pending(registry, cx, |state| state.ready = Some(ready)),
     })
 }
 
 /// Polls the tasks whose wakers were woken, or gives each a waker.
-pub(super) fn several(registry: &Registry, cx: &mut Context<'_>, finished: &mut Finished) -> Again {
-    let mut turn = ReadyTurn::begin(registry, cx.waker());
+pub(super) fn poll_all_woken(
+    registry: &Registry,
+    cx: &mut Context<'_>,
+    ended_set: &mut EndedSet,
+) -> AfterTurn {
+    let mut turn = ReadyGuard::begin(registry, cx.waker());
     let Some(ready) = &mut turn.ready else {
-        return Again::No;
+        return AfterTurn::Wait;
     };
-    let mut polls = ready.begin_turn();
-    while let Some(place) = ready.next(&mut polls) {
+    let mut list = ready.begin_turn();
+    while let Some(slot) = ready.next(&mut list) {
         // Nothing where it has ended.
-        let Some((node, waker)) = ready.polled(place) else {
+        let Some((task, waker)) = ready.polled(slot) else {
             continue;
         };
-        if let Some(end) = poll(registry, node, &mut Context::from_waker(waker)) {
-            if let Some(node) = ready.leave(place) {
-                finish(registry, node, end, finished);
+        if let Some(end) = poll(registry, task, &mut Context::from_waker(waker)) {
+            if let Some(task) = ready.leave(slot) {
+                finish(registry, task, end, ended_set);
             }
         }
     }
-    turn.end(polls.more)
+    turn.end(list.more)
 }
 
 /// The tasks of a batch with wakers of their own, taken out of it for a turn: so they are polled where they are, and nobody
 /// moves them. They go back also on unwinding.
-struct ReadyTurn<'a> {
+struct ReadyGuard<'a> {
     registry: &'a Registry,
-    ready: Option<Box<Ready>>,
+    ready: Option<Box<ReadySet>>,
 }
 
-impl ReadyTurn<'_> {
-    fn begin<'a>(registry: &'a Registry, waker: &Waker) -> ReadyTurn<'a> {
-        let ready = registry.peek(|active| active.ready.take()).flatten();
-        let mut turn = ReadyTurn { registry, ready };
+impl ReadyGuard<'_> {
+    fn begin<'a>(registry: &'a Registry, waker: &Waker) -> ReadyGuard<'a> {
+        let ready = registry.peek(|state| state.ready.take()).flatten();
+        let mut turn = ReadyGuard { registry, ready };
         match &mut turn.ready {
-            Some(ready) if ready.marks().is_watched_by(waker) => {}
-            Some(ready) => ready.marks().watch(waker),
+            Some(ready) if ready.bits().is_watched_by(waker) => {}
+            Some(ready) => ready.bits().watch(waker),
             None => turn.give_wakers(waker.clone()),
         }
         turn
@@ -85,26 +89,26 @@ impl ReadyTurn<'_> {
     /// From now on each task of the batch has a waker of its own.
     #[cold]
     fn give_wakers(&mut self, waker: Waker) {
-        let tasks = self.registry.peek(|active| {
-            active.split = false;
-            std::mem::take(&mut active.queue)
+        let tasks = self.registry.peek(|state| {
+            state.long_round = false;
+            std::mem::take(&mut state.queue)
         });
-        self.ready = Some(Box::new(Ready::new(tasks.unwrap_or_default(), waker)));
+        self.ready = Some(Box::new(ReadySet::new(tasks.unwrap_or_default(), waker)));
     }
 
-    fn end(mut self, more: bool) -> Again {
-        let again = self.registry.peek(|active| {
-            active.ready = self.ready.take();
-            active.again(more)
+    fn end(mut self, more: bool) -> AfterTurn {
+        let again = self.registry.peek(|state| {
+            state.ready = self.ready.take();
+            state.after_turn(more)
         });
-        again.unwrap_or(Again::No)
+        again.unwrap_or(AfterTurn::Wait)
     }
 }
 
-impl Drop for ReadyTurn<'_> {
+impl Drop for ReadyGuard<'_> {
     fn drop(&mut self) {
         if let Some(ready) = self.ready.take() {
-            self.registry.peek(|active| active.ready = Some(ready));
+            self.registry.peek(|state| state.ready = Some(ready));
         }
     }
 }

@@ -8,7 +8,7 @@
 //! [`Place`](super::place::Place): a scope that hands over at once uses it, and one whose response is still to be read lends it to others until
 //! then. So nobody waits for a client to read.
 //!
-//! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a [`Line`]
+//! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a [`WaitQueue`]
 //! before his turn is passed over.
 
 use std::{
@@ -18,13 +18,13 @@ use std::{
 };
 
 use super::{
-    line::{Line, Member},
     overflow::Overflow,
     place::{Lender, PATIENCE},
     room::RoomEntry,
+    wait_queue::{Member, WaitQueue},
 };
 use crate::{
-    report::{Kept, Wakers, drop_waker},
+    report::{KeptWaker, WakeList, drop_waker},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -35,11 +35,11 @@ pub(crate) struct Limit {
     pub(crate) max_running: usize,
     pub(crate) max_waiting: usize,
     pub(crate) overflow: Overflow,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Mutex<LimitState>,
 }
 
 #[derive(Default)]
-pub(crate) struct State {
+pub(crate) struct LimitState {
     pub(crate) running: usize,
     /// Handed over and without a permit, or a place that a scope has and does not lend.
     pub(crate) waiting: usize,
@@ -47,14 +47,14 @@ pub(crate) struct State {
     pub(crate) lent: usize,
     pub(crate) fresh: usize,
     /// Who gets the next permits.
-    pub(crate) line: Line<Turn>,
+    pub(crate) queue: WaitQueue<PermitRequest>,
     /// Scopes that wait for room before their answer.
-    pub(crate) rooms: Line<Arc<RoomEntry>>,
+    pub(crate) rooms: WaitQueue<Arc<RoomEntry>>,
     /// How many tasks were accepted that could not wait for it, ever.
     pub(crate) unasked: u64,
     /// Who lends a place, from the one that was lent first: those that are respected, and those before them.
-    pub(crate) lenders: Line<Arc<Lender>>,
-    pub(crate) overdue: Line<Arc<Lender>>,
+    pub(crate) lenders: WaitQueue<Arc<Lender>>,
+    pub(crate) overdue: WaitQueue<Arc<Lender>>,
     /// How long a place is respected now.
     pub(crate) patience: Duration,
     /// Whether a thread comes by when that is over.
@@ -62,24 +62,24 @@ pub(crate) struct State {
 }
 
 /// Some permits that a batch waits for.
-pub(crate) struct Turn {
-    entry: Arc<Entry>,
+pub(crate) struct PermitRequest {
+    waiter: Arc<PermitWaiter>,
     wanted: usize,
 }
 
 /// The permits of one batch.
 #[derive(Default)]
-pub(crate) struct Entry {
+pub(crate) struct PermitWaiter {
     granted: AtomicUsize,
-    /// How often it stands in the line.
-    turns: AtomicUsize,
+    /// How often it stands in the queue.
+    requests: AtomicUsize,
     left: AtomicBool,
-    waker: Mutex<Kept>,
+    waker: Mutex<KeptWaker>,
 }
 
-impl Member for Turn {
+impl Member for PermitRequest {
     fn has_left(&self) -> bool {
-        self.entry.left.load(Ordering::Relaxed)
+        self.waiter.left.load(Ordering::Relaxed)
     }
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Entry {
+impl PermitWaiter {
     /// Whoever grants permits from now on wakes `waker`.
     pub(crate) fn watch(&self, waker: &Waker) {
         let waker = waker.clone();
@@ -108,9 +108,9 @@ impl Limit {
             max_running,
             max_waiting,
             overflow,
-            state: Mutex::new(State {
+            state: Mutex::new(LimitState {
                 patience: PATIENCE,
-                ..State::default()
+                ..LimitState::default()
             }),
         }
     }
@@ -122,7 +122,7 @@ impl Limit {
 
     /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left. While scopes
     /// wait for room, only so many are accepted that the first of these can pass before them: see `fits`.
-    fn accepts(&self, state: &mut State, tasks: usize) -> usize {
+    fn accepts(&self, state: &mut LimitState, tasks: usize) -> usize {
         let most = match self.overflow {
             Overflow::Shed => self.max_waiting,
             Overflow::Backpressure => self.max_waiting.saturating_mul(2),
@@ -138,44 +138,44 @@ impl Limit {
         tasks.min(room).min(behind)
     }
 
-    /// Puts tasks in the line, behind all others, for at most `wanted` permits. Returns how many tasks were accepted.
-    pub(crate) fn enter(
+    /// Puts tasks in the queue, behind all others, for at most `wanted` permits. Returns how many tasks were accepted.
+    pub(crate) fn acquire(
         &self,
-        entry: &Arc<Entry>,
+        waiter: &Arc<PermitWaiter>,
         tasks: usize,
-        promised: usize,
+        reserved: usize,
         wanted: usize,
-    ) -> (usize, Wakers) {
+    ) -> (usize, WakeList) {
         let mut state = lock(&self.state);
         // What was promised is in `waiting` already; what was promised in excess goes back.
-        let excess = promised.saturating_sub(tasks);
+        let excess = reserved.saturating_sub(tasks);
         state.waiting -= excess;
-        let promised = promised - excess;
-        let unasked = self.accepts(&mut state, tasks - promised);
+        let reserved = reserved - excess;
+        let unasked = self.accepts(&mut state, tasks - reserved);
         state.unasked += unasked as u64;
-        let accepted = promised + unasked;
-        state.waiting += accepted - promised;
+        let accepted = reserved + unasked;
+        state.waiting += accepted - reserved;
         self.give_up_lent(&mut state);
         let wanted = wanted.min(accepted);
         if wanted > 0 {
             // All under the lock: no order is needed.
-            entry.turns.fetch_add(1, Ordering::Relaxed);
-            let entry = entry.clone();
-            state.line.push(Turn { entry, wanted });
+            waiter.requests.fetch_add(1, Ordering::Relaxed);
+            let waiter = waiter.clone();
+            state.queue.push(PermitRequest { waiter, wanted });
         }
         let wakers = self.grant(&mut state);
         (accepted, wakers)
     }
 
-    /// A task has ended, and its permit goes on to the first in line.
-    pub(crate) fn leave(&self, tasks: usize) -> Wakers {
+    /// A task has ended, and its permit goes on to the first in the queue.
+    pub(crate) fn release(&self, tasks: usize) -> WakeList {
         let mut state = lock(&self.state);
         state.running -= tasks;
         self.grant(&mut state)
     }
 
     /// A task of a batch that takes permits one by one has ended, and the batch's next one has its permit.
-    pub(crate) fn pass_on(&self) -> Wakers {
+    pub(crate) fn pass_on(&self) -> WakeList {
         let mut state = lock(&self.state);
         state.waiting -= 1;
         self.grant(&mut state)
@@ -183,37 +183,37 @@ impl Limit {
 
     /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others. The entry is not to be
     /// used again. Its waker is given back too, to be dropped when nothing is locked.
-    pub(crate) fn withdraw(
+    pub(crate) fn cancel(
         &self,
-        entry: &Entry,
+        waiter: &PermitWaiter,
         waiting: usize,
         running: usize,
-    ) -> (Wakers, Option<Waker>) {
+    ) -> (WakeList, Option<Waker>) {
         let mut state = lock(&self.state);
-        let waker = lock(&entry.waker).take();
-        entry.left.store(true, Ordering::Relaxed);
-        state.line.leaves(entry.turns.load(Ordering::Relaxed));
+        let waker = lock(&waiter.waker).take();
+        waiter.left.store(true, Ordering::Relaxed);
+        state.queue.leaves(waiter.requests.load(Ordering::Relaxed));
         // Granted, and not taken yet: running here, and waiting there.
-        let granted = entry.take_granted();
+        let granted = waiter.take_granted();
         state.running -= running + granted;
         state.waiting -= waiting - granted;
         (self.grant(&mut state), waker)
     }
 
-    /// Gives free permits to the first in line, and free room to the first scopes that wait for it.
-    pub(crate) fn grant(&self, state: &mut State) -> Wakers {
+    /// Gives free permits to the first in the queue, and free room to the first scopes that wait for it.
+    pub(crate) fn grant(&self, state: &mut LimitState) -> WakeList {
         let mut woken = Vec::new();
         while state.running < self.max_running {
-            let Some(turn) = state.line.first() else {
+            let Some(request) = state.queue.first() else {
                 break;
             };
             // Release: see `take_granted`.
-            turn.entry.granted.fetch_add(1, Ordering::Release);
-            turn.wanted -= 1;
-            woken.extend(lock(&turn.entry.waker).take());
-            if turn.wanted == 0 {
-                turn.entry.turns.fetch_sub(1, Ordering::Relaxed);
-                state.line.pop();
+            request.waiter.granted.fetch_add(1, Ordering::Release);
+            request.wanted -= 1;
+            woken.extend(lock(&request.waiter.waker).take());
+            if request.wanted == 0 {
+                request.waiter.requests.fetch_sub(1, Ordering::Relaxed);
+                state.queue.pop();
             }
             state.running += 1;
             state.waiting -= 1;
@@ -244,7 +244,7 @@ impl Limit {
     ///
     /// Those that came `behind`, and could not wait, don't count: a client that sends requests and gives them up could else
     /// keep the line long for ever.
-    pub(crate) fn fits(&self, state: &State, tasks: usize, behind: usize) -> bool {
+    pub(crate) fn fits(&self, state: &LimitState, tasks: usize, behind: usize) -> bool {
         let free = self.max_running.saturating_sub(state.running);
         let before = state.waiting.saturating_add(state.fresh);
         let before = before.saturating_sub(behind);

@@ -1,21 +1,21 @@
 //! How many tasks run and wait at once, and how long they may take.
 //!
-//! To be read in this order: `overflow`, `line`, `limit`, `place`, `room`; `sleep`, `scope_time`. `limit`, `place` and `room`
+//! To be read in this order: `overflow`, `wait_queue`, `limit`, `place`, `room`; `sleep`, `scope_deadline`. `limit`, `place` and `room`
 //! share one lock, and know each other.
 
 mod limit;
-mod line;
 mod overflow;
 mod place;
 mod room;
-mod scope_time;
+mod scope_deadline;
 mod sleep;
+mod wait_queue;
 
 pub(crate) use self::{
-    limit::{Entry, Limit},
+    limit::{Limit, PermitWaiter},
     place::Place,
     room::Room,
-    scope_time::Member,
+    scope_deadline::ScopeDeadline,
     sleep::{poll_sleep, sleep_without_runtime},
 };
 pub use self::{overflow::Overflow, sleep::Sleep};

@@ -11,11 +11,11 @@ use std::{
 };
 
 use super::{
-    limit::{Limit, State, lock},
-    line::Member,
+    limit::{Limit, LimitState, lock},
+    wait_queue::Member,
 };
 use crate::{
-    report::Wakers,
+    report::WakeList,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -136,7 +136,7 @@ impl Drop for Place {
 
 impl Limit {
     /// Places that were lent for long enough are not respected any more.
-    pub(crate) fn lose_patience(&self, state: &mut State) {
+    pub(crate) fn lose_patience(&self, state: &mut LimitState) {
         if state.fresh == 0 {
             return;
         }
@@ -159,11 +159,11 @@ impl Limit {
     }
 
     /// Sees to it that somebody loses patience, if scopes wait for what is lent: nothing else is sure to happen.
-    pub(crate) fn come_by(self: &Arc<Self>, state: &mut State) -> Wakers {
+    pub(crate) fn come_by(self: &Arc<Self>, state: &mut LimitState) -> WakeList {
         let needed = state.rooms.len() > 0 && state.fresh > 0;
         // A model can't wait for a thread of std's: see `sync`.
         if !needed || state.thread || cfg!(after_loom) {
-            return Wakers::from_iter(None);
+            return WakeList::from_iter(None);
         }
         let limit = self.clone();
         let started = thread::Builder::new()
@@ -189,12 +189,12 @@ impl Limit {
             state.patience = Duration::ZERO;
             return self.grant(state);
         }
-        Wakers::from_iter(None)
+        WakeList::from_iter(None)
     }
 
     /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes first, and
     /// the last one stays, also if it is larger than all room.
-    pub(crate) fn give_up_lent(&self, state: &mut State) {
+    pub(crate) fn give_up_lent(&self, state: &mut LimitState) {
         let free = self.max_running.saturating_sub(state.running);
         let most = self.max_waiting.saturating_mul(2).saturating_add(free);
         while state.waiting + state.lent > most && state.lenders.len() + state.overdue.len() > 1 {
@@ -207,7 +207,7 @@ impl Limit {
     }
 }
 
-impl State {
+impl LimitState {
     /// A lent place is used, or given up; returns whether it was there still.
     fn ends(&mut self, lender: &Lender) -> bool {
         if lender.left.swap(true, Ordering::Relaxed) {

@@ -7,11 +7,11 @@ use std::{
 
 use super::{
     limit::{Limit, lock},
-    line::Member,
     place::Place,
+    wait_queue::Member,
 };
 use crate::{
-    report::{Kept, drop_waker},
+    report::{KeptWaker, drop_waker},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -42,7 +42,7 @@ impl Member for Arc<RoomEntry> {
 #[derive(Default)]
 pub(crate) struct RoomState {
     pub(crate) granted: bool,
-    pub(crate) waker: Kept,
+    pub(crate) waker: KeptWaker,
 }
 
 impl Limit {

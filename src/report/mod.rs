@@ -23,7 +23,7 @@ pub(crate) use self::{
     loss::{Gathered, Loss},
     observer::Observers,
     unwind::{Payload, catch, forget_payload, message},
-    waker::{Kept, Wakers, drop_waker, wake, wake_by_ref},
+    waker::{KeptWaker, WakeList, drop_waker, wake, wake_by_ref},
 };
 pub use self::{
     observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},

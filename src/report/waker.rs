@@ -7,11 +7,11 @@ use super::unwind::{catch, forget_payload};
 
 /// Who is to be woken, once nothing is locked.
 #[must_use]
-pub(crate) struct Wakers {
+pub(crate) struct WakeList {
     list: Vec<Waker>,
 }
 
-impl Wakers {
+impl WakeList {
     pub(crate) fn wake(self) {
         for waker in self.list {
             wake(waker);
@@ -19,9 +19,9 @@ impl Wakers {
     }
 }
 
-impl FromIterator<Waker> for Wakers {
+impl FromIterator<Waker> for WakeList {
     fn from_iter<I: IntoIterator<Item = Waker>>(wakers: I) -> Self {
-        Wakers {
+        WakeList {
             list: wakers.into_iter().collect(),
         }
     }
@@ -52,11 +52,11 @@ pub(crate) fn drop_waker(waker: Option<Waker>) {
 /// A waker that is kept for later. It goes without a panic when what keeps it is dropped: that may be the last of a batch,
 /// whose own drop never panics.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct KeptWaker {
     waker: Option<Waker>,
 }
 
-impl Kept {
+impl KeptWaker {
     /// Gives back the one before, to be dropped when nothing is locked.
     #[must_use]
     pub(crate) fn replace(&mut self, waker: Waker) -> Option<Waker> {
@@ -78,7 +78,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for KeptWaker {
     fn drop(&mut self) {
         drop_waker(self.waker.take());
     }

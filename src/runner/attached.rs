@@ -12,12 +12,12 @@ use super::{
 impl Registry {
     /// A registry that brings what it collects to an inbox: everything it is asked goes there.
     pub(crate) fn attached(inbox: &Arc<Inbox>, attachment: Attachment) -> Registry {
-        let mut active = spare::active(inbox.runner.clone());
-        active.inbox = Some(inbox.clone());
-        active.uncommon().attached = Some(attachment);
-        active.special = true;
-        active.on_account = true;
-        Registry::active(active)
+        let mut state = spare::take(inbox.runner.clone());
+        state.inbox = Some(inbox.clone());
+        state.extras_mut().attached = Some(attachment);
+        state.slow_path = true;
+        state.on_account = true;
+        Registry::of(state)
     }
 
     /// As `attached`, for a part of the request's own that is after its end, which can't set values.
@@ -26,11 +26,11 @@ impl Registry {
     }
 
     pub(crate) fn is_attached(&self) -> bool {
-        self.peek(|active| active.attachment().is_some()) == Some(true)
+        self.peek(|state| state.attachment().is_some()) == Some(true)
     }
 
     pub(crate) fn is_frozen(&self) -> bool {
-        let frozen = self.peek(|active| Some(active.attachment()?.frozen));
+        let frozen = self.peek(|state| Some(state.attachment()?.frozen));
         frozen.flatten() == Some(true)
     }
 
@@ -40,8 +40,8 @@ impl Registry {
         let inside = outer
             .and_then(Registry::inbox)
             .is_some_and(|outer| Arc::ptr_eq(outer.root(), inbox.root()));
-        let settled = self.peek(|active| {
-            let attachment = active.attachment()?;
+        let settled = self.peek(|state| {
+            let attachment = state.attachment()?;
             let keeps = attachment.hold.is_some();
             Some(match inside {
                 _ if attachment.own.is_some() => true,
@@ -59,8 +59,8 @@ impl Registry {
             return;
         }
         // Values may go with these: where nothing of ours is taken out.
-        let gone = self.peek(|active| {
-            let attachment = active.attachment()?;
+        let gone = self.peek(|state| {
+            let attachment = state.attachment()?;
             let snapshot = mem::take(&mut attachment.snapshot);
             Some((snapshot, mem::replace(&mut attachment.hold, hold)))
         });
@@ -70,17 +70,17 @@ impl Registry {
     /// Gives attached code an inbox of its own, with the values as they stand. Returns false for other code.
     #[cold]
     pub(crate) fn split_off(&self) -> bool {
-        let parts = self.peek(|active| {
-            let snapshot = active.attachment()?.snapshot.clone();
-            Some((active.inbox.clone()?, snapshot))
+        let parts = self.peek(|state| {
+            let snapshot = state.attachment()?.snapshot.clone();
+            Some((state.inbox.clone()?, snapshot))
         });
         let Some(Some((inbox, snapshot))) = parts else {
             return false;
         };
         let own = inbox.split_off(snapshot);
-        let gone = self.peek(|active| {
-            let before = active.inbox.replace(own.clone());
-            let attachment = active.attachment()?;
+        let gone = self.peek(|state| {
+            let before = state.inbox.replace(own.clone());
+            let attachment = state.attachment()?;
             let snapshot = mem::take(&mut attachment.snapshot);
             Some((before, snapshot, attachment.own.replace(Own { inbox: own })))
         });

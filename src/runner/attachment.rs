@@ -1,7 +1,7 @@
 //! What code keeps that a handle has brought along: such code may go on when its request has ended.
 //!
 //! As long as the request lasts, it reads and sets the request's values. When the request has ended they are frozen, and
-//! when its tasks have too they are dropped ([`Inbox`]). For this code they stay what they were: its [`Hold`] keeps them,
+//! when its tasks have too they are dropped ([`Inbox`]). For this code they stay what they were: its [`ValuesGuard`] keeps them,
 //! and what it sets goes to a copy of its own, in an inbox of its own, which ends with the code.
 //!
 //! Nothing here may be reached from the values themselves, or they would keep each other for ever. An attached future may
@@ -11,16 +11,16 @@
 use std::sync::Arc;
 
 use super::{
-    inbox::{Hold, Inbox},
-    values::Context,
+    inbox::{Inbox, ValuesGuard},
+    values::Values,
 };
 
 /// What the registry of attached code has besides its inbox.
 #[derive(Default)]
 pub(crate) struct Attachment {
     /// The values as they stood when it was attached, until it is polled.
-    pub(super) snapshot: Context,
-    pub(super) hold: Option<Hold>,
+    pub(super) snapshot: Values,
+    pub(super) hold: Option<ValuesGuard>,
     pub(super) own: Option<Own>,
     /// A closure of the request's, or its body after the head: it can't set values, as no task can.
     pub(super) frozen: bool,

@@ -187,7 +187,7 @@ impl RunnerBuilder {
             Arc::new(Limit::new(max_running, max_waiting, self.overflow))
         });
         let mut core = Core::default();
-        core.special = !self.observers.is_empty()
+        core.slow_path = !self.observers.is_empty()
             || !self.on_defer.is_empty()
             || self.task_timeout.is_some()
             || self.scope_timeout.is_some()

@@ -10,24 +10,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{launch::Launch, runtime::Found, seen::Seen};
+use super::{launch::Launch, remembered::RememberedRuntime, runtime::DetectedRuntime};
 use crate::{
     account::{Account, KeepsAccount},
     limit::{Limit, Sleep, sleep_without_runtime},
     report::{self, Observers, Outcome, Payload, TaskDeferred},
     sync::atomic::{AtomicBool, Ordering},
-    task::{End, Link, Node, Order, TaskFuture, TaskOutput, Times, Wrapped},
+    task::{BoxedTask, End, Order, TaskCell, TaskFuture, TaskOutput, Times, Wrapped},
 };
 
 /// What the clones of a [`Runner`](super::Runner) share.
 pub(crate) struct Core {
     /// `None`: detected, scope by scope.
     pub(crate) spawner: Option<Box<dyn Launch>>,
-    pub(crate) seen: Seen,
+    pub(crate) remembered: RememberedRuntime,
     pub(crate) order: Order,
     pub(crate) account: Account,
-    /// Whether anything below is set: scopes then leave the plain path.
-    pub(crate) special: bool,
+    /// Whether anything below is set: scopes then leave the fast path.
+    pub(crate) slow_path: bool,
     pub(crate) observers: Observers,
     pub(crate) on_defer: Vec<Hook>,
     pub(crate) task_timeout: Option<Duration>,
@@ -43,10 +43,10 @@ impl Default for Core {
     fn default() -> Self {
         Core {
             spawner: None,
-            seen: Seen::default(),
+            remembered: RememberedRuntime::default(),
             order: Order::default(),
             account: Account::new(),
-            special: false,
+            slow_path: false,
             observers: Observers::default(),
             on_defer: Vec::new(),
             task_timeout: None,
@@ -60,89 +60,93 @@ impl Default for Core {
 impl Core {
     /// A task that was given to `defer`, as this Runner wants it: wrapped by the hooks, with its time limit, watched.
     /// Runs the user's code: hooks and observers.
-    pub(crate) fn prepare(&self, mut node: Link, outcome: Option<Outcome>) -> Link {
-        if !self.special {
-            return node;
+    pub(crate) fn prepare(&self, mut task: BoxedTask, outcome: Option<Outcome>) -> BoxedTask {
+        if !self.slow_path {
+            return task;
         }
-        let label = node.label();
+        let label = task.label();
         for hook in &self.on_defer {
-            let rare = node.as_mut().take_rare();
-            let task = TaskFuture::of(node);
+            let options = task.as_mut().take_options();
+            let future = TaskFuture::of(task);
             // The task went with the hook that panics: what is left of it ends so.
-            let task = report::catch(|| hook(task)).unwrap_or_else(|payload| {
+            let future = report::catch(|| hook(future)).unwrap_or_else(|payload| {
                 let end = End::Panicked(payload);
                 TaskFuture::new(std::future::ready(TaskOutput { end }))
             });
-            node = Node::boxed(Wrapped { task }, label.name, label.location);
-            node.as_mut().set_rare(rare);
+            task = TaskCell::boxed(Wrapped { task: future }, label.name, label.location);
+            task.as_mut().set_options(options);
         }
-        // All tasks of such a Runner are rare ones: their ends are told, or give a permit on.
-        let rare = node.as_mut().make_rare();
-        rare.timeout = rare.timeout.or(self.task_timeout);
+        // All tasks of such a Runner have options: their ends are told, or give a permit on.
+        let options = task.as_mut().make_options();
+        options.timeout = options.timeout.or(self.task_timeout);
         if !self.observers.is_empty() {
-            rare.times = Some(Times {
+            options.times = Some(Times {
                 ready: Instant::now(),
                 started: None,
                 longest_poll: Duration::ZERO,
             });
-            let blocking = rare.blocking.is_some();
+            let blocking = options.blocking.is_some();
             self.observers.tell(|observer| {
                 observer.deferred(&TaskDeferred {
                     task: label.info(outcome, blocking),
                 });
             });
         }
-        node
+        task
     }
 }
 
 impl Core {
     /// The runtime that is current here and now; the first that has not gone is remembered. Nothing, if this has a spawner.
     #[inline]
-    pub(crate) fn current_runtime(&self) -> Found {
+    pub(crate) fn current_runtime(&self) -> DetectedRuntime {
         if self.spawner.is_some() {
-            return Found::Nothing;
+            return DetectedRuntime::Nothing;
         }
-        let found = Found::of_this_thread();
-        if !found.is_nothing() && !self.seen.any() {
-            self.seen.remember(&found);
+        let runtime = DetectedRuntime::of_this_thread();
+        if !runtime.is_nothing() && !self.remembered.any() {
+            self.remembered.remember(&runtime);
         }
-        found
+        runtime
     }
 
     /// The one that was found, or the current one, or the one that is remembered.
     #[inline]
-    pub(crate) fn first_runtime(&self, found: Found) -> Found {
-        if !found.is_nothing() {
-            return found;
+    pub(crate) fn first_runtime(&self, runtime: DetectedRuntime) -> DetectedRuntime {
+        if !runtime.is_nothing() {
+            return runtime;
         }
-        let found = self.current_runtime();
-        if !found.is_nothing() || !self.seen.any() {
-            return found;
+        let runtime = self.current_runtime();
+        if !runtime.is_nothing() || !self.remembered.any() {
+            return runtime;
         }
-        self.seen.get()
+        self.remembered.get()
     }
 
     /// What serves a batch that is polled here and now, with timers and threads that may block: as a rule the runtime that
     /// polls it. Where none is current, the one that was found or the one that is remembered, unless it has gone.
-    pub(crate) fn serving_runtime(&self, found: Found) -> Found {
+    pub(crate) fn serving_runtime(&self, runtime: DetectedRuntime) -> DetectedRuntime {
         let current = self.current_runtime();
         if !current.is_nothing() || self.spawner.is_some() {
             return current;
         }
-        if !found.is_nothing() && !found.is_gone() {
-            return found;
+        if !runtime.is_nothing() && !runtime.is_gone() {
+            return runtime;
         }
         self.forget_gone();
-        self.seen.get()
+        self.remembered.get()
     }
 
     /// Calls `f` with the spawner: that of this, or the [first](Core::first_runtime) runtime.
     #[inline]
-    pub(crate) fn with_spawner<R>(&self, found: Found, f: impl FnOnce(&dyn Launch) -> R) -> R {
+    pub(crate) fn with_spawner<R>(
+        &self,
+        runtime: DetectedRuntime,
+        f: impl FnOnce(&dyn Launch) -> R,
+    ) -> R {
         match &self.spawner {
             Some(spawner) => f(&**spawner),
-            None => f(&self.first_runtime(found)),
+            None => f(&self.first_runtime(runtime)),
         }
     }
 
@@ -150,21 +154,21 @@ impl Core {
     /// has. What was said of its timer says nothing of others.
     #[cold]
     pub(crate) fn forget_gone(&self) -> bool {
-        let gone = self.seen.get().is_gone();
+        let gone = self.remembered.get().is_gone();
         if gone {
-            self.seen.forget();
+            self.remembered.forget();
             self.without_timer.store(false, Ordering::Relaxed);
         }
         gone
     }
 
     /// A sleep on the spawner's timer, or, where that panics, on one that needs no runtime.
-    pub(crate) fn sleep(&self, found: Found, limit: Duration) -> Sleep {
+    pub(crate) fn sleep(&self, runtime: DetectedRuntime, limit: Duration) -> Sleep {
         let missing = self.without_timer.load(Ordering::Relaxed);
         // That of another runtime, perhaps, which has gone.
         if !missing || (self.spawner.is_none() && self.forget_gone()) {
             let start = |spawner: &dyn Launch| spawner.start_sleep(limit);
-            let sleep = report::catch(|| self.with_spawner(found, start));
+            let sleep = report::catch(|| self.with_spawner(runtime, start));
             match sleep {
                 Ok(sleep) => return sleep,
                 Err(payload) => self.timer_broken(payload),
@@ -192,17 +196,17 @@ impl Drop for Core {
     fn drop(&mut self) {
         // A scope or a batch may hold the last reference: destructors of the user's that panic must not hurt it. Each by
         // itself, because two that panic in one list would abort.
-        drop_quietly("a spawner", self.spawner.take());
+        drop_caught("a spawner", self.spawner.take());
         for hook in mem::take(&mut self.on_defer) {
-            drop_quietly("a hook", hook);
+            drop_caught("a hook", hook);
         }
         for observer in self.observers.take() {
-            drop_quietly("an observer", observer);
+            drop_caught("an observer", observer);
         }
     }
 }
 
-fn drop_quietly(whose: &str, part: impl Sized) {
+fn drop_caught(whose: &str, part: impl Sized) {
     if let Err(payload) = report::catch(|| drop(part)) {
         report::unnamed_panicked(whose, payload);
     }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    report::{Kept, drop_waker, wake},
+    report::{KeptWaker, drop_waker, wake},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Gate {
     holds: AtomicUsize,
     /// The batch's.
-    waker: Mutex<Kept>,
+    waker: Mutex<KeptWaker>,
 }
 
 /// Keeps a gate shut.
@@ -50,7 +50,7 @@ loom::thread_local! {
 }
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, KeptWaker> {
         // No user code runs under this lock.
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,14 +8,14 @@ use std::{
 
 use super::{
     core::RunnerRef,
-    runtime::Found,
-    values::{Context, Past},
+    runtime::DetectedRuntime,
+    values::{Past, Values},
 };
 use crate::{
     account::{self, Counts, Joining},
-    report::{Kept, Key, Label, Outcome, drop_waker, wake},
+    report::{KeptWaker, Key, Label, Outcome, drop_waker, wake},
     sync::{Mutex, MutexGuard},
-    task::{Collected, Link, Order, Queue},
+    task::{Backlog, BoxedTask, Order, Queue},
 };
 
 /// What a scope collects once somebody holds a [`Handle`] to it.
@@ -23,51 +23,51 @@ pub(crate) struct Inbox {
     pub(crate) runner: RunnerRef,
     /// That of the request, if this is one that was split off for attached code.
     root: Option<Arc<Inbox>>,
-    state: Mutex<State>,
+    state: Mutex<InboxState>,
 }
 
 /// A task that came when its scope's batch was over: a batch of one, with the scope's outcome, order and context.
 #[must_use = "nobody else hands it over"]
 pub(crate) struct Late {
     pub(crate) runner: RunnerRef,
-    pub(crate) found: Found,
+    pub(crate) runtime: DetectedRuntime,
     pub(crate) order: Order,
-    pub(crate) context: Context,
+    pub(crate) context: Values,
     pub(crate) outcome: Outcome,
-    pub(crate) node: Link,
+    pub(crate) task: BoxedTask,
 }
 
 /// Keeps the values of a request for this code, beyond the end of the request's tasks.
-pub(crate) struct Hold {
+pub(crate) struct ValuesGuard {
     inbox: Arc<Inbox>,
 }
 
-impl Hold {
+impl ValuesGuard {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        Hold { inbox }
+        ValuesGuard { inbox }
     }
 }
 
-impl Drop for Hold {
+impl Drop for ValuesGuard {
     fn drop(&mut self) {
         self.inbox.release();
     }
 }
 
-struct State {
+struct InboxState {
     phase: Phase,
-    collected: Collected,
-    context: Context,
+    backlog: Backlog,
+    context: Values,
     /// The context after the end, for attached code that goes on, while there is any.
-    kept: Context,
+    kept: Values,
     holds: usize,
     /// The context after the end, for what comes while a task that was split off still runs.
     past: Past,
     outcome: Option<Outcome>,
     order: Order,
-    found: Found,
+    runtime: DetectedRuntime,
     /// The batch's, while it waits for its tasks.
-    waker: Kept,
+    waker: KeptWaker,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ enum Phase {
     Request,
     /// The batch runs: what comes joins it.
     Batch,
-    /// Nobody will look into `collected` again: what comes is a batch of its own. The context is the tasks' that were split
+    /// Nobody will look into `backlog` again: what comes is a batch of its own. The context is the tasks' that were split
     /// off, and goes with the last of them.
     Over,
     /// Of attached code, after the end of its request: as `Over`, with a context that the code may change.
@@ -86,53 +86,58 @@ enum Phase {
 impl Inbox {
     pub(crate) fn new(
         runner: RunnerRef,
-        found: Found,
-        collected: Collected,
-        context: Context,
+        runtime: DetectedRuntime,
+        backlog: Backlog,
+        context: Values,
         outcome: Option<Outcome>,
         order: Order,
     ) -> Self {
         Inbox {
             runner,
             root: None,
-            state: Mutex::new(State {
+            state: Mutex::new(InboxState {
                 phase: match outcome {
                     None => Phase::Request,
                     Some(_) => Phase::Batch,
                 },
-                collected,
+                backlog,
                 context,
-                kept: Context::default(),
+                kept: Values::default(),
                 holds: 0,
                 past: Past::default(),
                 outcome,
                 order,
-                found,
-                waker: Kept::default(),
+                runtime,
+                waker: KeptWaker::default(),
             }),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, InboxState> {
         // No user code runs under this lock, so nothing can panic there and poison means nothing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in a task that is prepared, from attached code or from a handle by itself. What comes when nobody will look any
     /// more is given back, to be handed over at once.
-    pub(crate) fn store(&self, key: Option<Key>, mut node: Link, attached: bool) -> Option<Late> {
+    pub(crate) fn store(
+        &self,
+        key: Option<Key>,
+        mut task: BoxedTask,
+        attached: bool,
+    ) -> Option<Late> {
         let account = &self.runner.get().account;
         let mut state = self.lock();
         if let (Phase::Over | Phase::Own, Some(outcome)) = (state.phase, state.outcome) {
             // It replaces nothing: its key is for reports and observers.
-            node.as_mut().show_key(key.as_ref(), true);
+            task.as_mut().show_key(key.as_ref(), true);
             return Some(Late {
                 runner: self.runner.clone(),
-                found: state.found.clone(),
+                runtime: state.runtime.clone(),
                 order: state.order,
                 context: state.context(attached),
                 outcome,
-                node,
+                task,
             });
         }
         // Counted before it is stored, under the lock that the batch needs to find it: a task that ended before it was
@@ -143,10 +148,10 @@ impl Inbox {
         });
         let replaced = match key {
             None => {
-                state.collected.push(node);
+                state.backlog.push(task);
                 None
             }
-            Some(key) => state.collected.push_keyed(key, node),
+            Some(key) => state.backlog.push_keyed(key, task),
         };
         let waker = state.waker.take();
         drop(state);
@@ -158,16 +163,16 @@ impl Inbox {
     }
 
     pub(crate) fn forget(&self, key: &str) -> bool {
-        let removed = self.lock().collected.remove(key);
-        let found = removed.is_some();
+        let removed = self.lock().backlog.remove(key);
+        let was_there = removed.is_some();
         self.discard(removed);
-        found
+        was_there
     }
 
-    fn discard(&self, node: Option<(Key, Link)>) {
-        if let Some(node) = node {
+    fn discard(&self, task: Option<(Key, BoxedTask)>) {
+        if let Some(task) = task {
             let core = self.runner.get();
-            account::discard(&core.observers, self.outcome(), node);
+            account::discard(&core.observers, self.outcome(), task);
             core.account.publish(&Counts {
                 discarded: 1,
                 ..Counts::default()
@@ -176,7 +181,7 @@ impl Inbox {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().collected.len()
+        self.lock().backlog.len()
     }
 
     /// The end of the request: what was collected so far. With nothing there, nobody will look again, unless the batch waits
@@ -185,27 +190,27 @@ impl Inbox {
         &self,
         outcome: Outcome,
         order: Order,
-        found: &Found,
+        runtime: &DetectedRuntime,
         waits: bool,
-    ) -> (Queue, Context) {
+    ) -> (Queue, Values) {
         let mut state = self.lock();
         state.outcome = Some(outcome);
         state.order = order;
-        if state.found.is_nothing() {
-            state.found = found.clone();
+        if state.runtime.is_nothing() {
+            state.runtime = runtime.clone();
         }
-        if state.collected.len() == 0 && !waits {
+        if state.backlog.len() == 0 && !waits {
             return (Queue::default(), state.end());
         }
         state.phase = Phase::Batch;
-        (state.collected.take(), Context::default())
+        (state.backlog.take(), Values::default())
     }
 
     /// The batch begins to look after its own: what comes now needs no wake-up.
     pub(crate) fn batch_runs(&self) -> Queue {
         let mut state = self.lock();
         let waker = state.waker.take();
-        let joined = state.collected.take();
+        let joined = state.backlog.take();
         drop(state);
         drop_waker(waker);
         joined
@@ -215,35 +220,35 @@ impl Inbox {
     pub(crate) fn batch_waits(&self, waker: &Waker) -> Queue {
         let waker = waker.clone();
         let mut state = self.lock();
-        if state.collected.len() == 0 {
+        if state.backlog.len() == 0 {
             let before = state.waker.replace(waker);
             drop(state);
             drop_waker(before);
             return Queue::default();
         }
-        let joined = state.collected.take();
+        let joined = state.backlog.take();
         drop(state);
         drop_waker(Some(waker));
         joined
     }
 
     /// The batch has no task left: what came meanwhile, or else it is over, as at `hand_over`.
-    pub(crate) fn batch_ends(&self) -> (Queue, Context) {
+    pub(crate) fn batch_ends(&self) -> (Queue, Values) {
         let mut state = self.lock();
         // Under one lock: what is there now may be taken back by its key at any time.
-        if state.collected.len() > 0 {
-            return (state.collected.take(), Context::default());
+        if state.backlog.len() > 0 {
+            return (state.backlog.take(), Values::default());
         }
         (Queue::default(), self.ends(state))
     }
 
     /// As `batch_ends`, for a batch of which all was split off or shed. `None` if it is not over.
-    pub(crate) fn ends_if_empty(&self) -> Option<Context> {
+    pub(crate) fn ends_if_empty(&self) -> Option<Values> {
         let state = self.lock();
-        (state.collected.len() == 0).then(|| self.ends(state))
+        (state.backlog.len() == 0).then(|| self.ends(state))
     }
 
-    fn ends(&self, mut state: MutexGuard<'_, State>) -> Context {
+    fn ends(&self, mut state: MutexGuard<'_, InboxState>) -> Values {
         let context = state.end();
         let waker = state.waker.take();
         drop(state);
@@ -256,22 +261,22 @@ impl Inbox {
     }
 
     /// From here on the context outlives the end, for attached code. `None` when it is over.
-    pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold> {
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<ValuesGuard> {
         let mut state = self.lock();
         if state.phase == Phase::Over {
             return None;
         }
         state.holds += 1;
-        Some(Hold::new(self.clone()))
+        Some(ValuesGuard::new(self.clone()))
     }
 
-    /// A `Hold` is given up.
+    /// A `ValuesGuard` is given up.
     pub(crate) fn release(&self) {
         let mut state = self.lock();
         state.holds -= 1;
         let gone = match state.holds {
             0 => mem::take(&mut state.kept),
-            _ => Context::default(),
+            _ => Values::default(),
         };
         // Values go here, whose destructors are the user's code.
         drop(state);
@@ -280,24 +285,24 @@ impl Inbox {
 
     /// An inbox for attached code alone, which goes on after the end: with the values as they stand, or, if it holds none,
     /// with those of its snapshot.
-    pub(crate) fn split_off(self: &Arc<Self>, snapshot: Context) -> Arc<Inbox> {
+    pub(crate) fn split_off(self: &Arc<Self>, snapshot: Values) -> Arc<Inbox> {
         let state = self.lock();
         let context = state.context(true);
-        let own = State {
+        let own = InboxState {
             phase: Phase::Own,
-            collected: Collected::default(),
+            backlog: Backlog::default(),
             context: if context.is_empty() {
                 snapshot
             } else {
                 context
             },
-            kept: Context::default(),
+            kept: Values::default(),
             holds: 0,
             past: Past::default(),
             outcome: state.outcome,
             order: state.order,
-            found: state.found.clone(),
-            waker: Kept::default(),
+            runtime: state.runtime.clone(),
+            waker: KeptWaker::default(),
         };
         drop(state);
         Arc::new(Inbox {
@@ -319,14 +324,14 @@ impl Inbox {
     }
 
     /// The spawner that was current when the handle was made, or at the hand-over.
-    pub(crate) fn found(&self) -> Found {
-        self.lock().found.clone()
+    pub(crate) fn runtime(&self) -> DetectedRuntime {
+        self.lock().runtime.clone()
     }
 
     /// The batch goes to another, because that one has gone.
-    pub(crate) fn follow(&self, found: Found) {
+    pub(crate) fn follow(&self, runtime: DetectedRuntime) {
         // The one before goes when nothing is locked.
-        let _before = mem::replace(&mut self.lock().found, found);
+        let _before = mem::replace(&mut self.lock().runtime, runtime);
     }
 
     pub(crate) fn outcome(&self) -> Option<Outcome> {
@@ -334,14 +339,14 @@ impl Inbox {
     }
 
     /// As attached code sees it, or others.
-    pub(crate) fn context(&self, attached: bool) -> Context {
+    pub(crate) fn context(&self, attached: bool) -> Values {
         self.lock().context(attached)
     }
 
     pub(crate) fn change_context<C, R>(
         &self,
         change: C,
-        apply: impl FnOnce(&mut Context, C) -> R,
+        apply: impl FnOnce(&mut Values, C) -> R,
     ) -> Result<R, C> {
         let mut state = self.lock();
         if state.outcome.is_some() && state.phase != Phase::Own {
@@ -353,14 +358,14 @@ impl Inbox {
 
 impl Joining for Inbox {
     fn labels(&self) -> Vec<Label> {
-        self.lock().collected.labels()
+        self.lock().backlog.labels()
     }
 }
 
-impl State {
+impl InboxState {
     /// Nobody will look again. What is given back is to be dropped when this is not locked any more: its values'
     /// destructors are the user's code.
-    fn end(&mut self) -> Context {
+    fn end(&mut self) -> Values {
         self.phase = Phase::Over;
         let context = mem::take(&mut self.context);
         self.past = context.past();
@@ -370,7 +375,7 @@ impl State {
         context
     }
 
-    fn context(&self, attached: bool) -> Context {
+    fn context(&self, attached: bool) -> Values {
         match self.phase {
             Phase::Over if attached => self.kept.clone(),
             Phase::Over => self.past.context(),

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::state::Active;
+use super::state::ScopeState;
 use crate::{limit::Sleep, task::BlockingWork};
 
 /// Runs batches.
 pub(crate) trait Launch: Send + Sync {
     /// Hands over what was released, to be polled elsewhere. It may be dropped inside the call, which loses its tasks.
-    fn launch(&self, state: Box<Active>);
+    fn launch(&self, state: Box<ScopeState>);
 
     /// Runs a closure on a thread that may block.
     fn launch_blocking(&self, work: BlockingWork);

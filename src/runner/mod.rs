@@ -1,7 +1,7 @@
 //! A Runner, and what it keeps of each of its scopes, from the first `defer` to the end of the batch.
 //!
-//! To be read in this order: `runtime`, `seen`, `launch`, `core`; `values`, `inbox`, `attachment`; `gate`, `group`, `permits`,
-//! `state`, `spare`; `registry`, `current`, `attached`, `reserve`; `runner`, `builder`, `stopping`.
+//! To be read in this order: `runtime`, `remembered`, `launch`, `core`; `values`, `inbox`, `attachment`; `gate`, `wait_group`,
+//! `permits`, `state`, `spare`; `registry`, `current`, `attached`, `reserve`; `runner`, `builder`, `stopping`.
 
 mod attached;
 mod attachment;
@@ -9,29 +9,29 @@ mod builder;
 mod core;
 pub(crate) mod current;
 pub(crate) mod gate;
-mod group;
 mod inbox;
 mod launch;
 mod permits;
 mod registry;
+mod remembered;
 mod reserve;
 mod runner;
 mod runtime;
-mod seen;
 pub(crate) mod spare;
 mod state;
 mod stopping;
 mod values;
+mod wait_group;
 
 pub(crate) use self::{
     attachment::Attachment,
     core::{Core, RunnerRef},
-    group::Group,
     inbox::{Inbox, Late},
     launch::Launch,
     registry::Registry,
-    runtime::Found,
-    state::{Active, Apart},
+    runtime::DetectedRuntime,
+    state::{ScopeState, SpawnedBatches},
+    wait_group::WaitGroup,
 };
 pub use self::{
     builder::RunnerBuilder,

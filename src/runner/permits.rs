@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::{limit::Entry, task::Queue};
+use crate::{limit::PermitWaiter, task::Queue};
 
 /// The tasks of a batch that wait for permits, and how many of it have one.
 #[derive(Default)]
 pub(crate) struct Permits {
     pub(crate) waiting: Queue,
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) waiter: Arc<PermitWaiter>,
     pub(crate) running: usize,
     /// Room for the first of them was promised to the scope before its answer, and is counted as waiting.
-    pub(crate) promised: usize,
-    /// They stand in the line, as far as they were accepted.
-    pub(crate) entered: bool,
+    pub(crate) reserved: usize,
+    /// They stand in the queue, as far as they were accepted.
+    pub(crate) queued: bool,
 }

@@ -1,31 +1,31 @@
 //! What one scope has collected, and everything code inside a scope may ask of it.
 //!
 //! A [`Registry`] is what "current" points to. It sits in the `Scope` itself, or on the stack of `Batch::poll`, and costs
-//! two words to initialise; the rest, [`Active`], is one box made by the first use and moved on, as it is, to the batch.
+//! two words to initialise; the rest, [`ScopeState`], is one box made by the first use and moved on, as it is, to the batch.
 //!
 //! Each of the two words has a cell of its own: an enum of both is written word by word and read as a whole, which the
 //! processor can't forward from one to the other, so that each look at it waited for the write before.
 //!
-//! Invariant 1: `Active` is taken out of its registry only across our own code. Whenever a user's code runs (a task, a
+//! Invariant 1: `ScopeState` is taken out of its registry only across our own code. Whenever a user's code runs (a task, a
 //! destructor, a waker, the spawner) it is back in its place, so that such code may defer, and no borrow is held.
 
 use std::{cell::Cell, mem, sync::Arc};
 
 #[cfg(feature = "tower")]
 use super::gate::Gate;
-use super::{core::RunnerRef, inbox::Inbox, spare, state::Active, values::Context};
+use super::{core::RunnerRef, inbox::Inbox, spare, state::ScopeState, values::Values};
 use crate::{
-    account::{self, Extra, Finished},
+    account::{self, EndedSet, Extra},
     report::Outcome,
-    task::{Link, Queue},
+    task::{BoxedTask, Queue},
 };
 
 /// What is current while a scope's future, one of its tasks, or a destructor of either runs.
 pub(crate) struct Registry {
-    /// Whose the active part will be. Unused once there is one.
+    /// Whose the state will be. Unused once there is one.
     runner: Cell<RunnerRef>,
     /// `None` until something is collected, and once the scope is over.
-    active: Cell<Option<Box<Active>>>,
+    state: Cell<Option<Box<ScopeState>>>,
 }
 
 impl Registry {
@@ -33,7 +33,7 @@ impl Registry {
     pub(crate) fn global() -> Self {
         Registry {
             runner: Cell::default(),
-            active: Cell::new(None),
+            state: Cell::new(None),
         }
     }
 
@@ -41,70 +41,70 @@ impl Registry {
     pub(crate) fn given(runner: impl Into<RunnerRef>) -> Self {
         Registry {
             runner: Cell::new(runner.into()),
-            active: Cell::new(None),
+            state: Cell::new(None),
         }
     }
 
     #[inline]
-    pub(crate) fn active(active: Box<Active>) -> Self {
+    pub(crate) fn of(state: Box<ScopeState>) -> Self {
         Registry {
             runner: Cell::default(),
-            active: Cell::new(Some(active)),
+            state: Cell::new(Some(state)),
         }
     }
 
     /// Takes out what has been collected, and ends the registry: see invariant 1.
     #[inline]
-    pub(crate) fn close(&self) -> Option<Box<Active>> {
+    pub(crate) fn close(&self) -> Option<Box<ScopeState>> {
         drop(self.runner.take());
-        self.active.take()
+        self.state.take()
     }
 
     /// Puts back what was taken out. Nothing is there meanwhile (invariant 1), so there is nothing to drop, and to look
     /// whether there is would cost something each time.
     #[inline]
-    pub(crate) fn put(&self, active: Box<Active>) {
-        let gap = self.active.replace(Some(active));
+    pub(crate) fn put(&self, state: Box<ScopeState>) {
+        let gap = self.state.replace(Some(state));
         debug_assert!(gap.is_none(), "somebody has used what was taken out");
         mem::forget(gap);
     }
 
     #[inline]
-    fn open(&self) -> Box<Active> {
-        match self.active.take() {
-            Some(active) => active,
-            None => spare::active(self.runner.take()),
+    fn open(&self) -> Box<ScopeState> {
+        match self.state.take() {
+            Some(state) => state,
+            None => spare::take(self.runner.take()),
         }
     }
 
-    /// Runs `f`, which must not call a user's code, on the active part, made if need be.
+    /// Runs `f`, which must not call a user's code, on the state, made if need be.
     #[inline]
-    pub(crate) fn with_active<R>(&self, f: impl FnOnce(&mut Active) -> R) -> R {
-        let mut active = self.open();
-        let result = f(&mut active);
-        self.put(active);
+    pub(crate) fn with_state<R>(&self, f: impl FnOnce(&mut ScopeState) -> R) -> R {
+        let mut state = self.open();
+        let result = f(&mut state);
+        self.put(state);
         result
     }
 
-    /// As `with_active`, if there is an active part.
+    /// As `with_state`, if there is a state.
     #[inline]
-    pub(crate) fn peek<R>(&self, f: impl FnOnce(&mut Active) -> R) -> Option<R> {
-        let mut active = self.active.take()?;
-        let result = f(&mut active);
-        self.put(active);
+    pub(crate) fn peek<R>(&self, f: impl FnOnce(&mut ScopeState) -> R) -> Option<R> {
+        let mut state = self.state.take()?;
+        let result = f(&mut state);
+        self.put(state);
         Some(result)
     }
 
-    /// Collects a task, if that takes no more than the plain path; otherwise it is given back.
+    /// Collects a task, if that takes no more than the fast path; otherwise it is given back.
     #[inline]
-    pub(crate) fn collect(&self, node: Link) -> Result<(), Link> {
-        let mut active = self.open();
-        if active.special {
-            self.put(active);
-            return Err(node);
+    pub(crate) fn collect(&self, task: BoxedTask) -> Result<(), BoxedTask> {
+        let mut state = self.open();
+        if state.slow_path {
+            self.put(state);
+            return Err(task);
         }
-        active.collect(node);
-        self.put(active);
+        state.collect(task);
+        self.put(state);
         Ok(())
     }
 
@@ -112,14 +112,14 @@ impl Registry {
         if let Some(inbox) = self.inbox() {
             return inbox.forget(key);
         }
-        let removed = self.peek(|active| {
-            let removed = active.collected.remove(key)?;
-            active.unpublished.discarded += 1;
-            Some((removed, active.runner.clone(), active.outcome))
+        let removed = self.peek(|state| {
+            let removed = state.backlog.remove(key)?;
+            state.unpublished.discarded += 1;
+            Some((removed, state.runner.clone(), state.outcome))
         });
         match removed.flatten() {
-            Some((node, runner, outcome)) => {
-                account::discard(&runner.get().observers, outcome, node);
+            Some((task, runner, outcome)) => {
+                account::discard(&runner.get().observers, outcome, task);
                 true
             }
             None => false,
@@ -129,15 +129,15 @@ impl Registry {
     /// Everything that has not ended, for a batch that is dropped.
     pub(crate) fn take_tasks(&self) -> Queue {
         let mut tasks = self.take_running();
-        tasks.append(self.take_collected());
+        tasks.append(self.take_backlog());
         tasks
     }
 
     /// What is in the batch and does not wait for a permit.
     pub(crate) fn take_running(&self) -> Queue {
-        let taken = self.peek(|active| {
-            let tasks = mem::take(&mut active.queue);
-            (tasks, active.ready.take())
+        let taken = self.peek(|state| {
+            let tasks = mem::take(&mut state.queue);
+            (tasks, state.ready.take())
         });
         let (mut tasks, ready) = taken.unwrap_or_default();
         // Apart, because the batch's waker goes with it, which is the user's code.
@@ -148,13 +148,12 @@ impl Registry {
     }
 
     /// What was deferred since the last look.
-    pub(crate) fn take_collected(&self) -> Queue {
-        self.peek(|active| active.collected.take())
-            .unwrap_or_default()
+    pub(crate) fn take_backlog(&self) -> Queue {
+        self.peek(|state| state.backlog.take()).unwrap_or_default()
     }
 
     pub(crate) fn inbox(&self) -> Option<Arc<Inbox>> {
-        self.peek(|active| active.inbox.clone()).flatten()
+        self.peek(|state| state.inbox.clone()).flatten()
     }
 
     /// What is collected here may come from elsewhere from now on, through this.
@@ -164,9 +163,9 @@ impl Registry {
             self.split_off();
         }
         loop {
-            let inbox = self.with_active(|active| match &active.inbox {
+            let inbox = self.with_state(|state| match &state.inbox {
                 Some(inbox) => Some(inbox.clone()),
-                None if active.unpublished.is_empty() => Some(active.make_inbox()),
+                None if state.unpublished.is_empty() => Some(state.make_inbox()),
                 None => None,
             });
             if let Some(inbox) = inbox {
@@ -178,26 +177,24 @@ impl Registry {
     }
 
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.peek(|active| match &active.inbox {
+        self.peek(|state| match &state.inbox {
             Some(inbox) => inbox.outcome(),
-            None => active.outcome,
+            None => state.outcome,
         })
         .flatten()
     }
 
-    pub(crate) fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Values {
         match self.inbox() {
             Some(inbox) => inbox.context(self.is_attached()),
-            None => self
-                .peek(|active| active.context.clone())
-                .unwrap_or_default(),
+            None => self.peek(|state| state.context.clone()).unwrap_or_default(),
         }
     }
 
     /// The inbox was asked whether more is to come. Once it is over, its values go with the batch.
-    pub(crate) fn take_back(&self, (joined, context): (Queue, Context)) -> Queue {
+    pub(crate) fn take_back(&self, (joined, context): (Queue, Values)) -> Queue {
         if !context.is_empty() {
-            self.peek(|active| active.context = context);
+            self.peek(|state| state.context = context);
         }
         joined
     }
@@ -207,7 +204,7 @@ impl Registry {
     pub(crate) fn change_context<C, R>(
         &self,
         change: C,
-        apply: impl Fn(&mut Context, C) -> R,
+        apply: impl Fn(&mut Values, C) -> R,
     ) -> Result<R, C> {
         if self.is_frozen() {
             return Err(change);
@@ -221,12 +218,12 @@ impl Registry {
     fn try_change_context<C, R>(
         &self,
         change: C,
-        apply: impl FnOnce(&mut Context, C) -> R,
+        apply: impl FnOnce(&mut Values, C) -> R,
     ) -> Result<R, C> {
-        self.with_active(|active| match &active.inbox {
+        self.with_state(|state| match &state.inbox {
             Some(inbox) => inbox.change_context(change, apply),
-            None if active.outcome.is_some() => Err(change),
-            None => Ok(apply(&mut active.context, change)),
+            None if state.outcome.is_some() => Err(change),
+            None => Ok(apply(&mut state.context, change)),
         })
     }
 
@@ -239,23 +236,22 @@ impl Registry {
     /// The batch is not to start before this is open. Nothing to do for a scope that was not used.
     #[cfg(feature = "tower")]
     pub(crate) fn wait_for(&self, gate: Arc<Gate>) {
-        self.peek(|active| active.gate = Some(gate));
+        self.peek(|state| state.gate = Some(gate));
     }
 
     /// The Runner of this scope.
     pub(crate) fn runner(&self) -> RunnerRef {
-        self.peek(|active| active.runner.clone())
-            .unwrap_or_else(|| {
-                let runner = self.runner.take();
-                self.runner.set(runner.clone());
-                runner
-            })
+        self.peek(|state| state.runner.clone()).unwrap_or_else(|| {
+            let runner = self.runner.take();
+            self.runner.set(runner.clone());
+            runner
+        })
     }
 
     /// Lets the account know what this scope still keeps to itself.
     pub(crate) fn publish(&self) {
         let unpublished =
-            self.peek(|active| (active.runner.clone(), mem::take(&mut active.unpublished)));
+            self.peek(|state| (state.runner.clone(), mem::take(&mut state.unpublished)));
         if let Some((runner, counts)) = unpublished {
             runner.get().account.publish(&counts);
         }
@@ -263,29 +259,29 @@ impl Registry {
 
     /// Tells the account what has ended, what has joined, and the counts. Not inside `peek`: if this was the last of
     /// all, those who wait for that are woken.
-    pub(crate) fn record(&self, finished: &mut Finished, joined: &Queue) {
-        let state = self.peek(|active| {
-            active.joined += joined.len() as u64;
-            let counts = std::mem::take(&mut active.unpublished);
+    pub(crate) fn record(&self, ended_set: &mut EndedSet, joined: &Queue) {
+        let state = self.peek(|state| {
+            state.joined += joined.len() as u64;
+            let counts = std::mem::take(&mut state.unpublished);
             // The roster knows the inbox of a batch that is on it.
-            let inbox = active.inbox.as_ref().filter(|_| active.seat.is_none());
-            let extra = match active.special || active.keyed {
+            let inbox = state.inbox.as_ref().filter(|_| state.roster_key.is_none());
+            let extra = match state.slow_path || state.keyed {
                 true => Extra::of(joined, inbox),
                 false => None,
             };
-            (active.runner.clone(), active.seat, counts, extra)
+            (state.runner.clone(), state.roster_key, counts, extra)
         });
-        let Some((runner, seat, counts, extra)) = state else {
+        let Some((runner, roster_key, counts, extra)) = state else {
             return;
         };
         let account = &runner.get().account;
-        match seat {
-            Some(seat) => account.update(seat, &counts, finished, joined, extra),
+        match roster_key {
+            Some(roster_key) => account.update(roster_key, &counts, ended_set, joined, extra),
             None => {
-                let seat = account.seat(&counts, joined, extra);
-                self.peek(|active| active.seat = Some(seat));
+                let roster_key = account.register(&counts, joined, extra);
+                self.peek(|state| state.roster_key = Some(roster_key));
             }
         }
-        *finished = Finished::default();
+        *ended_set = EndedSet::default();
     }
 }

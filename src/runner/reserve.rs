@@ -30,15 +30,15 @@ impl Registry {
     #[inline]
     pub(crate) fn room_beyond(&self, ready: usize) -> Option<(usize, Room)> {
         let (tasks, runner) = self
-            .peek(|active| {
-                if !active.special {
+            .peek(|state| {
+                if !state.slow_path {
                     return None;
                 }
-                let tasks = match &active.inbox {
+                let tasks = match &state.inbox {
                     Some(inbox) => inbox.len(),
-                    None => active.collected.len(),
+                    None => state.backlog.len(),
                 };
-                Some((tasks, active.runner.clone()))
+                Some((tasks, state.runner.clone()))
             })
             .flatten()?;
         match tasks.saturating_sub(ready) {

@@ -21,7 +21,7 @@ use crate::report;
 ///
 /// Only one variant has anything in it, so that this moves in two registers, and not through memory.
 #[derive(Clone, Default)]
-pub(crate) enum Found {
+pub(crate) enum DetectedRuntime {
     #[default]
     Nothing,
     #[cfg(feature = "tokio")]
@@ -30,33 +30,33 @@ pub(crate) enum Found {
     AsyncStd,
 }
 
-impl Found {
+impl DetectedRuntime {
     #[inline]
     pub(crate) fn is_nothing(&self) -> bool {
-        matches!(self, Found::Nothing)
+        matches!(self, DetectedRuntime::Nothing)
     }
 
     #[inline]
-    pub(crate) fn of_this_thread() -> Found {
+    pub(crate) fn of_this_thread() -> DetectedRuntime {
         #[cfg(feature = "tokio")]
         if let Result::Ok(runtime) = Handle::try_current() {
-            return Found::Tokio(runtime);
+            return DetectedRuntime::Tokio(runtime);
         }
         #[cfg(feature = "async-std")]
         if ::async_std::task::try_current().is_some() {
-            return Found::AsyncStd;
+            return DetectedRuntime::AsyncStd;
         }
-        Found::Nothing
+        DetectedRuntime::Nothing
     }
 
     /// Whether it is a runtime that takes nothing any more.
     pub(crate) fn is_gone(&self) -> bool {
         match self {
-            Found::Nothing => false,
+            DetectedRuntime::Nothing => false,
             #[cfg(feature = "tokio")]
-            Found::Tokio(runtime) => has_gone(runtime),
+            DetectedRuntime::Tokio(runtime) => has_gone(runtime),
             #[cfg(feature = "async-std")]
-            Found::AsyncStd => false,
+            DetectedRuntime::AsyncStd => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{core::RunnerRef, runtime::Found, state::Active};
+use super::{core::RunnerRef, runtime::DetectedRuntime, state::ScopeState};
 use crate::task::Order;
 
 /// The most that a thread keeps: about 16 kB.
@@ -10,7 +10,7 @@ const MOST: usize = 64;
 
 /// A list of boxes, each of which holds the next.
 struct Spares {
-    top: Cell<Option<Box<Active>>>,
+    top: Cell<Option<Box<ScopeState>>>,
     len: Cell<usize>,
 }
 
@@ -20,67 +20,67 @@ thread_local! {
 
 /// A box from an ended batch, or a new one.
 #[inline]
-pub(crate) fn active(runner: RunnerRef) -> Box<Active> {
+pub(crate) fn take(runner: RunnerRef) -> Box<ScopeState> {
     // An error where this thread's locals are being destroyed.
     let spare = SPARES.try_with(|spares| {
-        let mut active = spares.top.take()?;
-        spares.top.set(active.next_spare.take());
+        let mut state = spares.top.take()?;
+        spares.top.set(state.next_spare.take());
         spares.len.set(spares.len.get() - 1);
-        Some(active)
+        Some(state)
     });
     match spare {
-        Ok(Some(mut active)) => {
-            active.special = runner.get().special;
-            active.runner = runner;
-            active
+        Ok(Some(mut state)) => {
+            state.slow_path = runner.get().slow_path;
+            state.runner = runner;
+            state
         }
-        // Written where it is, as in `Node::boxed`.
-        _ => Box::write(Box::new_uninit(), Active::new(runner)),
+        // Written where it is, as in `TaskCell::boxed`.
+        _ => Box::write(Box::new_uninit(), ScopeState::new(runner)),
     }
 }
 
 /// Keeps the box of a batch that has ended, if it is a plain one.
 #[inline]
-pub(crate) fn keep(mut active: Box<Active>) {
-    if !active.is_plain() {
+pub(crate) fn keep(mut state: Box<ScopeState>) {
+    if !state.is_plain() {
         return;
     }
-    active.runner = RunnerRef::global();
-    active.found = Found::Nothing;
-    active.collected.restart();
-    active.round = 0;
-    active.split = false;
-    active.fresh = 0;
-    active.released = false;
-    active.keyed = false;
-    active.polls = 0;
-    active.joined = 0;
-    active.outcome = None;
-    active.order = Order::default();
-    active.started = false;
-    active.seat = None;
-    active.on_account = false;
+    state.runner = RunnerRef::global();
+    state.runtime = DetectedRuntime::Nothing;
+    state.backlog.restart();
+    state.round = 0;
+    state.long_round = false;
+    state.fresh = 0;
+    state.released = false;
+    state.keyed = false;
+    state.polls = 0;
+    state.joined = 0;
+    state.outcome = None;
+    state.order = Order::default();
+    state.started = false;
+    state.roster_key = None;
+    state.on_account = false;
     let _ = SPARES.try_with(|spares| {
         let len = spares.len.get();
         if len < MOST {
-            active.next_spare = spares.top.take();
-            spares.top.set(Some(active));
+            state.next_spare = spares.top.take();
+            spares.top.set(Some(state));
             spares.len.set(len + 1);
         }
     });
 }
 
-impl Active {
-    /// Whether it holds nothing that is rare: what is, is dropped with its box.
+impl ScopeState {
+    /// Whether it holds nothing that few batches have: what does is dropped with its box.
     #[inline]
     fn is_plain(&self) -> bool {
         self.inbox.is_none()
-            && self.look_uncommon().is_none()
+            && self.extras().is_none()
             && self.context.is_empty()
             && self.queue.is_empty()
             && self.ready.is_none()
             && self.gate.is_none()
-            && self.collected.len() == 0
+            && self.backlog.len() == 0
             && self.unpublished.is_empty()
     }
 }

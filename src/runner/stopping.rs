@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{core::RunnerRef, current};
-use crate::account::Waiter;
+use crate::account::Listener;
 
 /// Resolves when [`shutdown`](crate::shutdown()) of this task's Runner begins, or when [`stop`](crate::stop()) was called
 /// before: for retry loops and other long tasks, for streams and sockets.
@@ -43,13 +43,13 @@ pub fn stopping() -> Stopping {
 #[must_use = "futures do nothing unless polled"]
 pub struct Stopping {
     runner: RunnerRef,
-    waiter: Waiter,
+    listener: Listener,
 }
 
 impl Stopping {
     pub(crate) fn new(runner: RunnerRef) -> Self {
-        let waiter = runner.get().account.stop.waiter();
-        Stopping { runner, waiter }
+        let listener = runner.get().account.stop.listen();
+        Stopping { runner, listener }
     }
 
     /// Whether it has resolved: for loops that don't await, in the closures of [`defer_blocking`](crate::defer_blocking).
@@ -87,7 +87,7 @@ impl Future for Stopping {
         if account.is_stopping() {
             return Poll::Ready(());
         }
-        account.stop.poll(&self.waiter, cx)
+        account.stop.poll(&self.listener, cx)
     }
 }
 
@@ -100,7 +100,7 @@ impl Clone for Stopping {
 
 impl Drop for Stopping {
     fn drop(&mut self) {
-        self.runner.get().account.stop.leave(&self.waiter);
+        self.runner.get().account.stop.leave(&self.listener);
     }
 }
 

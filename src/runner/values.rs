@@ -8,15 +8,15 @@ use std::{
 
 use crate::report;
 
-type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+type ValueMap = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
 /// The values of one scope. Cloning shares them; a change after that copies the map, not the values.
 #[derive(Clone, Default)]
-pub(crate) struct Context {
-    values: Option<Arc<Values>>,
+pub(crate) struct Values {
+    values: Option<Arc<ValueMap>>,
 }
 
-impl Drop for Context {
+impl Drop for Values {
     #[inline]
     fn drop(&mut self) {
         if let Some(values) = self.values.take() {
@@ -28,12 +28,12 @@ impl Drop for Context {
 /// The values of a scope that is over, for as long as a task of its own still has them.
 #[derive(Default)]
 pub(crate) struct Past {
-    values: Weak<Values>,
+    values: Weak<ValueMap>,
 }
 
 impl Past {
-    pub(crate) fn context(&self) -> Context {
-        Context {
+    pub(crate) fn context(&self) -> Values {
+        Values {
             values: self.values.upgrade(),
         }
     }
@@ -41,7 +41,7 @@ impl Past {
 
 /// Each value's destructor is the user's code: one that panics leaves the others, and us, unharmed.
 #[cold]
-fn drop_values(values: Arc<Values>) {
+fn drop_values(values: Arc<ValueMap>) {
     for value in Arc::into_inner(values).into_iter().flatten() {
         if let Err(payload) = report::catch(|| drop(value)) {
             report::unnamed_panicked("a context value", payload);
@@ -49,7 +49,7 @@ fn drop_values(values: Arc<Values>) {
     }
 }
 
-impl Context {
+impl Values {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_none()

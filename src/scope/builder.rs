@@ -5,12 +5,12 @@ use std::{borrow::Cow, fmt, future::IntoFuture, panic::Location, time::Duration}
 use super::{
     error::TryDeferError,
     handle::Handle,
-    place::{blocking_node, outside_scope, place},
+    place::{blocking_task, outside_scope, place},
 };
 use crate::{
     report::{Key, Outcome},
     runner::current,
-    task::{Condition, Link, Node, TaskResult},
+    task::{BoxedTask, Condition, TaskCell, TaskResult},
 };
 
 /// Names the next task and sets how it runs: `after::task("audit").defer(..)`.
@@ -39,7 +39,7 @@ pub struct TaskBuilder {
     handle: Option<Handle>,
     condition: Option<Condition>,
     timeout: Option<Duration>,
-    apart: bool,
+    spawned: bool,
 }
 
 impl TaskBuilder {
@@ -57,7 +57,7 @@ impl TaskBuilder {
             handle: None,
             condition: None,
             timeout: None,
-            apart: false,
+            spawned: false,
         }
     }
 
@@ -161,7 +161,7 @@ impl TaskBuilder {
     /// # }));
     /// ```
     pub fn spawned(mut self) -> Self {
-        self.apart = true;
+        self.spawned = true;
         self
     }
 
@@ -198,8 +198,8 @@ impl TaskBuilder {
         if self.handle.is_none() && !current::in_scope() {
             return Err(TryDeferError::new(task));
         }
-        let node = Node::boxed(task.into_future(), self.name, location);
-        self.place(node);
+        let task = TaskCell::boxed(task.into_future(), self.name, location);
+        self.place(task);
         Ok(())
     }
 
@@ -217,23 +217,23 @@ impl TaskBuilder {
         if self.handle.is_none() && !current::in_scope() {
             outside_scope("defer_blocking");
         }
-        let node = blocking_node(Some(self.name), work, Location::caller());
-        self.place(node);
+        let task = blocking_task(Some(self.name), work, Location::caller());
+        self.place(task);
     }
 
     /// Gives the node to the handle's scope, or to the current one, which the caller has seen to exist.
-    fn place(self, mut node: Link) {
-        if self.condition.is_some() || self.timeout.is_some() || self.apart {
-            let rare = node.as_mut().make_rare();
-            rare.condition = self.condition;
-            rare.timeout = self.timeout;
-            rare.apart = self.apart;
+    fn place(self, mut task: BoxedTask) {
+        if self.condition.is_some() || self.timeout.is_some() || self.spawned {
+            let options = task.as_mut().make_options();
+            options.condition = self.condition;
+            options.timeout = self.timeout;
+            options.spawned = self.spawned;
         }
         match self.handle {
-            Some(handle) => handle.place(self.key, node),
+            Some(handle) => handle.place(self.key, task),
             None => current::with(|registry| {
                 if let Some(registry) = registry {
-                    place(registry, self.key, node);
+                    place(registry, self.key, task);
                 }
             }),
         }
@@ -248,7 +248,7 @@ impl fmt::Debug for TaskBuilder {
             .field("keyed", &self.key.is_some())
             .field("timeout", &self.timeout)
             .field("conditional", &self.condition.is_some())
-            .field("spawned", &self.apart)
+            .field("spawned", &self.spawned)
             .finish_non_exhaustive()
     }
 }

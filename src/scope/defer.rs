@@ -4,11 +4,11 @@ use std::{future::IntoFuture, panic::Location};
 
 use super::{
     error::TryDeferError,
-    place::{blocking_node, outside_scope, place},
+    place::{blocking_task, outside_scope, place},
 };
 use crate::{
     runner::current,
-    task::{Node, TaskResult},
+    task::{TaskCell, TaskResult},
 };
 
 /// Runs `task` once the current request is over, however it ends.
@@ -90,8 +90,8 @@ where
             // `into_future` is the user's code: it runs before anything of ours is taken.
             let work = task.into_future();
             let name = std::any::type_name::<F::IntoFuture>();
-            if let Err(node) = registry.collect(Node::boxed(work, name, location)) {
-                place(registry, None, node);
+            if let Err(task) = registry.collect(TaskCell::boxed(work, name, location)) {
+                place(registry, None, task);
             }
             Ok(())
         }
@@ -125,10 +125,10 @@ where
     if !current::in_scope() {
         outside_scope("defer_blocking");
     }
-    let node = blocking_node(None, work, Location::caller());
+    let task = blocking_task(None, work, Location::caller());
     current::with(|registry| {
         if let Some(registry) = registry {
-            place(registry, None, node);
+            place(registry, None, task);
         }
     });
 }

@@ -15,12 +15,12 @@ use std::{
 use super::{
     builder::TaskBuilder,
     error::HOW_TO_HAVE_A_SCOPE,
-    place::{blocking_node, store},
+    place::{blocking_task, store},
 };
 use crate::{
     report::{self, Key},
     runner::{Attachment, Inbox, Registry, Runner, current},
-    task::{Link, Node, TaskResult},
+    task::{BoxedTask, TaskCell, TaskResult},
 };
 
 /// A handle to the current scope, for code that runs elsewhere.
@@ -97,7 +97,7 @@ impl Handle {
     {
         let location = Location::caller();
         let name = std::any::type_name::<F::IntoFuture>();
-        self.place(None, Node::boxed(task.into_future(), name, location));
+        self.place(None, TaskCell::boxed(task.into_future(), name, location));
     }
 
     /// As [`defer_blocking`](crate::defer_blocking()), into this handle's scope. Never panics.
@@ -114,7 +114,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
         R: TaskResult,
     {
-        self.place(None, blocking_node(None, work, Location::caller()));
+        self.place(None, blocking_task(None, work, Location::caller()));
     }
 
     /// Whose scope it is: for scopes of one's own inside the request, one for each message of a socket, say.
@@ -197,16 +197,16 @@ impl Handle {
         current::enter(&self.registry(), f)
     }
 
-    pub(crate) fn place(&self, key: Option<Key>, mut node: Link) {
+    pub(crate) fn place(&self, key: Option<Key>, mut task: BoxedTask) {
         let core = self.inbox.runner.get();
-        if key.is_none() && !core.special && node.rare().is_none() {
-            return store(&self.inbox, None, node, false);
+        if key.is_none() && !core.slow_path && task.options().is_none() {
+            return store(&self.inbox, None, task, false);
         }
         // Hooks, observers, and the destructor of what a key replaces run with their task's scope current.
         self.sync_scope(|| {
-            node.as_mut().show_key(key.as_ref(), core.special);
-            let node = core.prepare(node, self.inbox.outcome());
-            store(&self.inbox, key, node, false);
+            task.as_mut().show_key(key.as_ref(), core.slow_path);
+            let task = core.prepare(task, self.inbox.outcome());
+            store(&self.inbox, key, task, false);
         });
     }
 

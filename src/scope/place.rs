@@ -8,27 +8,27 @@ use crate::{
     batch::{Batch, Blocking},
     report::Key,
     runner::{Inbox, Registry},
-    task::{Link, Node, Slot, TaskResult},
+    task::{BlockingShared, BoxedTask, TaskCell, TaskResult},
 };
 
-/// As `Registry::collect`, for tasks with a key or with rare things, and for scopes that need more than the plain path.
+/// As `Registry::collect`, for tasks with a key or with options, and for scopes that need more than the fast path.
 #[cold]
-pub(super) fn place(registry: &Registry, key: Option<Key>, mut node: Link) {
-    let runner = registry.with_active(|active| active.runner.clone());
+pub(super) fn place(registry: &Registry, key: Option<Key>, mut task: BoxedTask) {
+    let runner = registry.with_state(|state| state.runner.clone());
     let outcome = registry.outcome();
-    node.as_mut().show_key(key.as_ref(), runner.get().special);
-    let node = runner.get().prepare(node, outcome);
+    task.as_mut().show_key(key.as_ref(), runner.get().slow_path);
+    let task = runner.get().prepare(task, outcome);
     if let Some(inbox) = registry.inbox() {
-        return store(&inbox, key, node, registry.is_attached());
+        return store(&inbox, key, task, registry.is_attached());
     }
-    let replaced = registry.with_active(|active| {
-        active.special |= node.rare().is_some();
+    let replaced = registry.with_state(|state| {
+        state.slow_path |= task.options().is_some();
         match key {
             None => {
-                active.collect(node);
+                state.collect(task);
                 None
             }
-            Some(key) => active.collect_keyed(key, node),
+            Some(key) => state.collect_keyed(key, task),
         }
     });
     if let Some(replaced) = replaced {
@@ -37,27 +37,27 @@ pub(super) fn place(registry: &Registry, key: Option<Key>, mut node: Link) {
 }
 
 /// Gives a task that is prepared to the inbox of its scope; when the batch of that is over, it is handed over at once.
-pub(super) fn store(inbox: &Inbox, key: Option<Key>, node: Link, attached: bool) {
-    if let Some(late) = inbox.store(key, node, attached) {
+pub(super) fn store(inbox: &Inbox, key: Option<Key>, task: BoxedTask, attached: bool) {
+    if let Some(late) = inbox.store(key, task, attached) {
         Batch::late(late).release();
     }
 }
 
-pub(super) fn blocking_node<F, R>(
+pub(super) fn blocking_task<F, R>(
     name: Option<&'static str>,
     work: F,
     location: &'static Location<'static>,
-) -> Link
+) -> BoxedTask
 where
     F: FnOnce() -> R + Send + 'static,
     R: TaskResult,
 {
     let name = name.unwrap_or_else(std::any::type_name::<F>);
-    let slot = Arc::new(Slot::default());
-    let work = Blocking::new(move || work().into_end(), slot.clone());
-    let mut node = Node::boxed(work, name, location);
-    node.as_mut().make_rare().blocking = Some(slot);
-    node
+    let shared = Arc::new(BlockingShared::default());
+    let work = Blocking::new(move || work().into_end(), shared.clone());
+    let mut task = TaskCell::boxed(work, name, location);
+    task.as_mut().make_options().blocking = Some(shared);
+    task
 }
 
 #[cold]

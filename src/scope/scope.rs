@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{held::Held, waiting::Waiting};
+use super::{held::Held, waiting::WaitingAnswer};
 use crate::{
     batch::Batch,
     report::{self, Outcome},
@@ -78,7 +78,7 @@ pin_project_lite::pin_project! {
         failed_if: Option<fn(&F::Output) -> bool>,
         order: Option<Order>,
         // `Some` while its tasks wait for room, and the answer with them. Taken out by our `Drop`.
-        pub(super) waiting: ManuallyDrop<Option<Box<Waiting<F::Output>>>>,
+        pub(super) waiting: ManuallyDrop<Option<Box<WaitingAnswer<F::Output>>>>,
     }
 
     impl<F: Future> PinnedDrop for Scope<F> {
@@ -169,7 +169,7 @@ impl<F: Future> Scope<F> {
         ended: impl FnOnce(Pin<&mut Self>, &mut Context<'_>, F::Output, Batch) -> Poll<R>,
         over: impl FnOnce(Pin<&mut Self>, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        let mut unwinding = Unwinding { scope: self };
+        let mut unwinding = UnwindGuard { scope: self };
         let this = unwinding.scope.as_mut().project();
         let Some(future) = this.future.as_pin_mut() else {
             return over(unwinding.scope.as_mut(), cx);
@@ -250,11 +250,11 @@ fn panic_with<T>(registry: &Registry, output: T, payload: Box<dyn Any + Send>) -
 }
 
 /// Ends the request if a user's code panics in a poll; forgotten otherwise.
-struct Unwinding<'a, F: Future> {
+struct UnwindGuard<'a, F: Future> {
     scope: Pin<&'a mut Scope<F>>,
 }
 
-impl<F: Future> Drop for Unwinding<'_, F> {
+impl<F: Future> Drop for UnwindGuard<'_, F> {
     #[inline]
     fn drop(&mut self) {
         self.scope.as_mut().abandon(Outcome::Panicked);

@@ -10,14 +10,14 @@ use super::scope::{Scope, polled_after_completion};
 use crate::{batch::Batch, limit::Room};
 
 /// A request that has ended, and whose tasks wait for room: see `limit`.
-pub(super) struct Waiting<T> {
+pub(super) struct WaitingAnswer<T> {
     output: Option<T>,
     /// `None` once it was handed over.
     batch: Option<Batch>,
     room: Option<Room>,
 }
 
-impl<T> Drop for Waiting<T> {
+impl<T> Drop for WaitingAnswer<T> {
     fn drop(&mut self) {
         // The answer's destructor may panic: the tasks go first. They can't wait any more.
         self.room = None;
@@ -54,7 +54,7 @@ impl<F: Future> Scope<F> {
         batch: Batch,
         room: Room,
     ) -> Poll<F::Output> {
-        let waiting = Box::new(Waiting {
+        let waiting = Box::new(WaitingAnswer {
             output: Some(output),
             batch: Some(batch),
             room: Some(room),

@@ -9,7 +9,7 @@ use super::smol::Smol;
 use super::threads::Threads;
 #[cfg(feature = "tokio")]
 use super::tokio::Tokio;
-use crate::runner::Found;
+use crate::runner::DetectedRuntime;
 #[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
 use crate::{batch::Batch, report};
 
@@ -36,12 +36,12 @@ use crate::{batch::Batch, report};
 /// # drop(runner);
 /// ```
 pub fn detect() -> Box<dyn Spawner> {
-    match Found::of_this_thread() {
-        Found::Nothing => Box::new(without_runtime()),
+    match DetectedRuntime::of_this_thread() {
+        DetectedRuntime::Nothing => Box::new(without_runtime()),
         #[cfg(feature = "tokio")]
-        Found::Tokio(runtime) => Box::new(Tokio::from(runtime)),
+        DetectedRuntime::Tokio(runtime) => Box::new(Tokio::from(runtime)),
         #[cfg(feature = "async-std")]
-        Found::AsyncStd => Box::new(AsyncStd),
+        DetectedRuntime::AsyncStd => Box::new(AsyncStd),
     }
 }
 

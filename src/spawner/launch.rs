@@ -10,13 +10,13 @@ use super::{Spawner, detect::without_runtime};
 use crate::{
     batch::Batch,
     limit::Sleep,
-    runner::{Active, Found, Launch, Runner, RunnerBuilder},
+    runner::{DetectedRuntime, Launch, Runner, RunnerBuilder, ScopeState},
     task::BlockingWork,
 };
 
 impl<S: Spawner> Launch for S {
     #[inline]
-    fn launch(&self, state: Box<Active>) {
+    fn launch(&self, state: Box<ScopeState>) {
         self.spawn(Batch::of(state));
     }
 
@@ -29,36 +29,36 @@ impl<S: Spawner> Launch for S {
     }
 }
 
-impl Launch for Found {
+impl Launch for DetectedRuntime {
     #[inline]
-    fn launch(&self, state: Box<Active>) {
+    fn launch(&self, state: Box<ScopeState>) {
         let batch = Batch::of(state);
         match self {
-            Found::Nothing => without_runtime().spawn(batch),
+            DetectedRuntime::Nothing => without_runtime().spawn(batch),
             #[cfg(feature = "tokio")]
-            Found::Tokio(runtime) => tokio::spawn_on(runtime, batch),
+            DetectedRuntime::Tokio(runtime) => tokio::spawn_on(runtime, batch),
             #[cfg(feature = "async-std")]
-            Found::AsyncStd => AsyncStd.spawn(batch),
+            DetectedRuntime::AsyncStd => AsyncStd.spawn(batch),
         }
     }
 
     fn launch_blocking(&self, work: BlockingWork) {
         match self {
-            Found::Nothing => without_runtime().spawn_blocking(work),
+            DetectedRuntime::Nothing => without_runtime().spawn_blocking(work),
             #[cfg(feature = "tokio")]
-            Found::Tokio(runtime) => tokio::spawn_blocking_on(runtime, work),
+            DetectedRuntime::Tokio(runtime) => tokio::spawn_blocking_on(runtime, work),
             #[cfg(feature = "async-std")]
-            Found::AsyncStd => AsyncStd.spawn_blocking(work),
+            DetectedRuntime::AsyncStd => AsyncStd.spawn_blocking(work),
         }
     }
 
     fn start_sleep(&self, duration: Duration) -> Sleep {
         match self {
-            Found::Nothing => without_runtime().sleep(duration),
+            DetectedRuntime::Nothing => without_runtime().sleep(duration),
             #[cfg(feature = "tokio")]
-            Found::Tokio(runtime) => tokio::sleep_on(runtime, duration),
+            DetectedRuntime::Tokio(runtime) => tokio::sleep_on(runtime, duration),
             #[cfg(feature = "async-std")]
-            Found::AsyncStd => AsyncStd.sleep(duration),
+            DetectedRuntime::AsyncStd => AsyncStd.sleep(duration),
         }
     }
 }

@@ -8,28 +8,28 @@ use std::{
 
 use super::result::End;
 use crate::{
-    report::{Kept, Loss, drop_waker, wake},
+    report::{KeptWaker, Loss, drop_waker, wake},
     sync::{Mutex, MutexGuard},
 };
 
 /// Where the two halves meet.
 #[derive(Default)]
-pub(crate) struct Slot {
-    state: Mutex<State>,
+pub(crate) struct BlockingShared {
+    state: Mutex<BlockingState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BlockingState {
     /// The closure is running, or has run.
     begun: bool,
     /// Nobody waits for it any more: if it has not begun, it does not.
     abandoned: bool,
     end: Option<End>,
-    waker: Kept,
+    waker: KeptWaker,
 }
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl BlockingShared {
+    fn lock(&self) -> MutexGuard<'_, BlockingState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    node::{Link, Work},
+    cell::{BoxedTask, PollTask},
     result::End,
 };
 
@@ -75,8 +75,8 @@ impl TaskFuture {
     }
 
     /// The task that was deferred, to be wrapped.
-    pub(crate) fn of(node: Link) -> Self {
-        TaskFuture::new(Task { node })
+    pub(crate) fn of(task: BoxedTask) -> Self {
+        TaskFuture::new(Task { task })
     }
 }
 
@@ -89,14 +89,14 @@ impl Future for TaskFuture {
 }
 
 struct Task {
-    node: Link,
+    task: BoxedTask,
 }
 
 impl Future for Task {
     type Output = TaskOutput;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
-        let polled = self.node.as_mut().poll_work(cx);
+        let polled = self.task.as_mut().poll_task(cx);
         polled.map(|end| TaskOutput { end })
     }
 }
@@ -119,8 +119,8 @@ pub(crate) struct Wrapped {
 }
 
 /// A hook's wrapping of a task knows its end already.
-impl Work for Wrapped {
-    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+impl PollTask for Wrapped {
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let task = &mut self.get_mut().task;
         Pin::new(task).poll(cx).map(|output| output.end)
     }

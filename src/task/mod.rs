@@ -1,31 +1,31 @@
 //! The unit of work, and the lists of it.
 //!
-//! To be read in this order: `result`, `sealed`, `order`; `closure`, `node`, `queue`, `hook`; `collected`; `marks`, `ready`.
+//! To be read in this order: `result`, `sealed`, `order`; `closure`, `cell`, `queue`, `hook`; `backlog`; `wake_bits`, `ready_set`.
 
+mod backlog;
+mod cell;
 mod closure;
-mod collected;
 mod hook;
-mod marks;
-mod node;
 mod order;
 mod queue;
-mod ready;
+mod ready_set;
 mod result;
 pub(crate) mod sealed;
+mod wake_bits;
 
+pub(crate) use self::{
+    backlog::Backlog,
+    cell::{BoxedTask, PollTask, TaskCell, Times},
+    closure::BlockingShared,
+    hook::Wrapped,
+    order::Condition,
+    queue::Queue,
+    ready_set::{MOST_POLLS, ReadySet},
+    result::End,
+};
 pub use self::{
     closure::BlockingWork,
     hook::{TaskFuture, TaskOutput},
     order::Order,
     result::{BoxError, Ok, TaskResult},
-};
-pub(crate) use self::{
-    closure::Slot,
-    collected::Collected,
-    hook::Wrapped,
-    node::{Link, Node, Times, Work},
-    order::Condition,
-    queue::Queue,
-    ready::{MOST_POLLS, Ready},
-    result::End,
 };

@@ -2,44 +2,44 @@
 
 use std::mem;
 
-use super::node::{Link, Node, Work};
+use super::cell::{BoxedTask, PollTask, TaskCell};
 
 /// A stack of tasks. Its `Drop` is a loop: dropping a list of nodes recursively would overflow the thread's stack.
 #[derive(Default)]
 pub(crate) struct Stack {
-    top: Option<Link>,
+    top: Option<BoxedTask>,
 }
 
 impl Stack {
     #[inline]
-    pub(crate) fn push(&mut self, mut node: Link) {
+    pub(crate) fn push(&mut self, mut task: BoxedTask) {
         // What is in no list has no next, and nothing is left on top: to look for something to drop would cost more than to
         // push. Here and below.
-        let gap = mem::replace(node.as_mut().project().next, self.top.take());
+        let gap = mem::replace(task.as_mut().project().next, self.top.take());
         debug_assert!(gap.is_none(), "it is in a list already");
         mem::forget(gap);
-        let gap = self.top.replace(node);
+        let gap = self.top.replace(task);
         mem::forget(gap);
     }
 
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Link> {
-        let mut node = self.top.take()?;
-        let gap = mem::replace(&mut self.top, node.as_mut().project().next.take());
+    pub(crate) fn pop(&mut self) -> Option<BoxedTask> {
+        let mut task = self.top.take()?;
+        let gap = mem::replace(&mut self.top, task.as_mut().project().next.take());
         mem::forget(gap);
-        Some(node)
+        Some(task)
     }
 
     fn is_empty(&self) -> bool {
         self.top.is_none()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
         let mut next = self.top.as_deref();
         std::iter::from_fn(move || {
-            let node = next?;
-            next = node.next.as_deref();
-            Some(node)
+            let task = next?;
+            next = task.next.as_deref();
+            Some(task)
         })
     }
 }
@@ -78,16 +78,16 @@ impl Queue {
     }
 
     /// Takes out those that `remove` chooses, in order; the others keep theirs.
-    pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut Link) -> bool) -> Queue {
+    pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut BoxedTask) -> bool) -> Queue {
         let mut removed = Queue::default();
         for _ in 0..self.len {
-            if let Some(mut node) = self.pop_front() {
-                let queue = if remove(&mut node) {
+            if let Some(mut task) = self.pop_front() {
+                let queue = if remove(&mut task) {
                     &mut removed
                 } else {
                     &mut *self
                 };
-                queue.push_back(node);
+                queue.push_back(task);
             }
         }
         removed
@@ -98,40 +98,40 @@ impl Queue {
             *self = other;
             return;
         }
-        while let Some(node) = other.pop_front() {
-            self.push_back(node);
+        while let Some(task) = other.pop_front() {
+            self.push_back(task);
         }
     }
 
     #[inline]
-    pub(crate) fn push_back(&mut self, node: Link) {
+    pub(crate) fn push_back(&mut self, task: BoxedTask) {
         self.len += 1;
         // What is alone need not be turned round.
         match self.len {
-            1 => self.front.push(node),
-            _ => self.back.push(node),
+            1 => self.front.push(task),
+            _ => self.back.push(task),
         }
     }
 
-    pub(crate) fn push_front(&mut self, node: Link) {
+    pub(crate) fn push_front(&mut self, task: BoxedTask) {
         self.len += 1;
-        self.front.push(node);
+        self.front.push(task);
     }
 
     #[inline]
-    pub(crate) fn pop_front(&mut self) -> Option<Link> {
+    pub(crate) fn pop_front(&mut self) -> Option<BoxedTask> {
         if self.front.is_empty() {
-            while let Some(node) = self.back.pop() {
-                self.front.push(node);
+            while let Some(task) = self.back.pop() {
+                self.front.push(task);
             }
         }
-        let node = self.front.pop()?;
+        let task = self.front.pop()?;
         self.len -= 1;
-        Some(node)
+        Some(task)
     }
 
     /// The tasks from the next one to the last.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
         // Nearly always `front` has them all.
         let mut back = Vec::new();
         if !self.back.is_empty() {
@@ -143,12 +143,12 @@ impl Queue {
 
     /// As `iter`, without setting up an iterator for the plain case.
     #[inline]
-    pub(crate) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a Node<dyn Work>)) {
+    pub(crate) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a TaskCell<dyn PollTask>)) {
         if self.back.is_empty() {
             let mut next = self.front.top.as_deref();
-            while let Some(node) = next {
-                f(node);
-                next = node.next.as_deref();
+            while let Some(task) = next {
+                f(task);
+                next = task.next.as_deref();
             }
         } else {
             self.iter().for_each(f);
@@ -162,15 +162,15 @@ pub(crate) struct IntoIter {
 
 /// From the next one to the last, each taken out when its turn comes.
 impl Iterator for IntoIter {
-    type Item = Link;
+    type Item = BoxedTask;
 
-    fn next(&mut self) -> Option<Link> {
+    fn next(&mut self) -> Option<BoxedTask> {
         self.queue.pop_front()
     }
 }
 
 impl IntoIterator for Queue {
-    type Item = Link;
+    type Item = BoxedTask;
     type IntoIter = IntoIter;
 
     fn into_iter(self) -> IntoIter {

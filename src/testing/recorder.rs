@@ -31,14 +31,14 @@ use crate::{
 /// batches are kept.
 #[derive(Clone, Default)]
 pub struct Recorder {
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<Records>>,
     /// Made by the first `runner()`.
     runner: Arc<OnceLock<Runner>>,
 }
 
 /// The spawner of a recorder's own Runner. Weak, because a batch keeps its Runner: they would keep each other.
 struct Keeper {
-    kept: Weak<Mutex<Kept>>,
+    kept: Weak<Mutex<Records>>,
 }
 
 impl Spawner for Keeper {
@@ -59,7 +59,7 @@ impl Spawner for Keeper {
     }
 }
 
-fn keep(kept: &Mutex<Kept>, batch: Batch) {
+fn keep(kept: &Mutex<Records>, batch: Batch) {
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     kept.names.extend(batch.static_names());
     kept.batches.push(batch);
@@ -71,7 +71,7 @@ fn keep(kept: &Mutex<Kept>, batch: Batch) {
 }
 
 #[derive(Default)]
-struct Kept {
+struct Records {
     batches: Vec<Batch>,
     /// Of who runs them, and is to hear of more.
     waker: Option<Waker>,
@@ -81,11 +81,11 @@ struct Kept {
     failures: Vec<Failure>,
 }
 
-impl Drop for Kept {
+impl Drop for Records {
     fn drop(&mut self) {
         // A test that looks only at what was deferred need not run it, and its output says nothing of it.
         for batch in self.batches.drain(..) {
-            batch.drop_quietly();
+            batch.drop_unreported();
         }
     }
 }
@@ -131,7 +131,7 @@ impl Recorder {
         self.runner.get_or_init(make).clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Records> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -310,7 +310,7 @@ impl fmt::Debug for Recorder {
 
 /// Notes what fails, so that `run` can name it.
 struct Failures {
-    kept: Weak<Mutex<Kept>>,
+    kept: Weak<Mutex<Records>>,
 }
 
 impl Observer for Failures {

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     batch::Batch,
-    report::{Kept, drop_waker, wake},
+    report::{KeptWaker, drop_waker, wake},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -36,14 +36,14 @@ struct One {
 /// Which batches were woken, and who polls them.
 #[derive(Default)]
 struct Woken {
-    state: Mutex<State>,
+    state: Mutex<WokenState>,
 }
 
 #[derive(Default)]
-struct State {
+struct WokenState {
     batches: VecDeque<u64>,
     /// Taken by whoever wakes it: until it is set again, one wake-up is enough.
-    outer: Kept,
+    outer: KeptWaker,
 }
 
 struct WakesOne {
@@ -54,7 +54,7 @@ struct WakesOne {
 }
 
 impl Woken {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WokenState> {
         // No user code runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// Members in their order, of whom some leave before their turn: they stay where they are until they come to the front, or
 /// are more than half.
-pub(crate) struct Line<M> {
+pub(crate) struct WaitQueue<M> {
     members: VecDeque<M>,
     left: usize,
 }
@@ -14,16 +14,16 @@ pub(crate) trait Member {
     fn has_left(&self) -> bool;
 }
 
-impl<M> Default for Line<M> {
+impl<M> Default for WaitQueue<M> {
     fn default() -> Self {
-        Line {
+        WaitQueue {
             members: VecDeque::new(),
             left: 0,
         }
     }
 }
 
-impl<M: Member> Line<M> {
+impl<M: Member> WaitQueue<M> {
     pub(crate) fn len(&self) -> usize {
         self.members.len() - self.left
     }

@@ -1,18 +1,18 @@
 //! The end of a task, however it came: dropped, counted, told to observers, reported.
 //!
-//! Three steps, because the middle one touches what is ours and the others run the user's code: [`Ended::of`] drops the
-//! task, [`Ended::count`] says under which head it is counted, [`Ended::tell`] tells the observers and reports.
+//! Three steps, because the middle one touches what is ours and the others run the user's code: [`EndedTask::of`] drops the
+//! task, [`EndedTask::count`] says under which head it is counted, [`EndedTask::tell`] tells the observers and reports.
 
 use std::{any::Any, time::Duration};
 
 use super::counts::Counts;
 use crate::{
     report::{self, Key, Label, Observers, Outcome, TaskEnd, TaskFinished},
-    task::{End, Link},
+    task::{BoxedTask, End},
 };
 
 /// A task that has ended and was dropped.
-pub(crate) struct Ended {
+pub(crate) struct EndedTask {
     label: Label,
     blocking: bool,
     end: End,
@@ -22,21 +22,21 @@ pub(crate) struct Ended {
     longest_poll: Duration,
 }
 
-impl Ended {
-    pub(crate) fn of(node: Link, end: End) -> Ended {
-        let label = node.label();
-        let rare = node.rare();
-        let blocking = rare.is_some_and(|rare| rare.blocking.is_some());
-        let times = rare.and_then(|rare| rare.times.as_ref());
+impl EndedTask {
+    pub(crate) fn of(task: BoxedTask, end: End) -> EndedTask {
+        let label = task.label();
+        let options = task.options();
+        let blocking = options.is_some_and(|options| options.blocking.is_some());
+        let times = options.and_then(|options| options.times.as_ref());
         let (ran, longest_poll) = times.map_or_else(Default::default, |times| {
             let ran = times.started.map(|started| started.elapsed());
             (ran.unwrap_or_default(), times.longest_poll)
         });
-        Ended {
+        EndedTask {
             label,
             blocking,
             end,
-            destructor: report::catch(|| drop(node)).err(),
+            destructor: report::catch(|| drop(task)).err(),
             ran,
             longest_poll,
         }
@@ -56,7 +56,7 @@ impl Ended {
 
     /// The caller has gathered losses with `Account::lose`: they are reported together.
     pub(crate) fn tell(self, observers: &Observers, outcome: Option<Outcome>) {
-        let Ended {
+        let EndedTask {
             label,
             blocking,
             end,
@@ -96,17 +96,21 @@ impl Ended {
 }
 
 /// Drops a task that was replaced or taken back by its key, and tells of it. The caller counts it.
-pub(crate) fn discard(observers: &Observers, outcome: Option<Outcome>, (key, node): (Key, Link)) {
+pub(crate) fn discard(
+    observers: &Observers,
+    outcome: Option<Outcome>,
+    (key, task): (Key, BoxedTask),
+) {
     if observers.is_empty() {
         // As a rule nobody is told.
-        let (name, location) = (node.name(), node.location());
-        if let Err(payload) = report::catch(|| drop(node)) {
+        let (name, location) = (task.name(), task.location());
+        if let Err(payload) = report::catch(|| drop(task)) {
             let label = Label::plain(name, location).with_key(&key);
             report::destructor_panicked(&label, payload);
         }
         return;
     }
-    let mut ended = Ended::of(node, End::Discarded);
+    let mut ended = EndedTask::of(task, End::Discarded);
     ended.label = ended.label.with_key(&key);
     ended.tell(observers, outcome);
 }

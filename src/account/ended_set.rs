@@ -6,7 +6,7 @@ use crate::task::MOST_POLLS;
 
 /// The sequence numbers of the tasks that ended in this turn, while the batch has not.
 #[derive(Default)]
-pub(crate) struct Finished {
+pub(crate) struct EndedSet {
     /// A run of numbers, `first..first + run`: nearly always this is all.
     first: u64,
     run: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Finished {
     more: Vec<u64>,
 }
 
-impl Finished {
+impl EndedSet {
     #[inline]
     pub(crate) fn push(&mut self, sequence: u64) {
         if self.run == 0 {
@@ -58,12 +58,12 @@ impl Finished {
     }
 }
 
-impl FromIterator<u64> for Finished {
+impl FromIterator<u64> for EndedSet {
     fn from_iter<I: IntoIterator<Item = u64>>(sequences: I) -> Self {
-        let mut finished = Finished::default();
+        let mut ended_set = EndedSet::default();
         sequences
             .into_iter()
-            .for_each(|sequence| finished.push(sequence));
-        finished
+            .for_each(|sequence| ended_set.push(sequence));
+        ended_set
     }
 }

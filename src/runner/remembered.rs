@@ -2,7 +2,7 @@
 
 use std::{mem, sync::PoisonError};
 
-use super::runtime::Found;
+use super::runtime::DetectedRuntime;
 use crate::sync::{
     Mutex,
     atomic::{AtomicBool, Ordering},
@@ -10,13 +10,13 @@ use crate::sync::{
 
 /// The first runtime that was seen and has not gone, as far as is known.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct RememberedRuntime {
     /// Whether there is one: all that a request looks at.
     any: AtomicBool,
-    found: Mutex<Found>,
+    runtime: Mutex<DetectedRuntime>,
 }
 
-impl Seen {
+impl RememberedRuntime {
     /// Relaxed: who sees it too late remembers nothing new, or takes the lock for nothing.
     #[inline]
     pub(super) fn any(&self) -> bool {
@@ -25,26 +25,26 @@ impl Seen {
 
     /// Another thread may be first: either will do.
     #[cold]
-    pub(super) fn remember(&self, found: &Found) {
-        let found = found.clone();
-        let mut seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn remember(&self, runtime: &DetectedRuntime) {
+        let runtime = runtime.clone();
+        let mut seen = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         // What is not needed goes when nothing is locked.
         let _unused = match seen.is_nothing() {
-            true => mem::replace(&mut *seen, found),
-            false => found,
+            true => mem::replace(&mut *seen, runtime),
+            false => runtime,
         };
         self.any.store(true, Ordering::Relaxed);
         drop(seen);
     }
 
     #[cold]
-    pub(crate) fn get(&self) -> Found {
-        let seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn get(&self) -> DetectedRuntime {
+        let seen = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         seen.clone()
     }
 
     pub(super) fn forget(&self) {
-        let mut seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         let _before = mem::take(&mut *seen);
         self.any.store(false, Ordering::Relaxed);
         drop(seen);

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    report::{Kept, drop_waker, wake, wake_by_ref},
+    report::{KeptWaker, drop_waker, wake, wake_by_ref},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,23 +36,23 @@ pub(crate) const ALL: u64 = u64::MAX >> (u64::BITS as usize - BLOCK);
 pub(crate) const LATER: u64 = 1;
 
 /// What the wakers of one batch share.
-pub(crate) struct Marks {
+pub(crate) struct WakeBits {
     blocks: AtomicU64,
     /// Wakes the batch, unless `moved`.
-    first: Kept,
+    first: KeptWaker,
     /// Whether the batch is polled with another waker by now.
     moved: AtomicBool,
-    later: Mutex<Kept>,
+    later: Mutex<KeptWaker>,
 }
 
 /// The bits of a block.
-pub(crate) struct BlockMarks {
+pub(crate) struct BlockBits {
     tasks: AtomicU64,
     /// This block's bit; 0 for the first.
     bit: u64,
     /// Where that bit is, if not in the batch's own word.
     word: Option<Arc<Word>>,
-    batch: Arc<Marks>,
+    batch: Arc<WakeBits>,
 }
 
 /// The bits of 64 later blocks, or of 64 such words.
@@ -81,15 +81,15 @@ struct Level {
 /// Wakes one task.
 struct TaskWaker {
     bit: u64,
-    block: Arc<BlockMarks>,
+    block: Arc<BlockBits>,
 }
 
-impl Marks {
-    pub(crate) fn new(waker: Waker) -> Arc<Marks> {
-        let mut first = Kept::default();
+impl WakeBits {
+    pub(crate) fn new(waker: Waker) -> Arc<WakeBits> {
+        let mut first = KeptWaker::default();
         let none = first.replace(waker);
         debug_assert!(none.is_none());
-        Arc::new(Marks {
+        Arc::new(WakeBits {
             blocks: AtomicU64::new(0),
             first,
             moved: AtomicBool::new(false),
@@ -97,7 +97,7 @@ impl Marks {
         })
     }
 
-    fn later(&self) -> MutexGuard<'_, Kept> {
+    fn later(&self) -> MutexGuard<'_, KeptWaker> {
         self.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,7 +167,7 @@ impl Word {
     }
 
     /// Returns whether the batch is to be woken.
-    fn mark(&self, bit: u64, batch: &Marks) -> bool {
+    fn mark(&self, bit: u64, batch: &WakeBits) -> bool {
         if self.bits.fetch_or(bit, Ordering::AcqRel) != 0 {
             return false;
         }
@@ -245,17 +245,17 @@ pub(crate) fn for_each_bit(mut bits: u64, mut f: impl FnMut(usize)) {
     }
 }
 
-impl BlockMarks {
+impl BlockBits {
     pub(crate) fn new(
-        batch: &Arc<Marks>,
+        batch: &Arc<WakeBits>,
         later: &mut LaterBlocks,
         number: usize,
-    ) -> Arc<BlockMarks> {
+    ) -> Arc<BlockBits> {
         let bit = match number {
             0 => 0,
             _ => 1 << (number % BLOCK),
         };
-        Arc::new(BlockMarks {
+        Arc::new(BlockBits {
             tasks: AtomicU64::new(0),
             bit,
             word: (number >= BLOCK).then(|| later.word(0, number / BLOCK)),
@@ -273,7 +273,7 @@ impl BlockMarks {
     /// The bits of the tasks that were woken.
     #[inline]
     pub(crate) fn take(&self) -> u64 {
-        // As in `Marks::take`.
+        // As in `WakeBits::take`.
         if self.tasks.load(Ordering::Relaxed) == 0 && !self.batch.has_moved() {
             return 0;
         }
@@ -291,7 +291,7 @@ impl BlockMarks {
 
     fn mark(&self, task: u64) {
         // A read-modify-write also where the bit is set already: what was done before it must be seen by who takes it.
-        // AcqRel: see `Marks::take`.
+        // AcqRel: see `WakeBits::take`.
         if self.tasks.fetch_or(task, Ordering::AcqRel) != 0 {
             return;
         }

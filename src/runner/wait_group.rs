@@ -3,7 +3,7 @@
 use std::{sync::PoisonError, task::Waker};
 
 use crate::{
-    report::{Kept, drop_waker, wake},
+    report::{KeptWaker, drop_waker, wake},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -12,12 +12,12 @@ use crate::{
 
 /// The batches that were split off one that waits for them.
 #[derive(Default)]
-pub(crate) struct Group {
+pub(crate) struct WaitGroup {
     left: AtomicUsize,
-    waker: Mutex<Kept>,
+    waker: Mutex<KeptWaker>,
 }
 
-impl Group {
+impl WaitGroup {
     pub(crate) fn join(&self) {
         // Relaxed: by the batch itself, or by a member of the group, so that the count is not zero.
         self.left.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +45,7 @@ impl Group {
         self.left.load(Ordering::Acquire) == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, KeptWaker> {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    closure::Slot,
+    closure::BlockingShared,
     order::Condition,
     result::{End, TaskResult},
     sealed::Sealed as _,
@@ -21,32 +21,32 @@ use crate::{
     report::{Key, Label},
 };
 
-/// What a node runs. Every future whose output is a [`TaskResult`] is work; `dyn Work` hides its type.
-pub(crate) trait Work: Send {
-    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End>;
+/// What a task runs. Every future whose output is a [`TaskResult`] is work; `dyn PollTask` hides its type.
+pub(crate) trait PollTask: Send {
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End>;
 }
 
-impl<F> Work for F
+impl<F> PollTask for F
 where
     F: Future + Send,
     F::Output: TaskResult,
 {
     #[inline]
-    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         self.poll(cx).map(|output| output.into_end())
     }
 }
 
 pin_project_lite::pin_project! {
     /// A task in its box, with what is said of it in reports and the link to the next one.
-    pub(crate) struct Node<W: ?Sized> {
-        pub(super) next: Option<Link>,
+    pub(crate) struct TaskCell<W: ?Sized> {
+        pub(super) next: Option<BoxedTask>,
         name: &'static str,
         location: &'static Location<'static>,
         // The place in the order of one scope; unique within it, and so the task's key on the roster.
         sequence: u64,
         // `None` for the plain task: nothing of it is looked at then.
-        rare: MaybeRare,
+        options: MaybeOptions,
         #[pin]
         work: W,
     }
@@ -54,26 +54,26 @@ pin_project_lite::pin_project! {
 
 /// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a call.
 #[derive(Default)]
-struct MaybeRare(ManuallyDrop<Option<Box<Rare>>>);
+struct MaybeOptions(ManuallyDrop<Option<Box<TaskOptions>>>);
 
-impl Drop for MaybeRare {
+impl Drop for MaybeOptions {
     #[inline]
     fn drop(&mut self) {
         if self.0.is_some() {
-            drop_rare(self.0.take());
+            drop_options(self.0.take());
         }
     }
 }
 
 #[cold]
-fn drop_rare(rare: Option<Box<Rare>>) {
-    drop(rare);
+fn drop_options(options: Option<Box<TaskOptions>>) {
+    drop(options);
 }
 
 /// What few tasks have: all that a plain one does not pay for.
 #[derive(Default)]
-pub(crate) struct Rare {
-    /// Given to it at the hand-over, if it has nothing else that is rare: until then it stands under its key.
+pub(crate) struct TaskOptions {
+    /// Given to it at the hand-over, if it has no other option: until then it stands under its key.
     pub(crate) key: Option<Key>,
     /// Decided at the hand-over, and taken out then.
     pub(crate) condition: Option<Condition>,
@@ -84,9 +84,9 @@ pub(crate) struct Rare {
     /// Blocking work past its limit, which can't be stopped, and was reported.
     pub(crate) overdue: bool,
     /// A batch of its own.
-    pub(crate) apart: bool,
+    pub(crate) spawned: bool,
     /// A closure on the blocking pool: where its two halves meet.
-    pub(crate) blocking: Option<Arc<Slot>>,
+    pub(crate) blocking: Option<Arc<BlockingShared>>,
     /// For observers, if there are any.
     pub(crate) times: Option<Times>,
 }
@@ -99,34 +99,34 @@ pub(crate) struct Times {
 }
 
 /// An owned task. Two words.
-pub(crate) type Link = Pin<Box<Node<dyn Work>>>;
+pub(crate) type BoxedTask = Pin<Box<TaskCell<dyn PollTask>>>;
 
-impl Node<()> {
+impl TaskCell<()> {
     #[inline]
-    pub(crate) fn boxed<W: Work + 'static>(
+    pub(crate) fn boxed<W: PollTask + 'static>(
         work: W,
         name: &'static str,
         location: &'static Location<'static>,
-    ) -> Link {
+    ) -> BoxedTask {
         // Allocated first, and written where it is. `Box::new` would make it on the stack, because it is to be dropped if
         // the allocation unwinds, and copy it in pieces of another size than those it was written in: for that the
         // processor waits until all of it has left its store buffer.
-        let node: Box<Node<W>> = Box::write(
+        let task: Box<TaskCell<W>> = Box::write(
             Box::new_uninit(),
-            Node {
+            TaskCell {
                 next: None,
                 name,
                 location,
                 sequence: 0,
-                rare: MaybeRare::default(),
+                options: MaybeOptions::default(),
                 work,
             },
         );
-        Box::into_pin(node)
+        Box::into_pin(task)
     }
 }
 
-impl Node<dyn Work> {
+impl TaskCell<dyn PollTask> {
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -137,7 +137,7 @@ impl Node<dyn Work> {
 
     #[inline]
     pub(crate) fn key(&self) -> Option<&Key> {
-        self.rare.0.as_ref()?.key.as_ref()
+        self.options.0.as_ref()?.key.as_ref()
     }
 
     /// What is said of it when it is no more.
@@ -158,41 +158,41 @@ impl Node<dyn Work> {
     }
 
     #[inline]
-    pub(crate) fn rare(&self) -> Option<&Rare> {
-        self.rare.0.as_deref()
+    pub(crate) fn options(&self) -> Option<&TaskOptions> {
+        self.options.0.as_deref()
     }
 
-    pub(crate) fn rare_mut(self: Pin<&mut Self>) -> Option<&mut Rare> {
-        self.project().rare.0.as_deref_mut()
+    pub(crate) fn options_mut(self: Pin<&mut Self>) -> Option<&mut TaskOptions> {
+        self.project().options.0.as_deref_mut()
     }
 
-    /// Makes it a task with rare things, if it is not one yet.
-    pub(crate) fn make_rare(self: Pin<&mut Self>) -> &mut Rare {
-        self.project().rare.0.get_or_insert_default()
+    /// Makes it a task with options, if it is not one yet.
+    pub(crate) fn make_options(self: Pin<&mut Self>) -> &mut TaskOptions {
+        self.project().options.0.get_or_insert_default()
     }
 
-    /// As `give_key`, if it is, or is to be, a task with rare things anyway.
-    pub(crate) fn show_key(self: Pin<&mut Self>, key: Option<&Key>, special: bool) {
-        if let (Some(key), true) = (key, special || self.rare.0.is_some()) {
-            self.make_rare().key = Some(key.clone());
+    /// As `give_key`, if it is, or is to be, a task with options anyway.
+    pub(crate) fn show_key(self: Pin<&mut Self>, key: Option<&Key>, slow_path: bool) {
+        if let (Some(key), true) = (key, slow_path || self.options.0.is_some()) {
+            self.make_options().key = Some(key.clone());
         }
     }
 
     pub(crate) fn give_key(self: Pin<&mut Self>, key: Key) {
-        self.make_rare().key = Some(key);
+        self.make_options().key = Some(key);
     }
 
-    /// Gives it the rare things of the task that its work wraps.
-    pub(crate) fn set_rare(self: Pin<&mut Self>, rare: Option<Box<Rare>>) {
-        *self.project().rare.0 = rare;
+    /// Gives it the options of the task that its work wraps.
+    pub(crate) fn set_options(self: Pin<&mut Self>, options: Option<Box<TaskOptions>>) {
+        *self.project().options.0 = options;
     }
 
-    pub(crate) fn take_rare(self: Pin<&mut Self>) -> Option<Box<Rare>> {
-        self.project().rare.0.take()
+    pub(crate) fn take_options(self: Pin<&mut Self>) -> Option<Box<TaskOptions>> {
+        self.project().options.0.take()
     }
 
     #[inline]
-    pub(crate) fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        self.project().work.poll_work(cx)
+    pub(crate) fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        self.project().work.poll_task(cx)
     }
 }

@@ -1,7 +1,7 @@
 //! The tasks of a batch once each has a waker of its own: only those are polled that were woken.
 //!
-//! A task has a place in a block of 64, and [`marks`](super::marks) a bit for each place. A block whose tasks have ended goes,
-//! with its memory, and the next one to be made takes its number. New tasks go where the lowest free place is.
+//! A task has a slot in a block of 64, and [`wake_bits`](super::wake_bits) a bit for each slot. A block whose tasks have ended goes,
+//! with its memory, and the next one to be made takes its number. New tasks go where the lowest free slot is.
 
 use std::{
     cmp::Reverse,
@@ -11,21 +11,21 @@ use std::{
 };
 
 use super::{
-    marks::{ALL, BLOCK, BlockMarks, LATER, LaterBlocks, Marks, for_each_bit},
-    node::{Link, Node, Work},
+    cell::{BoxedTask, PollTask, TaskCell},
     queue::Queue,
+    wake_bits::{ALL, BLOCK, BlockBits, LATER, LaterBlocks, WakeBits, for_each_bit},
 };
 
 /// Polls of a batch in one turn, between two visits to the runtime's queue.
 pub(crate) const MOST_POLLS: usize = 32;
 
 /// The tasks of a batch, of which those are polled whose wakers were woken.
-pub(crate) struct Ready {
-    marks: Arc<Marks>,
+pub(crate) struct ReadySet {
+    bits: Arc<WakeBits>,
     /// By number; `None` where one has gone.
     blocks: Vec<Option<Block>>,
     /// Numbers of blocks with woken tasks that have not been polled since, in turn.
-    line: VecDeque<u32>,
+    woken_blocks: VecDeque<u32>,
     /// Bits of the first blocks with room, those included that are not there.
     room: u64,
     /// What only batches of more than 64 blocks have.
@@ -33,22 +33,22 @@ pub(crate) struct Ready {
     /// Without a place yet: they have not been polled with a waker of their own.
     new: Queue,
     /// Tasks with a place.
-    placed: usize,
+    admitted: usize,
     turns: usize,
 }
 
 /// The blocks from the 64th on.
 #[derive(Default)]
 struct Later {
-    marks: LaterBlocks,
+    bits: LaterBlocks,
     /// Numbers of those with room, and of some that have gone.
     room: BinaryHeap<Reverse<usize>>,
 }
 
 struct Block {
-    marks: Arc<BlockMarks>,
+    bits: Arc<BlockBits>,
     /// `None` for a free place.
-    tasks: Vec<Option<(Link, Waker)>>,
+    tasks: Vec<Option<(BoxedTask, Waker)>>,
     /// Bits of the places that are taken.
     taken: u64,
     /// Bits of the tasks that were woken and have not been polled since.
@@ -59,8 +59,8 @@ struct Block {
 
 /// Which tasks a turn polls.
 #[derive(Default)]
-pub(crate) struct Polls {
-    places: [u32; MOST_POLLS],
+pub(crate) struct TurnList {
+    slots: [u32; MOST_POLLS],
     /// How many places there are, and the next of them.
     len: usize,
     next: usize,
@@ -71,9 +71,9 @@ pub(crate) struct Polls {
 }
 
 impl Block {
-    fn new(marks: Arc<BlockMarks>, room: usize) -> Block {
+    fn new(bits: Arc<BlockBits>, room: usize) -> Block {
         Block {
-            marks,
+            bits,
             tasks: Vec::with_capacity(room.min(BLOCK)),
             taken: 0,
             woken: 0,
@@ -86,24 +86,24 @@ impl Block {
     }
 }
 
-impl Ready {
+impl ReadySet {
     /// All of them are polled at first: who knows which was woken last. `waker` is the one that the batch is polled with.
     pub(crate) fn new(tasks: Queue, waker: Waker) -> Self {
-        Ready {
-            marks: Marks::new(waker),
+        ReadySet {
+            bits: WakeBits::new(waker),
             blocks: Vec::new(),
-            line: VecDeque::new(),
+            woken_blocks: VecDeque::new(),
             room: ALL,
             later: Later::default(),
             new: tasks,
-            placed: 0,
+            admitted: 0,
             turns: 0,
         }
     }
 
     #[inline]
-    pub(crate) fn marks(&self) -> &Arc<Marks> {
-        &self.marks
+    pub(crate) fn bits(&self) -> &Arc<WakeBits> {
+        &self.bits
     }
 
     pub(crate) fn extend(&mut self, tasks: Queue) {
@@ -111,25 +111,25 @@ impl Ready {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.placed + self.new.len()
+        self.admitted + self.new.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node<dyn Work>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
         let tasks = self.blocks.iter().flatten().flat_map(|block| &block.tasks);
-        let placed = tasks.flatten().map(|(node, _)| &**node);
-        placed.chain(self.new.iter())
+        let admitted = tasks.flatten().map(|(task, _)| &**task);
+        admitted.chain(self.new.iter())
     }
 
     pub(crate) fn into_tasks(self) -> Queue {
         let mut tasks = Queue::default();
-        for (node, _) in self
+        for (task, _) in self
             .blocks
             .into_iter()
             .flatten()
             .flat_map(|block| block.tasks)
             .flatten()
         {
-            tasks.push_back(node);
+            tasks.push_back(task);
         }
         tasks.append(self.new);
         tasks
@@ -142,28 +142,28 @@ impl Ready {
 
     /// The task with this place, to be polled with its waker.
     #[inline]
-    pub(crate) fn polled(&mut self, place: u32) -> Option<&mut (Link, Waker)> {
-        let task = place as usize % BLOCK;
-        let block = self.block(place as usize / BLOCK)?;
+    pub(crate) fn polled(&mut self, slot: u32) -> Option<&mut (BoxedTask, Waker)> {
+        let task = slot as usize % BLOCK;
+        let block = self.block(slot as usize / BLOCK)?;
         // Woken again since the turn began: this poll is for that too.
-        block.marks.clear(task);
+        block.bits.clear(task);
         block.tasks.get_mut(task)?.as_mut()
     }
 
     /// The place of the task that was woken, if nothing else is to be polled: nearly always it is one, of the first block.
     #[inline]
     pub(crate) fn only(&mut self) -> Option<u32> {
-        if !self.line.is_empty() || !self.new.is_empty() {
+        if !self.woken_blocks.is_empty() || !self.new.is_empty() {
             return None;
         }
         let block = self.blocks.first_mut()?.as_mut()?;
-        let woken = block.marks.take() & block.taken;
-        if woken.is_power_of_two() && !self.marks.any() {
+        let woken = block.bits.take() & block.taken;
+        if woken.is_power_of_two() && !self.bits.any() {
             return Some(woken.trailing_zeros());
         }
         block.woken = woken;
         if woken != 0 {
-            self.line.push_back(0);
+            self.woken_blocks.push_back(0);
         }
         None
     }
@@ -172,47 +172,47 @@ impl Ready {
     ///
     /// Blocks take turns, and within one the places do, so that many busy tasks starve none; with new ones waiting, only half
     /// of the turn is for those that have been polled. Each turn starts one further on than the last: see `turn`.
-    pub(crate) fn begin_turn(&mut self) -> Polls {
-        let mut polls = Polls::default();
+    pub(crate) fn begin_turn(&mut self) -> TurnList {
+        let mut list = TurnList::default();
         self.gather();
         let new = self.new.len().min(MOST_POLLS / 2);
         let most = MOST_POLLS - new;
-        while polls.len < most {
-            let Some(number) = self.line.pop_front() else {
+        while list.len < most {
+            let Some(number) = self.woken_blocks.pop_front() else {
                 break;
             };
             let Some(block) = self.block(number as usize) else {
                 continue;
             };
-            while block.woken != 0 && polls.len < most {
+            while block.woken != 0 && list.len < most {
                 let step = block.woken.rotate_right(block.next).trailing_zeros();
-                let place = (block.next + step) % BLOCK as u32;
-                block.woken &= !(1 << place);
-                block.next = (place + 1) % BLOCK as u32;
-                polls.places[polls.len] = number * BLOCK as u32 + place;
-                polls.len += 1;
+                let slot = (block.next + step) % BLOCK as u32;
+                block.woken &= !(1 << slot);
+                block.next = (slot + 1) % BLOCK as u32;
+                list.slots[list.len] = number * BLOCK as u32 + slot;
+                list.len += 1;
             }
             if block.woken != 0 {
-                self.line.push_back(number);
+                self.woken_blocks.push_back(number);
             } else {
                 block.next = 0;
             }
         }
-        if polls.len > 1 {
-            let first = self.turns % polls.len;
-            polls.places[..polls.len].rotate_left(first);
+        if list.len > 1 {
+            let first = self.turns % list.len;
+            list.slots[..list.len].rotate_left(first);
         }
         self.turns = self.turns.wrapping_add(1);
-        polls.new = self.new.len().min(MOST_POLLS - polls.len);
-        polls.more = !self.line.is_empty() || polls.new < self.new.len();
-        polls
+        list.new = self.new.len().min(MOST_POLLS - list.len);
+        list.more = !self.woken_blocks.is_empty() || list.new < self.new.len();
+        list
     }
 
     /// Looks which tasks were woken.
     #[inline]
     fn gather(&mut self) {
         self.gather_block(0);
-        let marked = self.marks.take();
+        let marked = self.bits.take();
         for_each_bit(marked & !LATER, |number| self.gather_block(number));
         if marked & LATER != 0 {
             self.gather_later();
@@ -221,9 +221,9 @@ impl Ready {
 
     #[cold]
     fn gather_later(&mut self) {
-        let later = std::mem::take(&mut self.later.marks);
+        let later = std::mem::take(&mut self.later.bits);
         later.take(|number| self.gather_block(number));
-        self.later.marks = later;
+        self.later.bits = later;
     }
 
     #[inline]
@@ -232,46 +232,46 @@ impl Ready {
             return;
         };
         let before = block.woken;
-        block.woken |= block.marks.take() & block.taken;
+        block.woken |= block.bits.take() & block.taken;
         if before == 0 && block.woken != 0 {
-            self.line.push_back(number as u32);
+            self.woken_blocks.push_back(number as u32);
         }
     }
 
     /// The place of the next task of the turn; nothing may be there any more.
-    pub(crate) fn next(&mut self, polls: &mut Polls) -> Option<u32> {
-        if polls.next < polls.len {
-            polls.next += 1;
-            return Some(polls.places[polls.next - 1]);
+    pub(crate) fn next(&mut self, list: &mut TurnList) -> Option<u32> {
+        if list.next < list.len {
+            list.next += 1;
+            return Some(list.slots[list.next - 1]);
         }
-        polls.new = polls.new.checked_sub(1)?;
-        self.place_new()
+        list.new = list.new.checked_sub(1)?;
+        self.admit_new()
     }
 
     /// The first of those without a place gets one.
     #[cold]
-    fn place_new(&mut self) -> Option<u32> {
-        let node = self.new.pop_front()?;
+    fn admit_new(&mut self) -> Option<u32> {
+        let task = self.new.pop_front()?;
         let number = self.number_with_room();
         if number == self.blocks.len() {
             self.blocks.push(None);
         }
         let new = self.new.len();
-        let (marks, later) = (&self.marks, &mut self.later);
+        let (bits, later) = (&self.bits, &mut self.later);
         let block = self.blocks[number].get_or_insert_with(|| {
-            Block::new(BlockMarks::new(marks, &mut later.marks, number), new + 1)
+            Block::new(BlockBits::new(bits, &mut later.bits, number), new + 1)
         });
-        let place = block.taken.trailing_ones() as usize;
-        block.taken |= 1 << place;
-        if block.tasks.len() <= place {
+        let slot = block.taken.trailing_ones() as usize;
+        block.taken |= 1 << slot;
+        if block.tasks.len() <= slot {
             block.tasks.push(None);
         }
-        block.tasks[place] = Some((node, block.marks.waker(place)));
+        block.tasks[slot] = Some((task, block.bits.waker(slot)));
         if block.is_full() {
             self.lose_room(number);
         }
-        self.placed += 1;
-        Some((number * BLOCK + place) as u32)
+        self.admitted += 1;
+        Some((number * BLOCK + slot) as u32)
     }
 
     /// The number of the first block with room: one that is there, or has gone, or would be the next.
@@ -309,15 +309,15 @@ impl Ready {
     }
 
     /// A task that has ended goes.
-    pub(crate) fn leave(&mut self, place: u32) -> Option<Link> {
-        let (number, place) = (place as usize / BLOCK, place as usize % BLOCK);
+    pub(crate) fn leave(&mut self, slot: u32) -> Option<BoxedTask> {
+        let (number, slot) = (slot as usize / BLOCK, slot as usize % BLOCK);
         let block = self.block(number)?;
-        let (node, _waker) = block.tasks.get_mut(place)?.take()?;
+        let (task, _waker) = block.tasks.get_mut(slot)?.take()?;
         let was_full = block.is_full();
-        block.taken &= !(1 << place);
-        block.woken &= !(1 << place);
+        block.taken &= !(1 << slot);
+        block.woken &= !(1 << slot);
         let empty = block.taken == 0;
-        self.placed -= 1;
+        self.admitted -= 1;
         if was_full {
             self.gain_room(number);
         }
@@ -327,6 +327,6 @@ impl Ready {
                 self.blocks.pop();
             }
         }
-        Some(node)
+        Some(task)
     }
 }

@@ -3,25 +3,25 @@
 use std::collections::HashMap;
 
 use super::{
-    node::Link,
+    cell::BoxedTask,
     queue::{Queue, Stack},
 };
 use crate::report::{Key, Label};
 
-type Keyed = HashMap<Key, Link>;
+type Keyed = HashMap<Key, BoxedTask>;
 
 /// Tasks in the order of deferral, of which those with a key can be taken back.
 ///
 /// A singly linked stack gives nothing back from its middle, so keyed tasks stand apart until the order is asked for.
 #[derive(Default)]
-pub(crate) struct Collected {
+pub(crate) struct Backlog {
     newest: Stack,
     keyed: Option<Box<Keyed>>,
     len: usize,
     next_sequence: u64,
 }
 
-impl Collected {
+impl Backlog {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -29,9 +29,9 @@ impl Collected {
     /// What would be taken now, in the order of deferral.
     pub(crate) fn labels(&self) -> Vec<Label> {
         let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
-        let keyed = keyed.map(|(key, node)| (node.sequence(), node.label().with_key(key)));
+        let keyed = keyed.map(|(key, task)| (task.sequence(), task.label().with_key(key)));
         let others = self.newest.iter();
-        let others = others.map(|node| (node.sequence(), node.label()));
+        let others = others.map(|task| (task.sequence(), task.label()));
         let mut tasks: Vec<_> = keyed.chain(others).collect();
         tasks.sort_unstable_by_key(|(sequence, _)| *sequence);
         tasks.into_iter().map(|(_, label)| label).collect()
@@ -48,29 +48,29 @@ impl Collected {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, mut node: Link) {
-        self.number(&mut node);
-        self.newest.push(node);
+    pub(crate) fn push(&mut self, mut task: BoxedTask) {
+        self.number(&mut task);
+        self.newest.push(task);
     }
 
     /// The task with the same key that this one replaces is given back: dropping it is the user's code.
-    pub(crate) fn push_keyed(&mut self, key: Key, mut node: Link) -> Option<(Key, Link)> {
-        self.number(&mut node);
+    pub(crate) fn push_keyed(&mut self, key: Key, mut task: BoxedTask) -> Option<(Key, BoxedTask)> {
+        self.number(&mut task);
         let of_replaced = key.clone();
-        let replaced = self.keyed.get_or_insert_default().insert(key, node)?;
+        let replaced = self.keyed.get_or_insert_default().insert(key, task)?;
         self.len -= 1;
         Some((of_replaced, replaced))
     }
 
-    pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, Link)> {
+    pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
         let removed = self.keyed.as_mut()?.remove_entry(key)?;
         self.len -= 1;
         Some(removed)
     }
 
     #[inline]
-    fn number(&mut self, node: &mut Link) {
-        node.as_mut().set_sequence(self.next_sequence);
+    fn number(&mut self, task: &mut BoxedTask) {
+        task.as_mut().set_sequence(self.next_sequence);
         self.next_sequence += 1;
         self.len += 1;
     }
@@ -81,8 +81,8 @@ impl Collected {
         let len = std::mem::take(&mut self.len);
         let mut ordered = Stack::default();
         if self.keyed.is_none() {
-            while let Some(node) = self.newest.pop() {
-                ordered.push(node);
+            while let Some(task) = self.newest.pop() {
+                ordered.push(task);
             }
         } else {
             self.merge_into(&mut ordered);
@@ -92,33 +92,33 @@ impl Collected {
 
     #[cold]
     fn merge_into(&mut self, ordered: &mut Stack) {
-        let mut keyed: Vec<Link> = self
+        let mut keyed: Vec<BoxedTask> = self
             .keyed
             .take()
             .map(|keyed| keyed.into_iter().map(with_key).collect())
             .unwrap_or_default();
-        keyed.sort_unstable_by_key(|node| node.sequence());
-        while let Some(node) = self.newest.pop() {
+        keyed.sort_unstable_by_key(|task| task.sequence());
+        while let Some(task) = self.newest.pop() {
             while keyed
                 .last()
-                .is_some_and(|last| last.sequence() > node.sequence())
+                .is_some_and(|last| last.sequence() > task.sequence())
             {
-                if let Some(node) = keyed.pop() {
-                    ordered.push(node);
+                if let Some(task) = keyed.pop() {
+                    ordered.push(task);
                 }
             }
-            ordered.push(node);
+            ordered.push(task);
         }
-        while let Some(node) = keyed.pop() {
-            ordered.push(node);
+        while let Some(task) = keyed.pop() {
+            ordered.push(task);
         }
     }
 }
 
 /// From here on it can't be taken back by its key, which is for reports and observers.
-fn with_key((key, mut node): (Key, Link)) -> Link {
-    if node.key().is_none() {
-        node.as_mut().give_key(key);
+fn with_key((key, mut task): (Key, BoxedTask)) -> BoxedTask {
+    if task.key().is_none() {
+        task.as_mut().give_key(key);
     }
-    node
+    task
 }

@@ -12,17 +12,17 @@ use std::{
 
 use super::sleep::{Sleep, poll_sleep};
 use crate::{
-    report::{Payload, Wakers, drop_waker},
+    report::{Payload, WakeList, drop_waker},
     sync::{Mutex, MutexGuard},
 };
 
 #[derive(Default)]
-struct ScopeTime {
-    state: Mutex<State>,
+struct SharedDeadline {
+    state: Mutex<DeadlineState>,
 }
 
 #[derive(Default)]
-struct State {
+struct DeadlineState {
     begun: bool,
     over: bool,
     /// `None` before it has begun, while a member polls it, and after it has fired.
@@ -32,8 +32,8 @@ struct State {
 }
 
 /// One batch's part in the time of its scope.
-pub(crate) struct Member {
-    time: Arc<ScopeTime>,
+pub(crate) struct ScopeDeadline {
+    time: Arc<SharedDeadline>,
     id: u64,
     /// The time is over, and the batch has ended what it could.
     pub(crate) seen: bool,
@@ -42,21 +42,21 @@ pub(crate) struct Member {
 /// What a turn of a member polls. Apart from it, because the sleep is the user's code, and the member is in what must not
 /// be taken out meanwhile.
 pub(crate) struct Watch {
-    time: Arc<ScopeTime>,
+    time: Arc<SharedDeadline>,
     id: u64,
 }
 
-impl ScopeTime {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedDeadline {
+    fn lock(&self) -> MutexGuard<'_, DeadlineState> {
         // No user code runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Member {
+impl ScopeDeadline {
     /// Of a time that has not begun.
     pub(crate) fn new() -> Self {
-        Member {
+        ScopeDeadline {
             time: Arc::default(),
             id: 0,
             seen: false,
@@ -67,7 +67,7 @@ impl Member {
     pub(crate) fn share(&self) -> Self {
         let mut state = self.time.lock();
         state.next_member += 1;
-        Member {
+        ScopeDeadline {
             time: self.time.clone(),
             id: state.next_member,
             seen: false,
@@ -139,19 +139,19 @@ impl Watch {
         state.over = true;
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
-        let others: Wakers = wakers.into_values().collect();
+        let others: WakeList = wakers.into_values().collect();
         others.wake();
         true
     }
 }
 
-impl Drop for Member {
+impl Drop for ScopeDeadline {
     fn drop(&mut self) {
         let mut state = self.time.lock();
         let own = state.wakers.remove(&self.id);
         let next = state.wakers.pop_first().map(|(_, waker)| waker);
         drop(state);
         drop_waker(own);
-        Wakers::from_iter(next).wake();
+        WakeList::from_iter(next).wake();
     }
 }
