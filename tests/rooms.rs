@@ -96,7 +96,20 @@ fn no_room_of_the_source_uses_one_above_it() {
     assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
-/// What the check above rests on.
+/// ARCHITECTURE.md has the same rooms in the same order, the highest first.
+#[test]
+fn the_architecture_names_the_same_rooms() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md"));
+    let text = text.unwrap();
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let rows: Vec<String> = rows.map(|row| row.replace('`', "")).collect();
+    let rooms: Vec<String> = ROOMS.iter().rev().map(|row| row.join(", ")).collect();
+    assert_eq!(rows, rooms);
+}
+
+/// What the checks above rest on.
 #[test]
 fn an_arrow_that_climbs_is_seen() {
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::{fmt, panic::Location};
 
-use super::{key::Key, observer::TaskInfo, outcome::Outcome};
+use super::key::Key;
 
 /// A task as it is named when it is no more.
 #[derive(Clone)]
@@ -30,16 +30,6 @@ impl Label {
     pub(crate) fn with_key(mut self, key: &Key) -> Self {
         self.key.get_or_insert_with(|| key.clone());
         self
-    }
-
-    pub(crate) fn info(&self, outcome: Option<Outcome>, blocking: bool) -> TaskInfo<'_> {
-        TaskInfo {
-            name: self.name,
-            key: self.key(),
-            location: self.location,
-            outcome,
-            blocking,
-        }
     }
 }
 

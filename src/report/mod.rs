@@ -1,6 +1,6 @@
 //! The boundary to the user's code: what panics is caught, who waits is woken, what fails is said aloud, who watches is told.
 //!
-//! To be read in this order: `unwind`, `waker`; `outcome`, `key`, `label`, `loss`; `observer`; `lines`.
+//! To be read in this order: `unwind`, `waker`; `outcome`, `key`, `label`, `loss`; `lines`; `observer`.
 
 mod key;
 mod label;

@@ -2,7 +2,7 @@
 
 use std::{any::Any, error::Error, fmt, panic::Location, time::Duration};
 
-use super::{lines::user_code_panicked, outcome::Outcome, unwind::catch};
+use super::{label::Label, lines::user_code_panicked, outcome::Outcome, unwind::catch};
 
 /// Watches the tasks of a [`Runner`](crate::Runner): for metrics, logs, alarms.
 ///
@@ -68,6 +68,18 @@ pub struct TaskInfo<'a> {
     pub outcome: Option<Outcome>,
     /// Whether it is a closure on the blocking pool.
     pub blocking: bool,
+}
+
+impl Label {
+    pub(crate) fn info(&self, outcome: Option<Outcome>, blocking: bool) -> TaskInfo<'_> {
+        TaskInfo {
+            name: self.name,
+            key: self.key(),
+            location: self.location,
+            outcome,
+            blocking,
+        }
+    }
 }
 
 /// A task was given to `defer`.

@@ -40,6 +40,8 @@ pub(crate) struct ScopeState {
     pub(crate) released: bool,
     /// Whether anything but the fast path is needed: the Runner has limits, observers or a hook, a task has a condition,
     /// a time limit or a closure, the order is Parallel, or there is an inbox.
+    ///
+    /// Invariant 5: it is never cleared while the scope lives, so what was looked at once need not be looked at again.
     pub(crate) slow_path: bool,
     /// Whether a task had a key: the roster is told of it.
     pub(crate) keyed: bool,
