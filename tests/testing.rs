@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{cell::Cell, panic::AssertUnwindSafe, sync::Once, time::Duration};
 
 use after::{
     Outcome,
@@ -91,8 +91,8 @@ every_runtime! {
         .await;
         let run = AssertUnwindSafe(recorder.run()).catch_unwind().await;
         let message = *run.unwrap_err().downcast::<String>().unwrap();
-        assert!(message.contains("2 failed or panicked"), "{message}");
-        assert!(message.contains("`mail` (tests/testing.rs:"), "{message}");
+        assert!(message.contains("2 did not complete"), "{message}");
+        assert!(message.contains("`mail` (deferred at tests/testing.rs:"), "{message}");
         assert!(message.contains("failed: no route"), "{message}");
         assert!(message.contains("panicked: of a task"), "{message}");
         log.assert(&["fine"]);
@@ -136,7 +136,7 @@ every_runtime! {
         assert!(recorder.contains("fails"));
         let run = AssertUnwindSafe(recorder.run()).catch_unwind().await;
         let message = *run.unwrap_err().downcast::<String>().unwrap();
-        assert!(message.contains("1 failed or panicked; 1 on a Runner"), "{message}");
+        assert!(message.contains("1 did not complete; 1 on a Runner"), "{message}");
     }
 }
 
@@ -295,4 +295,233 @@ fn run_within_ends_although_more_comes_without_end() {
         let stuck = recorder.run_within(Duration::from_millis(20)).await;
         assert!(stuck.is_err());
     });
+}
+
+/// What a test is told: the text of the panic, and the line of this file where it was.
+async fn panic_of(run: impl Future<Output = ()>) -> (String, u32) {
+    thread_local! {
+        static LINE: Cell<u32> = const { Cell::new(0) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().filter(|place| place.file() == file!());
+            LINE.set(place.map_or(0, |place| place.line()));
+            before(panic);
+        }));
+    });
+    let panicked = AssertUnwindSafe(run).catch_unwind().await;
+    let payload = panicked.expect_err("it panics");
+    (
+        payload.downcast_ref::<String>().unwrap().clone(),
+        LINE.get(),
+    )
+}
+
+every_runtime! {
+    /// A test that has not read its response has run nothing: it is told so, and what to do.
+    async fn run_panics_while_a_request_is_open(_runner) {
+        let recorder = Recorder::new();
+        let mut request = recorder.runner().open();
+        // Nothing is deferred yet: nothing was missed.
+        recorder.run().await;
+        request.enter(|| after::task("audit").defer(async {}));
+        let (text, line) = panic_of(async {
+            recorder.run().await
+        })
+        .await;
+        assert_eq!(
+            text,
+            "1 task belongs to a request that has not ended: read its response's body to the end, or drop it, which makes \
+             the request cancelled"
+        );
+        assert_eq!(line, line!() - 8, "at the line of the caller's await");
+        request.end(Outcome::Finished);
+        recorder.run().await;
+        assert_eq!(recorder.runner().stats().completed, 1);
+    }
+
+    /// A batch that the test holds is not run either.
+    async fn run_panics_while_a_batch_is_held(_runner) {
+        let recorder = Recorder::new();
+        let request = async { after::task("audit").defer(async {}) };
+        let ((), batch) = recorder.runner().scope(request).held().await;
+        let (text, _) = panic_of(recorder.run()).await;
+        assert_eq!(text, "1 task belongs to a batch that is held: release it, or await it");
+        let stuck = recorder.run_within(Duration::ZERO).await.unwrap_err();
+        assert!(stuck.unfinished().is_empty());
+        assert_eq!(
+            stuck.to_string(),
+            "still unfinished after 0ns: 1 task belongs to a batch that is held: release it, or await it"
+        );
+        batch.release();
+        recorder.run().await;
+    }
+
+    /// `run_within` waits for a request that is open, and runs what it hands over; at the limit it says what is open.
+    async fn run_within_waits_for_an_open_request(_runner) {
+        let recorder = Recorder::new();
+        let mut request = recorder.runner().open();
+        request.enter(|| after::task("audit").defer(async {}));
+        let stuck = recorder.run_within(Duration::ZERO).await.unwrap_err();
+        assert!(stuck.to_string().contains("1 task belongs to a request that has not ended"), "{stuck}");
+        let mut run = Box::pin(recorder.run_within(Duration::from_secs(3_600)));
+        assert!(common::poll_once(run.as_mut()).is_pending());
+        request.end(Outcome::Finished);
+        assert_eq!(run.await.unwrap().completed, 1);
+    }
+
+    /// What timed out, was lost or was shed is a failure of the test too; the place of the `defer` and the key say which.
+    async fn run_panics_for_whatever_did_not_complete(_runner) {
+        let recorder = Recorder::new();
+        let runner = recorder.runner();
+        runner.scope(async {
+            after::task("slow").key("user:7").timeout(Duration::ZERO).defer(std::future::pending::<()>());
+            after::task("fine").defer(async {});
+        })
+        .await;
+        let place = recorder.tasks()[0].location;
+        let (text, line) = panic_of(async {
+            recorder.run().await
+        })
+        .await;
+        assert_eq!(
+            text,
+            format!("of the recorded tasks 1 did not complete; `slow` (key `user:7`, deferred at {place}) timed out")
+        );
+        assert_eq!(line, line!() - 7);
+
+        let ((), batch) = runner.scope(async { after::task("left").defer(async {}) }).held().await;
+        drop(batch);
+        let (text, _) = panic_of(recorder.run()).await;
+        assert!(text.contains("`left` (deferred at "), "{text}");
+        assert!(text.ends_with("was lost"), "{text}");
+        // Said once.
+        recorder.run().await;
+    }
+
+    /// Of a Runner that is not the recorder's it knows how many.
+    async fn run_panics_for_what_timed_out_on_another_runner(_runner) {
+        let recorder = Recorder::new();
+        let runner = after::Runner::builder().spawner(recorder.clone()).task_timeout(Duration::from_nanos(1)).build();
+        runner.scope(async { after::task("slow").defer(std::future::pending::<()>()) }).await;
+        let (text, _) = panic_of(recorder.run()).await;
+        assert_eq!(text, "of the recorded tasks 1 did not complete; 1 on a Runner that is not the recorder's");
+    }
+
+    /// A failure is told with its causes.
+    async fn a_failure_is_told_with_its_causes(_runner) {
+        let (_, recorder) = capture(async {
+            after::task("mail").defer(async { Err::<(), _>(Because("sending mail", Some(&Because("connection refused", None)))) });
+        })
+        .await;
+        let (text, _) = panic_of(recorder.run()).await;
+        assert!(text.ends_with("failed: sending mail: connection refused"), "{text}");
+    }
+
+    /// `tasks` has what `names` has, with keys and places; also of a Runner that tells nobody of its tasks.
+    async fn tasks_are_recorded_with_their_keys_and_places(_runner) {
+        let recorder = Recorder::new();
+        let plain = after::Runner::new(recorder.clone());
+        for runner in [recorder.runner(), plain] {
+            runner.scope(async {
+                after::task("audit").defer(async {});
+                after::task("mail").key("user:7").defer(async {});
+            })
+            .await;
+        }
+        let tasks = recorder.tasks();
+        let seen: Vec<_> = tasks.iter().map(|task| (task.name, task.key.as_deref())).collect();
+        let once = [("audit", None), ("mail", Some("user:7"))];
+        assert_eq!(seen, [once, once].concat());
+        assert!(tasks.iter().all(|task| task.location.file() == file!()));
+        assert_eq!(tasks[1].location.line(), tasks[0].location.line() + 1);
+        recorder.run().await;
+    }
+
+    /// `Debug` lists what was recorded and what has run.
+    async fn debug_says_what_has_run(_runner) {
+        let recorder = Recorder::new();
+        let runner = recorder.runner();
+        let stuck = || std::future::pending::<()>();
+        runner.scope(async {
+            after::task("audit").defer(async {});
+            after::task("mail").key("user:7").defer(stuck());
+        })
+        .await;
+        assert_eq!(
+            format!("{recorder:?}"),
+            r#"Recorder {"audit": not run, "mail": not run (key "user:7")}"#
+        );
+        recorder.run_within(Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!(
+            format!("{recorder:?}"),
+            r#"Recorder {"audit": has run, "mail": not run (key "user:7")}"#
+        );
+        recorder.clear();
+        runner.scope(async { after::task("last").defer(async {}) }).await;
+        recorder.run().await;
+        assert_eq!(format!("{recorder:?}"), r#"Recorder {"last": has run}"#);
+    }
+
+    /// `clear` begins anew: what has not run is dropped, and no failure of it.
+    async fn clear_forgets_what_was_recorded(_runner) {
+        let recorder = Recorder::new();
+        let runner = recorder.runner();
+        let alive = std::sync::Arc::new(());
+        let task = alive.clone();
+        runner.scope(async {
+            after::task("set up").defer(async move { drop(task) });
+            after::task("apart").spawned().defer(async {});
+        })
+        .await;
+        recorder.clear();
+        assert_eq!(std::sync::Arc::strong_count(&alive), 1, "it is dropped");
+        assert!(recorder.is_empty() && recorder.tasks().is_empty());
+        recorder.run().await;
+        let stats = balanced(&runner);
+        assert_eq!((stats.lost, stats.pending), (2, 0));
+        runner.scope(async { after::task("audit").defer(async {}) }).await;
+        assert_eq!(recorder.names(), ["audit"]);
+        recorder.run().await;
+    }
+}
+
+/// An error with a cause.
+#[derive(Debug)]
+struct Because(&'static str, Option<&'static Because>);
+
+impl std::fmt::Display for Because {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Because {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.1.map(|cause| cause as _)
+    }
+}
+
+/// What is cleared while it is run goes on, and is not on the new list.
+#[test]
+fn what_is_cleared_while_it_runs_goes_on() {
+    let recorder = Recorder::new();
+    let runner = recorder.runner();
+    let (answer, question) = futures::channel::oneshot::channel::<()>();
+    common::now_or_never(runner.scope(async {
+        after::task("asks").defer(async move { question.await.unwrap_or_default() });
+    }));
+    let mut run = Box::pin(recorder.run());
+    for _ in 0..3 {
+        assert!(common::poll_once(run.as_mut()).is_pending());
+    }
+    recorder.clear();
+    assert!(recorder.is_empty());
+    common::now_or_never(runner.scope(async { after::task("audit").defer(async {}) }));
+    drop(answer);
+    common::polls_to_end(&mut run, 10);
+    assert_eq!(format!("{recorder:?}"), r#"Recorder {"audit": has run}"#);
+    assert_eq!(runner.stats().completed, 2);
 }

@@ -139,15 +139,11 @@ impl Batch {
         self.tasks().into_iter().map(|task| task.name())
     }
 
-    pub(crate) fn static_names(&self) -> impl Iterator<Item = &'static str> {
-        self.tasks().into_iter().map(|task| task.name())
-    }
-
-    /// What has not ended, for a report.
-    pub(crate) fn unfinished(&self) -> Vec<Unfinished> {
+    /// What has not ended, for a report, by its place in the order of the request.
+    pub(crate) fn unfinished(&self) -> Vec<(u64, Unfinished)> {
         let age = self.age();
         let tasks = self.tasks().into_iter();
-        let unfinished = tasks.map(|task| Unfinished::of(task.label(), age));
+        let unfinished = tasks.map(|task| (task.sequence(), Unfinished::of(task.label(), age)));
         unfinished.collect()
     }
 

@@ -19,7 +19,7 @@ use super::{
 #[cold]
 pub(crate) fn failed(task: &Label, error: Box<dyn Error + Send + Sync>) {
     // Its `Display` and its destructor are the user's code.
-    let text = catch(|| error.to_string());
+    let text = catch(|| Chain(&*error).to_string());
     let text = text.unwrap_or_else(|payload| {
         forget_payload(payload);
         "(its error panicked when displayed)".into()
@@ -29,6 +29,29 @@ pub(crate) fn failed(task: &Label, error: Box<dyn Error + Send + Sync>) {
         destructor_panicked(task, payload);
     }
 }
+
+/// An error and its causes, as `Error::source` gives them: "sending mail: connection refused". A cause that the error before
+/// has in its own text is not said twice.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last = self.0.to_string();
+        f.write_str(&last)?;
+        let causes = std::iter::successors(self.0.source(), |&cause| cause.source());
+        // An error that is its own cause would go on for ever.
+        for cause in causes.take(MOST_CAUSES) {
+            let text = cause.to_string();
+            if !last.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            last = text;
+        }
+        Ok(())
+    }
+}
+
+const MOST_CAUSES: usize = 32;
 
 #[cold]
 pub(crate) fn panicked(task: &Label, payload: Payload) {

@@ -17,7 +17,7 @@ pub(crate) use self::{
     key::Key,
     label::Label,
     lines::{
-        destructor_panicked, failed, lost, no_timer, overdue, panicked, spawner_panicked,
+        Chain, destructor_panicked, failed, lost, no_timer, overdue, panicked, spawner_panicked,
         timed_out, unnamed_panicked,
     },
     loss::{Gathered, Loss},

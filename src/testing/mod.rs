@@ -16,13 +16,19 @@
 //! let (answer, recorder) = capture(purchase("tea")).await;
 //! assert_eq!(answer.unwrap(), "you have bought tea");
 //! assert_eq!(recorder.names(), ["analytics"]);
-//! recorder.run().await; // panics if a task fails or panics
+//! recorder.run().await; // panics if a task fails, or if a request is still open
 //! # }
 //! ```
 //!
 //! The idea is that of Django's `captureOnCommitCallbacks` and of Cloudflare's `waitOnExecutionContext`.
 
+// To be read in this order: `records`, `run`, `failures`, `recorder`.
+mod failures;
 mod recorder;
+mod records;
 mod run;
 
-pub use self::recorder::{Recorder, Stuck, capture};
+pub use self::{
+    recorder::{Recorder, Stuck, capture},
+    records::Recorded,
+};

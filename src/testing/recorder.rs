@@ -6,18 +6,22 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     mem,
-    panic::Location,
+    pin::Pin,
     sync::{Arc, OnceLock, PoisonError, Weak},
-    task::{Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use super::run::Running;
+use super::{
+    failures::{Elsewhere, Failures, Verdict},
+    records::{Recorded, Records, drop_unreported},
+    run::Running,
+};
 use crate::{
     account::{Counts, Stats, Unfinished},
     batch::Batch,
     limit::sleep_without_runtime,
-    report::{Observer, TaskEnd, TaskFinished, drop_waker, message, wake},
+    report::{drop_waker, wake},
     runner::Runner,
     spawner::{self, BlockingWork, Sleep, Spawner},
     sync::{Mutex, MutexGuard},
@@ -61,39 +65,12 @@ impl Spawner for Keeper {
 
 fn keep(kept: &Mutex<Records>, batch: Batch) {
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    kept.names.extend(batch.static_names());
-    kept.batches.push(batch);
+    kept.keep(batch);
     let waker = kept.waker.take();
     drop(kept);
     if let Some(waker) = waker {
         wake(waker);
     }
-}
-
-#[derive(Default)]
-struct Records {
-    batches: Vec<Batch>,
-    /// Of who runs them, and is to hear of more.
-    waker: Option<Waker>,
-    /// The names of all tasks that were ever kept.
-    names: Vec<&'static str>,
-    /// What failed or panicked while it was run.
-    failures: Vec<Failure>,
-}
-
-impl Drop for Records {
-    fn drop(&mut self) {
-        // A test that looks only at what was deferred need not run it, and its output says nothing of it.
-        for batch in self.batches.drain(..) {
-            batch.drop_unreported();
-        }
-    }
-}
-
-struct Failure {
-    name: String,
-    location: &'static Location<'static>,
-    how: String,
 }
 
 impl Recorder {
@@ -140,12 +117,17 @@ impl Recorder {
     ///
     /// An unnamed task has its type's name. What a task defers while it runs is part of its batch, and not among them.
     pub fn names(&self) -> Vec<&'static str> {
-        self.lock().names.clone()
+        self.lock().tasks().map(|task| task.name).collect()
+    }
+
+    /// As [`names`](Recorder::names), with their keys and the places where they were deferred.
+    pub fn tasks(&self) -> Vec<Recorded> {
+        self.lock().tasks().cloned().collect()
     }
 
     /// How many tasks were recorded so far, run or not.
     pub fn len(&self) -> usize {
-        self.lock().names.len()
+        self.lock().len()
     }
 
     /// Whether no task was recorded.
@@ -155,40 +137,72 @@ impl Recorder {
 
     /// Whether a task with this name was recorded.
     pub fn contains(&self, name: &str) -> bool {
-        self.lock().names.contains(&name)
+        self.lock().tasks().any(|task| task.name == name)
+    }
+
+    /// Forgets what was recorded so far, for the next part of a test. What has not run is dropped, counted as lost, and not
+    /// reported; what a [`run`](Recorder::run) is running goes on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let recorder = after::testing::Recorder::new();
+    /// recorder.runner().scope(async { after::task("set up").defer(async {}) }).await;
+    /// recorder.clear();
+    /// recorder.runner().scope(async { after::task("audit").defer(async {}) }).await;
+    /// assert_eq!(recorder.names(), ["audit"]);
+    /// recorder.run().await;
+    /// # }
+    /// ```
+    pub fn clear(&self) {
+        let mut kept = self.lock();
+        let batches = kept.clear();
+        kept.clearing += 1;
+        drop(kept);
+        // Their destructors are the user's code, and may defer: nothing is locked.
+        drop_unreported(batches);
+        self.lock().clearing -= 1;
     }
 
     /// Runs what was recorded, until nothing is left: what tasks defer in turn and what scopes inside them hand over
     /// included. Nothing recorded is fine. A task that never ends makes this wait for ever:
-    /// [`run_within`](Recorder::run_within) does not.
+    /// [`run_within`](Recorder::run_within) does not. Dropped before it resolves, it leaves what has not ended recorded.
     ///
     /// # Panics
     ///
-    /// If a task failed or panicked, when all have ended, naming them. Tasks that timed out or were lost are in the
-    /// [`Stats`] alone. Of a Runner that is not this recorder's
-    /// [own](Recorder::runner) it knows that some failed, not which.
-    pub async fn run(&self) {
-        let (before, after) = self.run_all().await;
-        let failures = mem::take(&mut self.lock().failures);
-        let bad = |counts: &Counts| counts.failed + counts.panicked;
-        let unnamed = bad(&after)
-            .saturating_sub(bad(&before))
-            .saturating_sub(failures.len() as u64);
-        assert!(
-            failures.is_empty() && unnamed == 0,
-            "{}",
-            Failed { failures, unnamed }
-        );
+    /// When nothing is left to run, at the line of the `await`:
+    ///
+    /// - if a task failed, panicked, timed out, was shed or was lost, naming each with the place where it was deferred. Of
+    ///   a Runner that is not this recorder's [own](Recorder::runner) it knows how many, not which;
+    /// - if a request of its own Runner that has deferred something is still open, or a batch of it is held: then that was
+    ///   not run. Under the HTTP layer a response that was neither read to its end nor dropped is such a request.
+    ///   Behind a real server the request ends shortly after the client has read the response: there
+    ///   [`run_within`](Recorder::run_within) waits for it.
+    ///
+    /// ```should_panic
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (_, recorder) = after::testing::capture(async {
+    ///     after::task("webhook").defer(async { Err::<(), _>("the receiver answers 503") });
+    /// })
+    /// .await;
+    /// recorder.run().await; // panics: `webhook` (deferred at src/main.rs:4:29) failed: the receiver answers 503
+    /// # }
+    /// ```
+    pub fn run(&self) -> impl Future<Output = ()> + Send + '_ {
+        ToTheEnd {
+            run: Box::pin(self.run_all(false)),
+        }
     }
 
     /// As [`run`](Recorder::run), with a limit in real time, and without a panic: what failed is in the [`Stats`], those
-    /// of all Runners whose batches were run, added up.
+    /// of all Runners whose batches were run, added up. While a request of the recorder's own Runner is open that has
+    /// deferred something, it waits for its end, and runs what it hands over.
     ///
     /// The limit is measured by a timer that needs no runtime, so a paused clock does not hold it up.
     ///
     /// # Errors
     ///
-    /// [`Stuck`] at the limit, naming the tasks that had not ended. They stay recorded, and may be run further.
+    /// [`Stuck`] at the limit, naming the tasks that had not ended, and saying how many belong to requests that are open.
+    /// Those that were recorded stay recorded, and may be run further.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -202,7 +216,7 @@ impl Recorder {
     /// # }
     /// ```
     pub async fn run_within(&self, limit: Duration) -> Result<Stats, Stuck> {
-        let mut run = Box::pin(self.run_all());
+        let mut run = Box::pin(self.run_all(true));
         let mut timer = sleep_without_runtime(limit);
         let ended = poll_fn(|cx| {
             if let Poll::Ready((_, counts)) = run.as_mut().poll(cx) {
@@ -214,19 +228,47 @@ impl Recorder {
         // Puts back what was being run.
         drop(run);
         self.lock().failures.clear();
-        ended.ok_or_else(|| Stuck {
+        if let Some(stats) = ended {
+            return Ok(stats);
+        }
+        let kept = self.lock();
+        let batches = kept.batches.iter().map(|kept| &kept.batch);
+        let unfinished = batches.flat_map(Batch::unfinished);
+        let unfinished = unfinished.map(|(_, task)| task).collect();
+        drop(kept);
+        Err(Stuck {
             limit,
-            unfinished: self
-                .lock()
-                .batches
-                .iter()
-                .flat_map(Batch::unfinished)
-                .collect(),
+            unfinished,
+            elsewhere: self.elsewhere(),
         })
     }
 
-    /// Runs everything; gives the counts of all Runners concerned, added up, before and after.
-    async fn run_all(&self) -> (Counts, Counts) {
+    /// What its own Runner has not given to it.
+    fn elsewhere(&self) -> Elsewhere {
+        let Some(runner) = self.runner.get() else {
+            return Elsewhere::default();
+        };
+        // So that what is current here has published its counts.
+        runner.counts();
+        let (counts, named) = runner.core.account.unfinished();
+        let of_ours = |batch: &&Batch| {
+            let its = batch.runner();
+            its.is_some_and(|its| Arc::ptr_eq(&its.core, &runner.core))
+        };
+        let kept = self.lock();
+        let batches = kept.batches.iter().map(|kept| &kept.batch);
+        let recorded: usize = batches.filter(of_ours).map(Batch::len).sum();
+        drop(kept);
+        let handed_over = named.len() as u64;
+        Elsewhere {
+            requests: counts.pending().saturating_sub(handed_over),
+            held: handed_over.saturating_sub(recorded as u64),
+        }
+    }
+
+    /// Runs everything, and, if it `waits`, what open requests of its own Runner are still to hand over; gives the counts of
+    /// all Runners concerned, added up, before and after.
+    async fn run_all(&self, waits: bool) -> (Verdict, Counts) {
         let mut run = Run {
             recorder: self,
             running: Running::default(),
@@ -239,26 +281,35 @@ impl Recorder {
             known.insert(address(runner));
             runners.push((runner.clone(), runner.counts()));
         }
+        let mut nothing_pending = self.runner.get().filter(|_| waits).map(|runner| {
+            let runner = runner.clone();
+            Box::pin(async move { runner.drain().await })
+        });
         poll_fn(|cx| {
             run.running.watch(cx.waker());
             let waker = Some(cx.waker().clone());
             let before = mem::replace(&mut self.lock().waker, waker);
             drop_waker(before);
             let recorded = mem::take(&mut self.lock().batches);
-            for batch in recorded {
-                if let Some(runner) = batch.runner() {
+            for kept in recorded {
+                if let Some(runner) = kept.batch.runner() {
                     if known.insert(address(&runner)) {
                         let counts = runner.counts();
                         runners.push((runner, counts));
                     }
                 }
-                run.running.add(batch);
+                run.running.add(kept);
             }
-            run.running.poll_woken();
+            let ended = run.running.poll_woken();
+            let mut kept = self.lock();
+            ended.into_iter().for_each(|tasks| kept.has_run(tasks));
             // Those that have run may have handed over others: then this was woken.
-            match run.running.is_empty() && self.lock().batches.is_empty() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            let idle = run.running.is_empty() && kept.batches.is_empty();
+            drop(kept);
+            match &mut nothing_pending {
+                _ if !idle => Poll::Pending,
+                None => Poll::Ready(()),
+                Some(nothing_pending) => nothing_pending.as_mut().poll(cx),
             }
         })
         .await;
@@ -269,7 +320,36 @@ impl Recorder {
             before.add(&counts);
             after.add(&runner.counts());
         }
-        (before, after)
+        let bad = |counts: &Counts| {
+            counts.failed + counts.panicked + counts.timed_out + counts.shed + counts.lost
+        };
+        let failures = mem::take(&mut self.lock().failures);
+        let unnamed = bad(&after).saturating_sub(bad(&before));
+        let unnamed = unnamed.saturating_sub(failures.len() as u64);
+        let verdict = Verdict {
+            failures,
+            unnamed,
+            elsewhere: self.elsewhere(),
+        };
+        (verdict, after)
+    }
+}
+
+/// A run whose failures are the test's. A type of its own, because an `async fn` does not know who awaits it.
+struct ToTheEnd<'a> {
+    run: Pin<Box<dyn Future<Output = (Verdict, Counts)> + Send + 'a>>,
+}
+
+impl Future for ToTheEnd<'_> {
+    type Output = ();
+
+    #[track_caller]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Poll::Ready((verdict, _)) = self.run.as_mut().poll(cx) else {
+            return Poll::Pending;
+        };
+        assert!(verdict.is_good(), "{verdict}");
+        Poll::Ready(())
     }
 }
 
@@ -281,10 +361,11 @@ struct Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        let mut batches = self.running.take();
+        let running = self.running.take();
         let mut kept = self.recorder.lock();
-        batches.append(&mut kept.batches);
-        kept.batches = batches;
+        let newer = mem::take(&mut kept.batches);
+        running.into_iter().for_each(|batch| kept.put_back(batch));
+        kept.batches.extend(newer);
     }
 }
 
@@ -304,61 +385,7 @@ impl Spawner for Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
-    }
-}
-
-/// Notes what fails, so that `run` can name it.
-struct Failures {
-    kept: Weak<Mutex<Records>>,
-}
-
-impl Observer for Failures {
-    fn finished(&self, event: &TaskFinished<'_>) {
-        let how = match event.end {
-            TaskEnd::Failed(error) => format!("failed: {error}"),
-            TaskEnd::Panicked(payload) => {
-                format!("panicked: {}", message(payload))
-            }
-            _ => return,
-        };
-        let failure = Failure {
-            name: event.task.name.to_owned(),
-            location: event.task.location,
-            how,
-        };
-        if let Some(kept) = self.kept.upgrade() {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.failures.push(failure);
-        }
-    }
-}
-
-struct Failed {
-    failures: Vec<Failure>,
-    unnamed: u64,
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.failures.len() as u64 + self.unnamed;
-        write!(f, "of the recorded tasks {count} failed or panicked")?;
-        for Failure {
-            name,
-            location,
-            how,
-        } in &self.failures
-        {
-            write!(f, "; `{name}` ({location}) {how}")?;
-        }
-        if self.unnamed > 0 {
-            write!(
-                f,
-                "; {} on a Runner that is not the recorder's",
-                self.unnamed
-            )?;
-        }
-        Ok(())
+        write!(f, "Recorder {:?}", *self.lock())
     }
 }
 
@@ -377,10 +404,12 @@ pub async fn capture<F: Future>(request: F) -> (F::Output, Recorder) {
 pub struct Stuck {
     limit: Duration,
     unfinished: Vec<Unfinished>,
+    elsewhere: Elsewhere,
 }
 
 impl Stuck {
-    /// The tasks that had not ended.
+    /// The recorded tasks that had not ended. Empty if all that is left belongs to requests that have not ended, or to
+    /// batches that are held: `Display` says so.
     pub fn unfinished(&self) -> &[Unfinished] {
         &self.unfinished
     }
@@ -392,6 +421,14 @@ impl fmt::Display for Stuck {
         for (index, Unfinished { name, location, .. }) in self.unfinished.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
             write!(f, "{comma} `{name}` ({location})")?;
+        }
+        if !self.elsewhere.is_none() {
+            let and = if self.unfinished.is_empty() {
+                ""
+            } else {
+                "; and"
+            };
+            write!(f, "{and} {}", self.elsewhere)?;
         }
         Ok(())
     }

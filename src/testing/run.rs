@@ -4,13 +4,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
+    ops::Range,
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Wake, Waker},
 };
 
+use super::records::KeptBatch;
 use crate::{
-    batch::Batch,
     report::{KeptWaker, drop_waker, wake},
     sync::{
         Mutex, MutexGuard,
@@ -29,7 +30,7 @@ pub(super) struct Running {
 }
 
 struct One {
-    batch: Batch,
+    kept: KeptBatch,
     waker: Arc<WakesOne>,
 }
 
@@ -82,7 +83,7 @@ impl Wake for WakesOne {
 
 impl Running {
     /// Takes in one more, to be polled in the next turn.
-    pub(super) fn add(&mut self, batch: Batch) {
+    pub(super) fn add(&mut self, kept: KeptBatch) {
         let number = self.next;
         self.next += 1;
         let waker = Arc::new(WakesOne {
@@ -91,7 +92,7 @@ impl Running {
             woken: self.woken.clone(),
         });
         self.woken.lock().batches.push_back(number);
-        self.batches.insert(number, One { batch, waker });
+        self.batches.insert(number, One { kept, waker });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -105,8 +106,10 @@ impl Running {
         drop_waker(before);
     }
 
-    /// Polls each that was woken once. Those that are woken meanwhile wait for the next turn.
-    pub(super) fn poll_woken(&mut self) {
+    /// Polls each that was woken once. Those that are woken meanwhile wait for the next turn. Gives the tasks of those that have
+    /// ended.
+    pub(super) fn poll_woken(&mut self) -> Vec<Range<usize>> {
+        let mut ended = Vec::new();
         let mut woken = mem::take(&mut self.woken.lock().batches);
         // Each turn starts one further on: the first may use up what a runtime gives to all.
         if !woken.is_empty() {
@@ -121,18 +124,19 @@ impl Running {
             // Before the poll: a wake-up during it is for the next turn.
             one.waker.is_woken.swap(false, Ordering::AcqRel);
             let waker = Waker::from(one.waker.clone());
-            let polled = Pin::new(&mut one.batch).poll(&mut Context::from_waker(&waker));
+            let polled = Pin::new(&mut one.kept.batch).poll(&mut Context::from_waker(&waker));
             if polled.is_ready() {
-                self.batches.remove(&number);
+                ended.extend(self.batches.remove(&number).map(|one| one.kept.tasks));
             }
         }
+        ended
     }
 
     /// What has not ended, in the order in which it came.
-    pub(super) fn take(&mut self) -> Vec<Batch> {
+    pub(super) fn take(&mut self) -> Vec<KeptBatch> {
         let outer = self.woken.lock().outer.take();
         drop_waker(outer);
         let batches = mem::take(&mut self.batches);
-        batches.into_values().map(|one| one.batch).collect()
+        batches.into_values().map(|one| one.kept).collect()
     }
 }
