@@ -123,7 +123,7 @@ fn measure() {
     rows.runner("`scope_timeout`", &builder().scope_timeout(HOUR).build());
     rows.runner("`max_running`", &builder().max_running(1_000).build());
     rows.runner("an observer", &builder().observer(Watches).build());
-    rows.runner("`on_defer`", &builder().on_defer(|task| task).build());
+    rows.runner("`on_defer`", &builder().on_defer(|_, task| task).build());
 }
 
 fn tables(figures: &[Figure]) -> String {

@@ -13,7 +13,7 @@
 
 use tracing::{Instrument as _, Level, Span};
 
-use crate::task::TaskFuture;
+use crate::{report::TaskInfo, task::TaskFuture};
 
 /// Runs the task in the span that is current where it is deferred.
 ///
@@ -23,27 +23,36 @@ use crate::task::TaskFuture;
 /// let runner = after::Runner::builder().on_defer(after::tracing::in_current_span).build();
 /// # drop(runner);
 /// ```
-pub fn in_current_span(task: TaskFuture) -> TaskFuture {
+pub fn in_current_span(_: &TaskInfo<'_>, future: TaskFuture) -> TaskFuture {
     let span = Span::current();
     if span.is_none() {
-        return task;
+        return future;
     }
-    TaskFuture::new(task.instrument(span))
+    TaskFuture::new(future.instrument(span))
 }
 
 /// Runs the task in a span of its own, `after.task` at level `INFO`, which follows from the one that is current where it
 /// is deferred.
 ///
-/// It has no parent, so the request's span closes with the request. It is made at the call of `defer` and entered while
+/// Its fields are the task's name (`task`), its `key`, if it has one, and the `location` of its `defer`. It has no parent,
+/// so the request's span closes with the request. It is made at the call of `defer` and entered while
 /// the task is polled.
 ///
 /// ```
 /// let runner = after::Runner::builder().on_defer(after::tracing::following_current_span).build();
 /// # drop(runner);
 /// ```
-pub fn following_current_span(task: TaskFuture) -> TaskFuture {
-    let span = tracing::span!(target: "after", parent: None, Level::INFO, "after.task");
+pub fn following_current_span(task: &TaskInfo<'_>, future: TaskFuture) -> TaskFuture {
+    let span = tracing::span!(
+        target: "after",
+        parent: None,
+        Level::INFO,
+        "after.task",
+        task = task.name,
+        key = task.key,
+        location = %task.location,
+    );
     // The id alone: a clone of the request's span would keep it open.
     span.follows_from(Span::current().id());
-    TaskFuture::new(task.instrument(span))
+    TaskFuture::new(future.instrument(span))
 }

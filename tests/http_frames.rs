@@ -164,7 +164,7 @@ every_stack_apart! {
     async fn a_hook_may_use_the_connection(stack) {
         let bodies = Bodies::default();
         let kept = bodies.clone();
-        let runner = runner().on_defer(move |future| {
+        let runner = runner().on_defer(move |_, future| {
             let on_drop = TakesOnDrop { bodies: kept.clone() };
             TaskFuture::new(async move {
                 let _on_drop = on_drop;

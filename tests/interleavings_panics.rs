@@ -20,7 +20,8 @@ use std::{
 };
 
 use after::{
-    Batch, Observer, Runner, Spawner, TaskDeferred, TaskFinished, TaskInfo, TaskStarted,
+    Batch, Observer, Runner, Spawner, TaskDeferred, TaskFinished, TaskFuture, TaskInfo,
+    TaskStarted,
     spawner::{self, BlockingWork, Sleep},
 };
 use common::{Batches, balanced, is_child, poll_once, standard_error_of};
@@ -407,7 +408,7 @@ fn run(program: Program) -> (bool, Option<Heads>) {
         true => {
             let hook = || {
                 let guard = Guard(HookDrop);
-                move |task| {
+                move |_: &TaskInfo<'_>, task: TaskFuture| {
                     let _guard = &guard;
                     if HOOKED.replace(false) {
                         pass(Hook);

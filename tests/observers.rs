@@ -229,7 +229,9 @@ fn an_event_says_which_task_it_is_about() {
     let seen = Seen::default();
     let (runner, batches) = keeping_with(|builder| {
         let builder = builder.order(Order::Sequential);
-        builder.observer(Names(seen.clone())).on_defer(|task| task)
+        builder
+            .observer(Names(seen.clone()))
+            .on_defer(|_, task| task)
     });
     let line = line!();
     now_or_never(runner.scope(async {
@@ -276,7 +278,7 @@ fn an_event_says_which_key_the_task_has() {
         let (runner, batches) = keeping_with(|builder| {
             builder
                 .observer(Keys(log.clone()))
-                .on_defer(TaskFuture::new)
+                .on_defer(|_, task| TaskFuture::new(task))
         });
         let handle = now_or_never(runner.scope(async {
             let handle = with_handle.then(after::handle);
@@ -445,9 +447,11 @@ thread_local! {
 }
 
 /// A hook that notes which "span" was current at the call of `defer`, and when the task runs.
-fn spanned(log: &Log) -> impl Fn(TaskFuture) -> TaskFuture + Send + Sync + 'static + use<> {
+fn spanned(
+    log: &Log,
+) -> impl Fn(&TaskInfo<'_>, TaskFuture) -> TaskFuture + Send + Sync + 'static + use<> {
     let log = log.clone();
-    move |task| {
+    move |_, task| {
         let (log, span) = (log.clone(), SPAN.get());
         TaskFuture::new(async move {
             log.add(format!("in {span}"));
@@ -508,7 +512,7 @@ fn the_hook_added_first_is_innermost() {
     let log = Log::new();
     let hook = |name: &'static str| {
         let log = log.clone();
-        move |task: TaskFuture| {
+        move |_: &TaskInfo<'_>, task: TaskFuture| {
             let log = log.clone();
             TaskFuture::new(async move {
                 log.add(format!("{name} begins"));
@@ -540,13 +544,13 @@ fn a_hook_that_panics_costs_only_its_own_task() {
     let log = Log::new();
     let outer = log.clone();
     let (runner, batches) = keeping_with(|builder| {
-        let builder = builder.on_defer(|task| {
+        let builder = builder.on_defer(|_, task| {
             if SPAN.get() == "bad" {
                 panic!("a hook's");
             }
             task
         });
-        builder.on_defer(move |task| {
+        builder.on_defer(move |_, task| {
             outer.add("the other hook");
             task
         })
@@ -575,7 +579,7 @@ fn a_hook_that_panics_costs_only_its_own_task() {
 fn a_hook_may_drop_the_task() {
     let log = Log::new();
     let (runner, batches) = keeping_with(|builder| {
-        builder.on_defer(|task| {
+        builder.on_defer(|_, task| {
             if SPAN.get() != "drop" {
                 return task;
             }
@@ -608,7 +612,7 @@ fn a_hook_may_drop_the_task() {
 #[test]
 fn keys_conditions_and_timeouts_work_with_hooks() {
     let (runner, batches) = keeping_with(|builder| {
-        builder.on_defer(|task| {
+        builder.on_defer(|_, task| {
             if SPAN.replace("none") == "defer" {
                 after::task("of the hook").defer(async {});
             }
@@ -708,7 +712,7 @@ fn observers_and_hooks_run_in_the_scope_of_the_task() {
             let hooked = hooked.clone();
             let builder = builder.max_running(100).max_waiting(1);
             let builder = builder.overflow(Overflow::Shed).observer(seen.clone());
-            builder.on_defer(move |task| {
+            builder.on_defer(move |_, task| {
                 hooked.add(whose());
                 task
             })
@@ -836,7 +840,7 @@ fn a_hook_sees_how_its_task_has_ended() {
     let log = Log::new();
     let (runner, batches) = keeping_with(|builder| {
         let log = log.clone();
-        builder.order(Order::Sequential).on_defer(move |task| {
+        builder.order(Order::Sequential).on_defer(move |_, task| {
             let log = log.clone();
             TaskFuture::new(async move {
                 let output = task.await;
@@ -872,4 +876,66 @@ fn a_hook_sees_how_its_task_has_ended() {
     let stats = balanced(&runner);
     assert_eq!((stats.completed, stats.failed, stats.panicked), (2, 2, 2));
     assert_eq!((stats.discarded, stats.pending), (1, 0));
+}
+
+/// Sentence 27: a hook is told which task it is given: its name, key, place, and whether it is a closure; and the outcome, when
+/// there is one.
+#[test]
+fn a_hook_is_told_which_task_it_wraps() {
+    let log = Log::new();
+    let notes = log.clone();
+    let (runner, batches) = keeping_with(|builder| {
+        builder.on_defer(move |task: &TaskInfo<'_>, future| {
+            assert_eq!(task.location.file(), file!());
+            let (name, key) = (task.name, task.key);
+            notes.add(format!(
+                "{name} {key:?} {:?} {}",
+                task.outcome, task.blocking
+            ));
+            future
+        })
+    });
+    now_or_never(runner.scope(async {
+        after::task("mail").key("user:7").defer(async {
+            after::task("nested").defer(async {});
+        });
+        after::task("file").defer_blocking(|| {});
+    }));
+    log.assert(&["mail Some(\"user:7\") None false", "file None None true"]);
+    let mut batch = batches.take_one();
+    for _ in 0..2 {
+        assert!(poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    assert_eq!(log.entries()[2], "nested None Some(Finished) false");
+}
+
+/// Sentence 27: a hook may give back another task than it was given; each runs under the name of the call that it came from.
+#[test]
+fn a_hook_may_exchange_tasks() {
+    let log = Log::new();
+    let kept = Mutex::new(None);
+    let (runner, batches) = keeping_with(|builder| {
+        builder.on_defer(move |_, future| {
+            let before = kept.lock().unwrap().replace(future);
+            before.unwrap_or_else(|| TaskFuture::new(std::future::pending()))
+        })
+    });
+    let tell = |what: &'static str| {
+        let log = log.clone();
+        async move { log.add(what) }
+    };
+    now_or_never(runner.scope(async {
+        after::task("a").defer(tell("a"));
+        after::task("b").defer(tell("b"));
+    }));
+    let mut batch = batches.take_one();
+    for _ in 0..3 {
+        assert!(poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    // The second runs what the first was to do.
+    log.assert(&["a"]);
+    assert!(batch.names().eq(["a"]));
+    drop(batch);
+    let stats = balanced(&runner);
+    assert_eq!((stats.completed, stats.lost), (1, 1));
 }

@@ -268,7 +268,7 @@ fn every_name_for_production_is_there() {
         .max_waiting(1)
         .overflow(Overflow::Shed)
         .observer(Watches)
-        .on_defer(|task: TaskFuture| {
+        .on_defer(|_, task: TaskFuture| {
             TaskFuture::new(async move {
                 let output: TaskOutput = task.await;
                 output
@@ -320,4 +320,34 @@ fn every_name_for_production_is_there() {
     debug::<Recorder>();
     error::<Stuck>();
     clone::<Stuck>();
+}
+
+/// For logs, labels and admin pages.
+#[test]
+fn outcomes_and_counts_are_displayed() {
+    use after::Outcome;
+
+    let all = [
+        Outcome::Finished,
+        Outcome::Failed,
+        Outcome::Cancelled,
+        Outcome::Panicked,
+    ];
+    let words = ["finished", "failed", "cancelled", "panicked"];
+    assert_eq!(all.map(Outcome::as_str), words);
+    assert_eq!(all.map(|outcome| outcome.to_string()), words);
+    assert_eq!(format!("{:>10}|", Outcome::Failed), "    failed|");
+    let runner = after::Runner::default();
+    futures::executor::block_on(runner.scope(async {
+        after::task("never").on_failure().defer(async {});
+    }));
+    assert_eq!(
+        runner.stats().to_string(),
+        "deferred 1, completed 0, failed 0, panicked 0, timed out 0, discarded 1, shed 0, lost 0, pending 0"
+    );
+    assert_ne!(
+        runner.stats(),
+        after::Runner::default().stats(),
+        "each is one of its own"
+    );
 }

@@ -45,6 +45,37 @@ pub struct Stats {
     pub pending: u64,
 }
 
+/// One line for a log or an admin page: `deferred 3, completed 2, failed 0, panicked 0, timed out 0, discarded 0, shed 0, lost
+/// 0, pending 1`.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ended(f)?;
+        write!(f, ", pending {}", self.pending)
+    }
+}
+
+impl Stats {
+    /// All but what is pending.
+    fn ended(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats {
+            deferred,
+            completed,
+            failed,
+            panicked,
+            timed_out,
+            discarded,
+            shed,
+            lost,
+            pending: _,
+        } = self;
+        write!(
+            f,
+            "deferred {deferred}, completed {completed}, failed {failed}, panicked {panicked}, timed out \
+             {timed_out}, discarded {discarded}, shed {shed}, lost {lost}"
+        )
+    }
+}
+
 /// A task that had not ended when a [`shutdown`](crate::shutdown()) reached its limit, or when
 /// [`Runner::unfinished`](crate::Runner::unfinished) was asked.
 ///
@@ -138,17 +169,7 @@ const NAMED: usize = 10;
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats {
-            deferred,
-            completed,
-            failed,
-            panicked,
-            timed_out,
-            discarded,
-            shed,
-            lost,
-            pending,
-        } = self.stats;
+        let pending = self.stats.pending;
         if pending == 0 {
             write!(f, "nothing unfinished; ")?;
         } else {
@@ -178,10 +199,6 @@ impl fmt::Display for ShutdownReport {
             }
             write!(f, "; ")?;
         }
-        write!(
-            f,
-            "deferred {deferred}, completed {completed}, failed {failed}, panicked {panicked}, timed out \
-             {timed_out}, discarded {discarded}, shed {shed}, lost {lost}"
-        )
+        self.stats.ended(f)
     }
 }

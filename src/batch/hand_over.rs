@@ -117,7 +117,8 @@ fn register(state: &mut ScopeState) {
 
 /// The end of a request: decides which of its tasks run, and where. `registry` is current.
 fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
-    let since = Instant::now();
+    // For observers alone.
+    let since = (!core.observers.is_empty()).then(Instant::now);
     let inbox = registry.inbox();
     let (runtime, order, gated) = registry
         .peek(|state| (state.runtime.clone(), state.order, state.gate.is_some()))
@@ -128,7 +129,7 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
         None => registry.take_backlog(),
     };
     loop {
-        kept.append(decide(registry, core, outcome, tasks, Some(since)));
+        kept.append(decide(registry, core, outcome, tasks, since));
         // What the destructors of the discarded have deferred is of this request too.
         tasks = match &inbox {
             Some(inbox) if kept.is_empty() && !gated => registry.take_back(inbox.batch_ends()),

@@ -1,5 +1,7 @@
 //! How a request ended.
 
+use std::fmt;
+
 /// How a request ended.
 ///
 /// Decided when its scope ends, once; a task reads it with [`outcome`](crate::outcome()). What is said here is of a plain scope; under the
@@ -26,5 +28,27 @@ impl Outcome {
     /// ```
     pub fn is_success(self) -> bool {
         self == Outcome::Finished
+    }
+
+    /// One word in lower case, for a label of a metric or a column: `finished`, `failed`, `cancelled`, `panicked`. `Display`
+    /// writes the same.
+    ///
+    /// ```
+    /// assert_eq!(after::Outcome::Cancelled.as_str(), "cancelled");
+    /// ```
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Finished => "finished",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Panicked => "panicked",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // With the width and the alignment that were asked for.
+        f.pad(self.as_str())
     }
 }

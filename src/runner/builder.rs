@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     limit::{Limit, Overflow},
-    report::{Observer, Observers},
+    report::{Observer, Observers, TaskInfo},
     task::{Order, TaskFuture},
 };
 
@@ -134,7 +134,8 @@ impl RunnerBuilder {
     ///
     /// It runs at the call of `defer`, where the caller's span, Sentry hub or baggage is current, with the task's scope
     /// current, also when it is deferred through a [`Handle`](crate::Handle) from elsewhere. Of several hooks the one
-    /// added first is innermost. [`TaskOutput::error`](crate::TaskOutput::error) says how the task has ended.
+    /// added first is innermost. The [`TaskInfo`] says which task it is, for a span or a transaction that is named after it. A
+    /// hook that gives the future back as it is costs no allocation. [`TaskOutput::error`](crate::TaskOutput::error) says how the task has ended.
     ///
     /// If it panics, the caller of `defer` does not notice: the task counts as panicked.
     ///
@@ -144,16 +145,16 @@ impl RunnerBuilder {
     /// tokio::task_local! { static TENANT: u32; }
     ///
     /// let runner = Runner::builder()
-    ///     .on_defer(|task| match TENANT.try_get() {
-    ///         Ok(tenant) => TaskFuture::new(TENANT.scope(tenant, task)),
-    ///         Err(_) => task,
+    ///     .on_defer(|_, future| match TENANT.try_get() {
+    ///         Ok(tenant) => TaskFuture::new(TENANT.scope(tenant, future)),
+    ///         Err(_) => future,
     ///     })
     ///     .build();
     /// # drop(runner);
     /// ```
     pub fn on_defer(
         mut self,
-        hook: impl Fn(TaskFuture) -> TaskFuture + Send + Sync + 'static,
+        hook: impl Fn(&TaskInfo<'_>, TaskFuture) -> TaskFuture + Send + Sync + 'static,
     ) -> Self {
         self.on_defer.push(Box::new(hook));
         self

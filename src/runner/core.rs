@@ -14,7 +14,7 @@ use super::{launch::Launch, remembered::RememberedRuntime, runtime::DetectedRunt
 use crate::{
     account::{Account, KeepsAccount},
     limit::{Limit, Sleep, sleep_without_runtime},
-    report::{self, Observers, Outcome, Payload, TaskDeferred},
+    report::{self, Label, Observers, Outcome, Payload, TaskDeferred, TaskInfo},
     sync::atomic::{AtomicBool, Ordering},
     task::{BoxedTask, End, Order, TaskCell, TaskFuture, TaskOutput, Times, Wrapped},
 };
@@ -37,7 +37,7 @@ pub(crate) struct Core {
     pub(crate) limit: Option<Arc<Limit>>,
 }
 
-pub(crate) type Hook = Box<dyn Fn(TaskFuture) -> TaskFuture + Send + Sync>;
+pub(crate) type Hook = Box<dyn Fn(&TaskInfo<'_>, TaskFuture) -> TaskFuture + Send + Sync>;
 
 impl Default for Core {
     fn default() -> Self {
@@ -65,16 +65,8 @@ impl Core {
             return task;
         }
         let label = task.label();
-        for hook in &self.on_defer {
-            let options = task.as_mut().take_options();
-            let future = TaskFuture::of(task);
-            // The task went with the hook that panics: what is left of it ends so.
-            let future = report::catch(|| hook(future)).unwrap_or_else(|payload| {
-                let end = End::Panicked(payload);
-                TaskFuture::new(std::future::ready(TaskOutput { end }))
-            });
-            task = TaskCell::boxed(Wrapped { task: future }, label.name, label.location);
-            task.as_mut().set_options(options);
+        if !self.on_defer.is_empty() {
+            task = self.wrap(task, &label, outcome);
         }
         // All tasks of such a Runner have options: their ends are told, or give a permit on.
         let options = task.as_mut().make_options();
@@ -92,6 +84,33 @@ impl Core {
                 });
             });
         }
+        task
+    }
+
+    /// What the hooks make of a task, each of what the one before has made: boxed once, if it was wrapped.
+    fn wrap(&self, mut task: BoxedTask, label: &Label, outcome: Option<Outcome>) -> BoxedTask {
+        let options = task.as_mut().take_options();
+        let blocking = options
+            .as_ref()
+            .is_some_and(|options| options.blocking.is_some());
+        let info = label.info(outcome, blocking);
+        let address = (&raw const *task).cast();
+        let mut future = TaskFuture::of(task);
+        for hook in &self.on_defer {
+            // The task went with the hook that panics: what is left of it ends so.
+            future = report::catch(|| hook(&info, future)).unwrap_or_else(|payload| {
+                let end = End::Panicked(payload);
+                TaskFuture::new(std::future::ready(TaskOutput { end }))
+            });
+        }
+        let boxed = |future| TaskCell::boxed(Wrapped { task: future }, label.name, label.location);
+        let mut task = match future.into_deferred() {
+            Ok(task) if task.is_at(address) => task,
+            // Another task, which a hook has kept.
+            Ok(other) => boxed(TaskFuture::of(other)),
+            Err(future) => boxed(future),
+        };
+        task.as_mut().set_options(options);
         task
     }
 }

@@ -40,6 +40,13 @@ pub struct Runner {
     pub(crate) core: Arc<Core>,
 }
 
+/// A Runner with all its settings by default, as `Runner::builder().build()` makes it. Not the global one.
+impl Default for Runner {
+    fn default() -> Self {
+        Runner::builder().build()
+    }
+}
+
 impl Runner {
     /// A Runner to be configured.
     ///

@@ -149,6 +149,11 @@ impl TaskCell<dyn PollTask> {
         }
     }
 
+    /// Whether this is the task at `address`.
+    pub(crate) fn is_at(&self, address: *const ()) -> bool {
+        std::ptr::addr_eq(self, address)
+    }
+
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
     }

@@ -21,16 +21,25 @@ use super::{
 /// use after::{Runner, TaskFuture};
 ///
 /// let runner = Runner::builder()
-///     .on_defer(|task| TaskFuture::new(async move {
-///         let output = task.await;
-///         println!("a task has ended");
-///         output
-///     }))
+///     .on_defer(|task, future| {
+///         let name = task.name.to_owned();
+///         TaskFuture::new(async move {
+///             let output = future.await;
+///             println!("{name} has ended");
+///             output
+///         })
+///     })
 ///     .build();
 /// # drop(runner);
 /// ```
 pub struct TaskFuture {
-    future: Pin<Box<dyn Future<Output = TaskOutput> + Send>>,
+    form: Form,
+}
+
+enum Form {
+    /// As it was deferred: a hook that gives it back costs no box.
+    Deferred(BoxedTask),
+    Wrapped(Pin<Box<dyn Future<Output = TaskOutput> + Send>>),
 }
 
 /// What a [`TaskFuture`] resolves to: how its task ended. It can be passed on, and not made.
@@ -48,8 +57,8 @@ impl TaskOutput {
     /// use after::{Runner, TaskFuture};
     ///
     /// let runner = Runner::builder()
-    ///     .on_defer(|task| TaskFuture::new(async move {
-    ///         let output = task.await;
+    ///     .on_defer(|_, future| TaskFuture::new(async move {
+    ///         let output = future.await;
     ///         if let Some(error) = output.error() {
     ///             println!("for the error tracker: {error}");
     ///         }
@@ -70,13 +79,23 @@ impl TaskFuture {
     /// From a future that awaits a task which a hook was given, and passes its output on.
     pub fn new(future: impl Future<Output = TaskOutput> + Send + 'static) -> Self {
         TaskFuture {
-            future: Box::pin(future),
+            form: Form::Wrapped(Box::pin(future)),
         }
     }
 
     /// The task that was deferred, to be wrapped.
     pub(crate) fn of(task: BoxedTask) -> Self {
-        TaskFuture::new(Task { task })
+        TaskFuture {
+            form: Form::Deferred(task),
+        }
+    }
+
+    /// The task itself, if no hook has wrapped it.
+    pub(crate) fn into_deferred(self) -> Result<BoxedTask, TaskFuture> {
+        match self.form {
+            Form::Deferred(task) => Ok(task),
+            form => Err(TaskFuture { form }),
+        }
     }
 }
 
@@ -84,20 +103,13 @@ impl Future for TaskFuture {
     type Output = TaskOutput;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
-        self.future.as_mut().poll(cx)
-    }
-}
-
-struct Task {
-    task: BoxedTask,
-}
-
-impl Future for Task {
-    type Output = TaskOutput;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
-        let polled = self.task.as_mut().poll_task(cx);
-        polled.map(|end| TaskOutput { end })
+        match &mut self.form {
+            Form::Deferred(task) => {
+                let polled = task.as_mut().poll_task(cx);
+                polled.map(|end| TaskOutput { end })
+            }
+            Form::Wrapped(future) => future.as_mut().poll(cx),
+        }
     }
 }
 

@@ -259,7 +259,7 @@ impl Case {
             .scope_timeout(Duration::from_secs(2))
             .order(self.order)
             .observer(Watches)
-            .on_defer(|task| {
+            .on_defer(|_, task| {
                 runs("hook");
                 let output = Says("the destructor of a hook's future");
                 TaskFuture::new(async move {
