@@ -1,5 +1,5 @@
 //! The documents that name tests name those that exist, so that a renamed or deleted test can't leave a promise without
-//! one. A name is written as `file::name`, of `tests/file.rs`, or of a file in the folder `tests/file`.
+//! one. A name is written as `file::name`, of `tests/file.rs`, or as `folder::file::name`, of `tests/folder/file.rs`.
 
 use std::{
     collections::BTreeSet,
@@ -20,36 +20,32 @@ fn code(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// Whether this is written as the name of a test is, and not as a path of a crate.
+/// Whether this is written as the name of a test is, and not as a path of a crate: the file and the name.
 fn as_test(code: &str) -> Option<(&str, &str)> {
-    let (file, name) = code.split_once("::")?;
-    // In a folder the file that the test is in may stand between the two.
-    let name = name.split_once("::").map_or(name, |(_, name)| name);
+    let (file, name) = code.rsplit_once("::")?;
     let is_name = |part: &str| {
         !part.is_empty()
             && part
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
-    // The last is how the documents say how a test is written.
-    let other = ["after", "std", "tokio"].contains(&file) || code == "file::name";
-    (is_name(file) && is_name(name) && !other).then_some((file, name))
+    // The last two are how the documents say how a test is written.
+    let other = ["after", "std", "tokio"].contains(&file.split("::").next()?)
+        || ["file::name", "folder::file::name"].contains(&code);
+    (file.split("::").all(is_name) && is_name(name) && !other).then_some((file, name))
 }
 
-/// The sources that `file` names.
-fn sources(file: &str) -> Vec<PathBuf> {
-    let tests = root().join("tests");
-    let mut sources = vec![tests.join(file).with_extension("rs")];
-    if let Ok(folder) = fs::read_dir(tests.join(file)) {
-        sources.extend(folder.map(|entry| entry.unwrap().path()));
-    }
-    sources.retain(|source| source.is_file());
-    sources
+/// The source that `file` names.
+fn source(file: &str) -> PathBuf {
+    let path = format!("tests/{}.rs", file.replace("::", "/"));
+    root().join(path)
 }
 
-/// Whether a line of the source begins a function of this name.
+/// Whether there is such a source, and a line of it begins a function of this name.
 fn has_function(source: &Path, name: &str) -> bool {
-    let text = fs::read_to_string(source).unwrap();
+    let Ok(text) = fs::read_to_string(source) else {
+        return false;
+    };
     let begins = format!("fn {name}(");
     text.lines().any(|line| {
         let line = line.trim_start();
@@ -65,11 +61,7 @@ fn check(name: &str) -> usize {
     let named: BTreeSet<_> = text.lines().flat_map(code).filter_map(as_test).collect();
     let missing: Vec<_> = named
         .iter()
-        .filter(|(file, test)| {
-            !sources(file)
-                .iter()
-                .any(|source| has_function(source, test))
-        })
+        .filter(|(file, test)| !has_function(&source(file), test))
         .collect();
     assert!(
         missing.is_empty(),
@@ -112,17 +104,18 @@ fn every_promise_has_a_row_with_a_test() {
 #[test]
 fn a_name_that_is_no_test_is_seen() {
     assert_eq!(
-        as_test("scope::no_such_test"),
-        Some(("scope", "no_such_test"))
+        as_test("cost::no_such_test"),
+        Some(("cost", "no_such_test"))
+    );
+    assert_eq!(
+        as_test("tower::scope::no_such_test"),
+        Some(("tower::scope", "no_such_test"))
     );
     assert_eq!(as_test("after::scope"), None);
+    assert_eq!(as_test("after::context::set"), None);
     assert_eq!(as_test("context::set()"), None);
-    let scope = &sources("scope")[..];
-    assert_eq!(scope.len(), 1);
-    assert!(has_function(
-        &scope[0],
-        "failed_if_decides_what_a_failure_is"
-    ));
-    assert!(!has_function(&scope[0], "no_such_test"));
-    assert!(sources("no_such_file").is_empty());
+    let cost = source("cost");
+    assert!(has_function(&cost, "an_idle_scope_allocates_nothing"));
+    assert!(!has_function(&cost, "no_such_test"));
+    assert!(!has_function(&source("no_such_file"), "no_such_test"));
 }

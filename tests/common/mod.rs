@@ -215,7 +215,8 @@ pub fn keeping_with(configure: impl FnOnce(RunnerBuilder) -> RunnerBuilder) -> (
     (configure(builder).build(), batches)
 }
 
-/// Runs one test of this program in a process of its own, in which `is_child` holds; gives its standard error.
+/// Runs one test of this program, named with its modules, in a process of its own, in which `is_child` holds; gives its
+/// standard error.
 pub fn standard_error_of(test: &str) -> String {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
@@ -223,6 +224,8 @@ pub fn standard_error_of(test: &str) -> String {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("ok. 1 passed"), "no test `{test}`: {said}");
     String::from_utf8(output.stderr).unwrap()
 }
 
