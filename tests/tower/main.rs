@@ -1,6 +1,6 @@
 //! The layer, polled by hand: what its scope spans, when and how its requests end, what is handed over and when.
 //!
-//! On real servers and sockets: the files `http*`.
+//! On real servers and sockets: `tests/http`.
 #![cfg(feature = "tower")]
 
 #[path = "../common/mod.rs"]

@@ -2,11 +2,6 @@
 //!
 //! The task blocks its thread until the client, which has a thread and a runtime of its own, says that it has read all
 //! of the response. So if a task could delay the response, both would wait for each other, until the task gives up.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::{
     net::SocketAddr,
@@ -24,12 +19,13 @@ use http::Response;
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
-use servers::{Client, Server, Stack, Version};
 use tokio::{
     net::{TcpSocket, TcpStream},
     runtime::{Builder, Runtime},
     sync::oneshot,
 };
+
+use crate::servers::{self, Client, Server, Stack, Version};
 
 /// Past this the task gives up, and the test has failed. Nothing waits for it to pass.
 const GUARD: Duration = Duration::from_secs(30);

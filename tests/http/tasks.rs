@@ -1,9 +1,4 @@
 //! What tasks know of their request and how it ended, over real connections.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::{
     io,
@@ -15,7 +10,6 @@ use after::{
     tower::{AfterLayer, RequestHead},
 };
 use axum::{Router, ServiceExt, body::Body, routing::get};
-use common::{Batches, balanced};
 use futures::{StreamExt, stream};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -24,9 +18,13 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use servers::{Raw, Server, Stack, Version, request, watched};
 use tokio::{net::TcpListener, sync::mpsc};
 use tower::{Layer, ServiceBuilder};
+
+use crate::{
+    common::{Batches, balanced},
+    servers::{self, Raw, Server, Stack, Version, request, watched},
+};
 
 every_stack! {
     /// N5, 23: after a 500, a redirect, a 404 and a panic of the handler tasks run, and know what it was.

@@ -1,10 +1,5 @@
 //! `RunAfter::Written` on real sockets: nothing of the user's runs where the server drops a frame, which may be under a
 //! lock of the server's. h2 has one for all streams of a connection, and the body of a request wants it when it is dropped.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::{
     convert::Infallible,
@@ -24,15 +19,19 @@ use after::{
 };
 use axum::body::Body;
 use bytes::Bytes;
-use common::{Log, balanced, keep_quiet, yields};
 use futures::stream;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use servers::{
-    GUARD, STACKS, Script, Stack, Threads, Version, apart, dropped_by_limit, guarded, until,
-};
 use tokio::runtime::Runtime;
+
+use crate::{
+    common::{Log, balanced, keep_quiet, yields},
+    servers::{
+        self, GUARD, STACKS, Script, Stack, Threads, Version, apart, dropped_by_limit, guarded,
+        until,
+    },
+};
 
 /// Of the answer, and of what is uploaded.
 const LENGTH: usize = 10_000;

@@ -1,22 +1,20 @@
 //! Clients that go, that are slow, and that ask again: what becomes of the tasks, and of the connection.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::sync::Arc;
 
 use after::Outcome;
 use axum::body::Body;
-use common::{Log, balanced};
 use futures::stream;
 use http::Response;
 use http_body_util::BodyExt;
-use servers::{Client, Raw, Script, Step, watched};
 use tokio::{
     net::TcpSocket,
     sync::{Notify, mpsc},
+};
+
+use crate::{
+    common::{Log, balanced},
+    servers::{self, Client, Raw, Script, Step, watched},
 };
 
 every_stack! {

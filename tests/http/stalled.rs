@@ -1,10 +1,5 @@
 //! Backpressure on real sockets: no client's reading, or not reading, holds another's answer, and what an answer can wait
 //! for is never dropped.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::{
     convert::Infallible,
@@ -21,17 +16,20 @@ use after::{
 };
 use axum::body::Body;
 use bytes::Bytes;
-use common::{Log, balanced, keep_quiet, poll_once, yields};
 use futures::stream;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use servers::{
-    Client, Script, Stack, Step, Version, dropped_by_limit, listener_with_small_buffers, request,
-    until,
-};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tower::{Layer, ServiceExt, service_fn};
+
+use crate::{
+    common::{Log, balanced, keep_quiet, poll_once, yields},
+    servers::{
+        Client, Script, Stack, Step, Version, dropped_by_limit, listener_with_small_buffers,
+        request, until,
+    },
+};
 
 const MOMENTS: [RunAfter; 3] = [RunAfter::Head, RunAfter::Body, RunAfter::Written];
 

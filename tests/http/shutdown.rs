@@ -1,9 +1,4 @@
 //! N15: a server that is stopped lets its responses end, then `shutdown` waits for what they have left behind.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::{
     convert::Infallible,
@@ -14,7 +9,6 @@ use std::{
 
 use after::{Runner, tower::AfterLayer};
 use axum::{Router, body::Body};
-use common::{balanced, poll_once};
 use futures::stream;
 use http::Response;
 use http_body_util::BodyExt;
@@ -23,7 +17,6 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use servers::{Client, GUARD, Version, run};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{
@@ -31,6 +24,11 @@ use tokio::{
         oneshot,
     },
     task::JoinHandle,
+};
+
+use crate::{
+    common::{balanced, poll_once},
+    servers::{Client, GUARD, Version, run},
 };
 
 /// A response whose chunks come from the test, and a task that ends when the test says so.

@@ -1,9 +1,4 @@
 //! The moment of the hand-over, on real sockets: `RunAfter::Head`, `Body` and `Written`.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::{
     convert::Infallible,
@@ -17,15 +12,18 @@ use after::{
 };
 use axum::body::Body;
 use bytes::Bytes;
-use common::{Log, balanced};
 use futures::stream;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use servers::{Client, Script, Stack, Step, watched};
 use tokio::{net::TcpSocket, sync::mpsc};
 use tower::{Layer, ServiceExt, service_fn};
+
+use crate::{
+    common::{Log, balanced},
+    servers::{Client, Script, Stack, Step, watched},
+};
 
 /// Notes when the body below has returned a frame to whoever polls it.
 struct NotesFrames<B> {

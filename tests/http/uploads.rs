@@ -1,21 +1,19 @@
 //! Tasks that read the request's body after the response, over real connections.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use std::{io, time::Duration};
 
 use after::{Runner, spawner, tower::AfterLayer};
 use axum::body::Body;
 use bytes::Bytes;
-use common::balanced;
 use futures::{StreamExt, stream};
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use servers::{Raw, Stack, Version};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use crate::{
+    common::balanced,
+    servers::{Raw, Stack, Version},
+};
 
 type Read = Result<Bytes, axum::Error>;
 

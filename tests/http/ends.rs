@@ -1,16 +1,14 @@
 //! When and how a request ends, on real servers and sockets: what the body says of itself, and what hyper makes of it.
-#![cfg(all(feature = "tower", feature = "tokio"))]
-
-mod common;
-#[path = "common/http.rs"]
-mod servers;
 
 use after::{Outcome, tower::AfterLayer};
 use axum::body::Body;
-use common::Log;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
-use servers::{Raw, Script, Stack, Step, Version, request, watched};
+
+use crate::{
+    common::Log,
+    servers::{Raw, Script, Stack, Step, Version, request, watched},
+};
 
 fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
