@@ -17,9 +17,8 @@ cd "$(dirname "$0")/.."
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     # Left out: what measures or starts servers, and `spawners`, which leaks one on purpose.
-    files=(isolation interleavings interleavings_spawners interleavings_wakers interleavings_panics
-        interleavings_forgotten model regressions scope handover runtimes orders limits timeouts conditions observers
-        fairness testing interleavings_written lifecycle)
+    files=(interleavings isolation interleavings_panics model scope handover runtimes orders limits timeouts
+        conditions observers fairness testing lifecycle)
 fi
 
 target="${CARGO_TARGET_DIR:-target}/sanitizers"

@@ -7,7 +7,7 @@
 //! With at most three preemptions in a run, in one model two, or as many as `LOOM_MAX_PREEMPTIONS` says. Loom's
 //! threads are coroutines of one, so what is ambient in the racing part is kept for each of them by the crate's
 //! `sync`; what loom can't model (the spare boxes, real thread-locals, the pool of `spawner::Threads`) is in
-//! `tests/races.rs`.
+//! `tests/interleavings/races.rs`.
 //!
 //! Every model asserts, besides its own fact, that each task has run or is on the account as something else, was
 //! dropped exactly once, and that nothing is left when it ends: see `world`. A wake-up that is missed is a deadlock,

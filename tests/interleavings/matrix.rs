@@ -4,8 +4,6 @@
 //!
 //! Sentences 2, 3, 8, 9b, 12, 13, 15, 16, 18b, 19 and 20.
 
-mod common;
-
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,7 +16,8 @@ use std::{
 };
 
 use after::{Batch, Handle, Observer, Outcome, Runner, TaskFinished, spawner};
-use common::{Batches, balanced, keeping, now_or_never, poll_once};
+
+use crate::common::{self, Batches, balanced, keeping, now_or_never, poll_once};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {

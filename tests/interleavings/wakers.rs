@@ -3,8 +3,6 @@
 //!
 //! Sentences 13, 18, 18b, 19 and 21. (A waker whose `clone` panics can be written with unsafe code alone.)
 
-mod common;
-
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,7 +19,8 @@ use after::{
     Batch, Runner, Spawner,
     spawner::{BlockingWork, Sleep},
 };
-use common::{Batches, CountingWaker, balanced, now_or_never, poll_once, yields};
+
+use crate::common::{self, Batches, CountingWaker, balanced, now_or_never, poll_once, yields};
 
 /// Counts what is done to wakers, and blows at one such moment.
 struct Fuse {

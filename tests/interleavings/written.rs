@@ -1,11 +1,8 @@
 //! The matrix of batches that wait for the last byte: how the body ends, when the server lets go of its frames, how often
 //! the batch is polled before and after, when it is dropped, how its tasks end. Each case is run by hand, and every counter
-//! is looked at after every step, as in `interleavings.rs`, and besides how often the batch's waker was woken.
+//! is looked at after every step, as in `matrix.rs`, and besides how often the batch's waker was woken.
 //!
 //! Sentences 8, 9b, 13, 15, 16, 19, 20 and 22b.
-#![cfg(feature = "tower")]
-
-mod common;
 
 use std::{
     convert::Infallible,
@@ -24,10 +21,11 @@ use after::{
     tower::{AfterBody, AfterLayer, RunAfter},
 };
 use bytes::Bytes;
-use common::{Batches, CountingWaker, balanced, keeping, now_or_never, poll_once};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use tower::{Layer, Service};
+
+use crate::common::{self, Batches, CountingWaker, balanced, keeping, now_or_never, poll_once};
 
 /// How the body ends, and how a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! Defects that were found, each kept as the smallest program that showed it.
 
-mod common;
-
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind},
@@ -15,9 +13,10 @@ use std::{
 };
 
 use after::{Batch, Order, Runner, spawner};
-use common::{
-    CountingWaker, DefersOnDrop, Log, balanced, keeping, now_or_never, poll_once, polls_to_end,
-    yields,
+
+use crate::common::{
+    self, CountingWaker, DefersOnDrop, Log, balanced, is_child, keeping, now_or_never, poll_once,
+    polls_to_end, standard_error_of, yields,
 };
 
 /// A batch of one task, held.
@@ -128,10 +127,15 @@ fn a_waker_that_panics_costs_other_waiters_nothing() {
     assert!(poll_once(first.as_mut()).is_ready() && poll_once(second.as_mut()).is_ready());
 }
 
-/// Each loss that left nothing pending started a thread of its own.
+/// Each loss that left nothing pending started a thread of its own. In a process of its own: other tests lose tasks too.
 #[cfg(target_os = "linux")]
 #[test]
 fn losses_share_one_thread() {
+    const TEST: &str = "regressions::losses_share_one_thread";
+    if !is_child(TEST) {
+        standard_error_of(TEST);
+        return;
+    }
     let threads = || {
         let own = std::fs::read_dir("/proc/self/task").unwrap();
         own.filter(|thread| {
@@ -145,8 +149,8 @@ fn losses_share_one_thread() {
         now_or_never(runner.scope(async { after::defer(async {}) }));
     }
     assert_eq!(balanced(&runner).lost, 500);
-    // Other tests of this program may have one each.
-    assert!(threads() < 20, "{} threads", threads());
+    // One that has said what there was may be ending.
+    assert!(threads() <= 2, "{} threads", threads());
 }
 
 /// With a handle the last reference to a context value was dropped where nothing caught its panic.

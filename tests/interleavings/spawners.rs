@@ -2,8 +2,6 @@
 //!
 //! Sentences 6, 8, 10, 13, 15, 18b, 19 and 20.
 
-mod common;
-
 use std::{
     cell::Cell,
     future::Future,
@@ -19,8 +17,9 @@ use std::{
 };
 
 use after::{Batch, Order, Runner, Spawner, TaskBuilder};
-use common::{Batches, CountingWaker, balanced, now_or_never, poll_once, yields};
 use futures::FutureExt as _;
+
+use crate::common::{self, Batches, CountingWaker, balanced, now_or_never, poll_once, yields};
 
 /// What a spawner does with each batch that it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

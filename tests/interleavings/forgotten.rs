@@ -1,12 +1,11 @@
 //! `mem::forget` of a scope and of a batch: nothing unsound, nothing runs, and the account and the report of a shutdown
 //! say so (sentences 19 and 20).
 
-mod common;
-
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use after::{Batch, Overflow, Runner};
-use common::{balanced, keeping, keeping_with, now_or_never, poll_once, yields};
+
+use crate::common::{self, balanced, keeping, keeping_with, now_or_never, poll_once, yields};
 
 /// Polled once, and forgotten: its tasks are never handed over and never dropped.
 fn forgotten_scope(runner: &Runner, tasks: usize, held: &Arc<()>) {

@@ -4,9 +4,6 @@
 //! Each test asserts exact facts: how often each task has run and was dropped, and where it stands on the account.
 //! A wake-up that is missed hangs a test. The comment `Broken:` says with which change of the crate a test was seen
 //! to fail or to hang.
-#![cfg(feature = "threads")]
-
-mod common;
 
 use std::{
     cell::RefCell,
@@ -21,8 +18,9 @@ use std::{
 };
 
 use after::{Overflow, Runner, Stats, spawner, spawner::Threads};
-use common::{balanced, keeping, now_or_never, poll_once, yields};
 use futures::{channel::oneshot, executor::block_on};
+
+use crate::common::{balanced, keeping, now_or_never, poll_once, yields};
 
 const THREADS: usize = 4;
 
