@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     # Left out: what measures or starts servers, and `spawners`, which leaks one on purpose.
-    files=(interleavings isolation interleavings_panics model scope handover runtimes orders limits timeouts
+    files=(model interleavings isolation interleavings_panics scope handover runtimes orders limits timeouts
         conditions observers fairness testing lifecycle)
 fi
 

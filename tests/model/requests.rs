@@ -1,6 +1,5 @@
 //! Random programs of requests under the layer, open scopes and plain ones, several at once, polled by hand on one thread,
 //! against a small model: under no limit, with only `max_running`, and under small limits that push back or shed.
-//! `PROPTEST_CASES=20000 cargo test --test model_http` for a long run.
 //!
 //! After each step:
 //!
@@ -25,9 +24,6 @@
 //!
 //! - Nothing is pending, each head of the account is what the tasks have noted, and each task was dropped once (19, 20).
 //! - All room is there again: so many tasks are accepted from a dropped scope as in the beginning, and no more (21).
-#![cfg(feature = "tower")]
-
-mod common;
 
 use std::{
     cell::RefCell,
@@ -50,11 +46,15 @@ use after::{
     tower::{AfterBody, AfterFuture, AfterLayer, RunAfter},
 };
 use bytes::Bytes;
-use common::{Batches, balanced, keeping_with, polls_to_end, yields};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use proptest::prelude::*;
 use tower::{Layer, Service};
+
+use crate::{
+    SEEDS,
+    common::{self, Batches, balanced, keeping_with, polls_to_end, yields},
+};
 
 /// What did not run, or not to its end: dropped with its batch, or by a limit.
 fn dropped(stats: &Stats) -> u64 {
@@ -1467,6 +1467,7 @@ fn next_frame(
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400),
+        failure_persistence: Some(Box::new(SEEDS)),
         ..ProptestConfig::default()
     })]
 

@@ -1,12 +1,10 @@
 //! Random programs against a model: several requests and their batches, polled by hand on one thread, so that each case
-//! can be reproduced and shrunk. `PROPTEST_CASES=20000 cargo test --release --test model` for a long run.
+//! can be reproduced and shrunk.
 //!
 //! The model is what the tasks note themselves: each says that it was made, that it started, how it ended and that it was
 //! dropped. After every step the account balances (sentence 19); at the end its heads are what the tasks have noted, each
 //! task started once at the most, each was dropped exactly once, and those of one request started in their order. Each
 //! finds the context of its own request, as it stood at the end.
-
-mod common;
 
 use std::{
     cell::RefCell,
@@ -24,8 +22,12 @@ use after::{
     Handle, Order, Outcome, Overflow, Runner, Spawner,
     spawner::{BlockingWork, Sleep},
 };
-use common::{Batches, balanced, now_or_never, poll_once, yields};
 use proptest::prelude::*;
+
+use crate::{
+    SEEDS,
+    common::{self, Batches, balanced, now_or_never, poll_once, yields},
+};
 
 /// How a task ends.
 #[derive(Clone, Copy, Debug)]
@@ -758,6 +760,7 @@ impl Machine {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400),
+        failure_persistence: Some(Box::new(SEEDS)),
         ..ProptestConfig::default()
     })]
 
