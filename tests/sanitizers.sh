@@ -17,8 +17,7 @@ cd "$(dirname "$0")/.."
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     # Left out: what measures or starts servers, and `spawners`, which leaks one on purpose.
-    files=(model interleavings isolation interleavings_panics scope handover runtimes orders limits timeouts
-        conditions observers fairness testing lifecycle)
+    files=(phases model interleavings interleavings_panics runtimes limits observers testing)
 fi
 
 target="${CARGO_TARGET_DIR:-target}/sanitizers"

@@ -1,7 +1,5 @@
 //! A request in several pieces: what they collect together, how it ends, and that panics and threads change nothing.
 
-mod common;
-
 use std::{
     future::{Future, pending},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,9 +12,10 @@ use std::{
 };
 
 use after::{OpenScope, Order, Outcome, Overflow, Runner};
-use common::{
-    CountingWaker, DefersOnDrop, Log, balanced, is_child, keeping, keeping_with, now_or_never,
-    poll_once, polls_to_end, standard_error_of, yields,
+
+use crate::common::{
+    self, CountingWaker, DefersOnDrop, Log, balanced, is_child, keeping, keeping_with,
+    now_or_never, poll_once, polls_to_end, standard_error_of, yields,
 };
 
 /// Defers a task that notes `entry` and how the request has ended.
@@ -519,7 +518,7 @@ impl Drop for PanicsOnDrop {
 /// Sentence 18b: a panic of a piece's destructor is caught and reported when the piece is dropped early.
 #[test]
 fn a_destructor_that_panics_when_a_piece_is_dropped_early_is_reported() {
-    let test = "a_destructor_that_panics_when_a_piece_is_dropped_early_is_reported";
+    let test = "open::a_destructor_that_panics_when_a_piece_is_dropped_early_is_reported";
     if !is_child(test) {
         let said = standard_error_of(test);
         let expected = "after: a future in an open scope panicked in its destructor: told to";

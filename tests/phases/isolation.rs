@@ -7,8 +7,6 @@
 //! All scopes use the same key. Threads are real and their order is not determined, but what is asserted is. Also run
 //! under AddressSanitizer: see `sanitizers.sh`.
 
-mod common;
-
 use std::{
     collections::{BTreeSet, VecDeque},
     future::{Future, poll_fn},
@@ -27,8 +25,9 @@ use after::{
     TaskInfo, TaskStarted,
 };
 use async_task::Runnable;
-use common::{balanced, poll_once, yields};
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered, task::LocalSpawnExt as _};
+
+use crate::common::{self, balanced, poll_once, yields};
 
 const SCOPES: usize = 500;
 /// Scopes that they open inside theirs: two each.

@@ -1,7 +1,5 @@
 //! How the tasks of a batch take turns: sentences 9b and 11.
 
-mod common;
-
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -14,7 +12,8 @@ use std::{
 };
 
 use after::Runner;
-use common::{CountingWaker, keeping, now_or_never, poll_once};
+
+use crate::common::{self, CountingWaker, keeping, now_or_never, poll_once};
 
 /// Notes its polls, and is pending until its channel says so.
 struct Noted {
@@ -398,7 +397,7 @@ mod on_tokio {
         atomic::{AtomicBool, Ordering::SeqCst},
     };
 
-    use super::common::Log;
+    use crate::common::Log;
     use after::Runner;
 
     /// Sentence 11: tokio's budget is shared by all siblings; in a fixed order a busy one starves the others for ever.

@@ -1,7 +1,5 @@
 //! The request phase, polled by hand: what is current when, and what is handed over when.
 
-mod common;
-
 use std::{
     cell::RefCell,
     future::Future,
@@ -16,9 +14,10 @@ use std::{
 };
 
 use after::{Order, Outcome, Runner};
-use common::{
-    CountingWaker, DefersOnDrop, Log, balanced, keeping, now_or_never, poll_once, polls_to_end,
-    yields,
+
+use crate::common::{
+    CountingWaker, DefersOnDrop, Log, balanced, is_child, keeping, now_or_never, poll_once,
+    polls_to_end, standard_error_of, yields,
 };
 
 /// Sentence 2: current while the inner future is polled, and only then.
@@ -460,9 +459,15 @@ fn polling_a_finished_scope_panics_and_says_so() {
     assert!(message.contains("polled after completion"), "{message}");
 }
 
-/// Sentence 5; N13: outside a scope `defer` panics at the caller's line and names `try_defer`.
+/// Sentence 5; N13: outside a scope `defer` panics at the caller's line and names `try_defer`. In a process of its own, for
+/// the panic hook.
 #[test]
 fn defer_outside_a_scope_panics_at_the_callers_line() {
+    const TEST: &str = "scope::defer_outside_a_scope_panics_at_the_callers_line";
+    if !is_child(TEST) {
+        standard_error_of(TEST);
+        return;
+    }
     thread_local! {
         static SEEN: RefCell<Option<(String, u32, String)>> = const { RefCell::new(None) };
     }
@@ -497,7 +502,6 @@ fn defer_outside_a_scope_panics_at_the_callers_line() {
         ("`try_handle`", check(line!(), &|| drop(after::handle()))),
         ("`try_set`", check(line!(), &|| after::context::set(1))),
     ];
-    let _ = std::panic::take_hook();
     for (instead, message) in messages {
         assert!(message.contains(instead), "{instead} in {message}");
         names_the_ways_to_a_scope(&message);

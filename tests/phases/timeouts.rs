@@ -1,7 +1,5 @@
 //! Time limits: sentence 17, and rows N18 and P3 of the conformance list.
 
-mod common;
-
 use std::{
     future::Future,
     pin::Pin,
@@ -18,11 +16,12 @@ use after::{
     Batch, Order, Outcome, Runner, Spawner,
     spawner::{BlockingWork, Sleep},
 };
-use common::{
+use futures::task::AtomicWaker;
+
+use crate::common::{
     Batches, Log, balanced, is_child, now_or_never, poll_once, polls_to_end, standard_error_of,
     yields,
 };
-use futures::task::AtomicWaker;
 
 const SHORT: Duration = Duration::from_millis(10);
 const NEVER: Duration = Duration::MAX;
@@ -523,7 +522,7 @@ fn overdue_blocking_work_is_counted_once_when_it_returns() {
 /// Sentences 17 and 26: each timeout is reported once, blocking work's at its limit, with and without an observer.
 #[test]
 fn each_timeout_is_reported_once() {
-    const TEST: &str = "each_timeout_is_reported_once";
+    const TEST: &str = "timeouts::each_timeout_is_reported_once";
     struct Watches;
     impl after::Observer for Watches {}
     if is_child(TEST) {
@@ -586,7 +585,7 @@ fn each_timeout_is_reported_once() {
 /// Section 5: a spawner whose `sleep` panics: said once, and the timer that needs no runtime is used.
 #[test]
 fn a_spawner_whose_sleep_panics_gets_another_timer() {
-    const TEST: &str = "a_spawner_whose_sleep_panics_gets_another_timer";
+    const TEST: &str = "timeouts::a_spawner_whose_sleep_panics_gets_another_timer";
     struct NoTimer(bool);
     impl Spawner for NoTimer {
         fn spawn(&self, batch: Batch) {
@@ -1130,7 +1129,7 @@ mod with_a_paused_clock {
     /// Section 5: a runtime without `enable_time`: no panic of the batch, said once, another timer.
     #[test]
     fn a_runtime_without_a_timer_gets_another() {
-        const TEST: &str = "with_a_paused_clock::a_runtime_without_a_timer_gets_another";
+        const TEST: &str = "timeouts::with_a_paused_clock::a_runtime_without_a_timer_gets_another";
         if is_child(TEST) {
             std::panic::set_hook(Box::new(|_| ()));
             for builder in [

@@ -1,8 +1,5 @@
 //! Sentence 10: a runtime that has gone is not remembered. What it refuses goes to the next that would be found, and is lost
 //! only when nothing takes it.
-#![cfg(all(feature = "tokio", feature = "threads"))]
-
-mod common;
 
 use std::{
     future::pending,
@@ -15,8 +12,9 @@ use std::{
 };
 
 use after::{Batch, Handle, Order, Runner, Scope, spawner::Tokio};
-use common::{balanced, now_or_never, poll_once};
 use tokio::runtime::{Builder, Runtime};
+
+use crate::common::{self, balanced, now_or_never, poll_once};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -1,7 +1,5 @@
 //! `Order::Parallel` and `spawned()`: sentences 9 and 11.
 
-mod common;
-
 use std::{
     pin::Pin,
     sync::{
@@ -11,9 +9,10 @@ use std::{
 };
 
 use after::{Batch, Order, Outcome};
-use common::{
-    DefersOnDrop, Log, balanced, keeping, keeping_with, now_or_never, poll_once, polls_to_end,
-    yields,
+
+use crate::common::{
+    self, DefersOnDrop, Log, balanced, keeping, keeping_with, now_or_never, poll_once,
+    polls_to_end, yields,
 };
 
 fn names(batch: &Batch) -> Vec<String> {

@@ -1,8 +1,6 @@
 //! Sentence 11, N16: once the tasks of a batch have wakers of their own, those are polled that were woken, and all of
 //! them, whatever waker the batch is polled with, however many they are.
 
-mod common;
-
 use std::{
     collections::BTreeSet,
     future::Future,
@@ -11,8 +9,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use common::{Batches, CountingWaker, keeping, now_or_never};
 use proptest::prelude::*;
+
+use crate::common::{Batches, CountingWaker, keeping, now_or_never};
 
 /// What the tasks of a crowd do when they are polled, and have done.
 #[derive(Default)]

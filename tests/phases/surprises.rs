@@ -1,11 +1,10 @@
 //! What follows from the rules and surprises all the same: each stands in the documentation.
 
-mod common;
-
 use std::task::Poll;
 
-use common::{keeping, now_or_never, poll_once};
 use futures::FutureExt as _;
+
+use crate::common::{self, keeping, now_or_never, poll_once};
 
 /// A future that two requests poll in turn belongs to whichever polls it: what it defers, and which context it sees.
 #[test]

@@ -1,8 +1,6 @@
 //! The end of a request's life: what a shutdown waits for, when the values of a request go, and what code keeps that goes on
 //! after its request.
 
-mod common;
-
 use std::{
     future::pending,
     pin::{Pin, pin},
@@ -11,8 +9,11 @@ use std::{
 };
 
 use after::{Handle, Order, Outcome, Runner, ShutdownReport, context};
-use common::{DefersOnDrop, Log, balanced, keeping, now_or_never, poll_once, polls_to_end, yields};
 use futures::FutureExt as _;
+
+use crate::common::{
+    self, DefersOnDrop, Log, balanced, keeping, now_or_never, poll_once, polls_to_end, yields,
+};
 
 /// Far away: no test waits for it.
 const FAR: Duration = Duration::from_secs(3_600);

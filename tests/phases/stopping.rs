@@ -1,7 +1,5 @@
 //! `stop`, and what it resolves: `stopping`, its clones, and the question for loops that don't await.
 
-mod common;
-
 use std::{
     future::Future as _,
     pin::Pin,
@@ -12,8 +10,9 @@ use std::{
 };
 
 use after::{Runner, Stopping};
-use common::{CountingWaker, balanced, keeping, now_or_never, poll_once};
 use futures::channel::oneshot;
+
+use crate::common::{self, CountingWaker, balanced, keeping, now_or_never, poll_once};
 
 fn stopping_of(runner: &Runner) -> Stopping {
     // Wrapped: the scope is to resolve at once.

@@ -1,14 +1,13 @@
 //! Conditions: sentence 12, and rows P1 and P5 of the conformance list.
 
-mod common;
-
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
 };
 
 use after::{Outcome, Runner};
-use common::{
+
+use crate::common::{
     Batches, DefersOnDrop, Log, balanced, keeping, now_or_never, poll_once, polls_to_end, yields,
 };
 
