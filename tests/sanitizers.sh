@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests in which memory could be misused, under AddressSanitizer with its leak detector: `tests/sanitizers.sh`, or
-# `tests/sanitizers.sh isolation model` for some files alone.
+# `tests/sanitizers.sh interleavings model` for some programs alone.
 #
 # There is no unsafe code in this crate. What is looked for is unsound use of that in its dependencies (scoped-tls-hkt,
 # pin-project-lite, async-task, the runtimes), and memory that nobody frees.
@@ -14,10 +14,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-files=("$@")
-if [ ${#files[@]} -eq 0 ]; then
+programs=("$@")
+if [ ${#programs[@]} -eq 0 ]; then
     # Left out: what measures or starts servers, and `spawners`, which leaks one on purpose.
-    files=(phases model interleavings interleavings_panics runtimes limits observers testing)
+    programs=(account interleavings interleavings_panics model phases runtimes testing)
 fi
 
 target="${CARGO_TARGET_DIR:-target}/sanitizers"
@@ -40,8 +40,8 @@ export CARGO_TARGET_DIR="$target"
 export LSAN_OPTIONS="suppressions=$suppressions:print_suppressions=0"
 
 tests=()
-for file in "${files[@]}"; do
-    tests+=(--test "$file")
+for program in "${programs[@]}"; do
+    tests+=(--test "$program")
 done
 # With `--target`, so that build scripts and macros are built without.
 cargo test --target x86_64-unknown-linux-gnu --all-features --locked "${tests[@]}"

@@ -1,7 +1,5 @@
 //! `max_running`, `max_waiting` and `Overflow`: sentence 21, and row P4 of the conformance list.
 
-mod common;
-
 use std::{
     future::Future,
     pin::Pin,
@@ -15,8 +13,9 @@ use std::{
 };
 
 use after::{Batch, Order, Overflow, Runner, Spawner, spawner::Sleep};
-use common::{
-    Batches, DefersOnDrop, Log, balanced, is_child, keeping_with, now_or_never, poll_once,
+
+use crate::common::{
+    self, Batches, DefersOnDrop, Log, balanced, is_child, keeping_with, now_or_never, poll_once,
     polls_to_end, standard_error_of, yields,
 };
 
@@ -854,7 +853,7 @@ fn many_tasks_behind_few_permits_start_in_order() {
 /// Sentence 21: losses by overflow are reported with a count, and not one a task.
 #[test]
 fn overflow_is_reported_with_a_count() {
-    const TEST: &str = "overflow_is_reported_with_a_count";
+    const TEST: &str = "limits::overflow_is_reported_with_a_count";
     if is_child(TEST) {
         let (runner, batches) = keeping_with(|builder| {
             let builder = builder.max_running(1).max_waiting(1);

@@ -1,7 +1,5 @@
 //! Observers and hooks: sentences 26 and 27, row N19 of the conformance list; and what a builder refuses.
 
-mod common;
-
 use std::{
     cell::Cell,
     collections::HashMap,
@@ -15,8 +13,9 @@ use after::{
     Observer, Order, Overflow, Runner, RunnerBuilder, TaskDeferred, TaskEnd, TaskFinished,
     TaskFuture, TaskInfo, TaskStarted,
 };
-use common::{
-    DefersOnDrop, Log, balanced, keeping_with, now_or_never, poll_once, polls_to_end, yields,
+
+use crate::common::{
+    self, DefersOnDrop, Log, balanced, keeping_with, now_or_never, poll_once, polls_to_end, yields,
 };
 
 /// Notes every event, and checks what holds for each.

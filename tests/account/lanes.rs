@@ -1,8 +1,5 @@
 //! Two Runners as lanes, as in `examples/lanes.rs`: what waits for its next try on one keeps nothing on the other from
 //! running.
-#![cfg(feature = "tokio")]
-
-mod common;
 
 use std::{
     sync::{
@@ -14,9 +11,10 @@ use std::{
 
 use after::{Overflow, Runner};
 use backon::{ConstantBuilder, Retryable as _};
-use common::balanced;
 use futures::FutureExt as _;
 use tokio::{sync::Semaphore, time::Instant};
+
+use crate::common::balanced;
 
 /// Between two tries. The clock is paused: it passes only when a test says so, or when nothing else is left to do.
 const BACKOFF: Duration = Duration::from_secs(3_600);

@@ -1,15 +1,14 @@
 //! Sentence 20, of scopes with many tasks: a shutdown names what has not ended, each task once, with its own place.
 
-mod common;
-
 use std::{collections::BTreeMap, future::Future, pin::Pin, task::Context, time::Duration};
 
-use common::{CountingWaker, keeping, now_or_never};
 use futures::{
     StreamExt as _,
     channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
 };
 use proptest::prelude::*;
+
+use crate::common::{self, CountingWaker, keeping, now_or_never};
 
 const NAMES: [&str; 3] = ["audit", "mail", "index"];
 
@@ -221,10 +220,10 @@ fn a_runner_says_what_is_unfinished_at_any_time() {
     );
     let text = report.to_string();
     assert!(
-        text.contains("`first` (key `user:7`, tests/roster.rs:"),
+        text.contains("`first` (key `user:7`, tests/account/roster.rs:"),
         "{text}"
     );
-    assert!(text.contains("`plain` (tests/roster.rs:"), "{text}");
+    assert!(text.contains("`plain` (tests/account/roster.rs:"), "{text}");
     drop(end);
     assert!(common::poll_once(Pin::new(&mut batch)).is_pending());
     assert_eq!(with_held(named(&runner.unfinished())), [all[1], nested]);

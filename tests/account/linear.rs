@@ -1,7 +1,5 @@
 //! What grows with its input, and no faster: counts for each task or batch, the same however many there are.
 
-mod common;
-
 use std::{
     collections::VecDeque,
     future::Future,
@@ -15,8 +13,9 @@ use std::{
 };
 
 use after::{Batch, Order, Runner, RunnerBuilder, Spawner, spawner::Sleep, testing::Recorder};
-use common::{Batches, balanced, now_or_never};
 use futures::task::AtomicWaker;
+
+use crate::common::{Batches, balanced, now_or_never};
 
 const SIZES: [usize; 3] = [100, 1_000, 4_000];
 
