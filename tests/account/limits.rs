@@ -431,18 +431,21 @@ fn backpressure_holds_the_answer_until_there_is_room() {
     assert_eq!((stats.completed, stats.shed, stats.pending), (4, 0, 0));
 }
 
+/// A request that defers so many tasks and ends.
+fn request(runner: &Runner, tasks: usize) -> Pin<Box<impl Future<Output = ()> + use<>>> {
+    Box::pin(runner.scope(async move {
+        for _ in 0..tasks {
+            after::defer(async {});
+        }
+    }))
+}
+
 /// Sentence 21: waiting scopes are let in in their order, a small one not before a big one that came first.
 #[test]
 fn waiting_scopes_keep_their_order() {
     let (runner, batches) = keeping_with(|builder| builder.max_running(1).max_waiting(4));
     let (mut gates, mut full) = fill(&runner, &batches, 5);
-    let request = |tasks: usize| {
-        Box::pin(runner.scope(async move {
-            for _ in 0..tasks {
-                after::defer(async {});
-            }
-        }))
-    };
+    let request = |tasks| request(&runner, tasks);
     let (mut big, mut small) = (request(3), request(1));
     assert!(poll_once(big.as_mut()).is_pending());
     assert!(poll_once(small.as_mut()).is_pending());
@@ -651,13 +654,7 @@ fn a_scope_inside_a_scope_inside_a_task_never_waits() {
 fn a_waiting_scope_that_is_dropped_gives_its_place_to_the_next() {
     let (runner, batches) = keeping_with(|builder| builder.max_running(1).max_waiting(4));
     let (mut gates, mut full) = fill(&runner, &batches, 5);
-    let request = |tasks: usize| {
-        Box::pin(runner.scope(async move {
-            for _ in 0..tasks {
-                after::defer(async {});
-            }
-        }))
-    };
+    let request = |tasks| request(&runner, tasks);
     let (mut big, mut next) = (request(4), request(1));
     assert!(poll_once(big.as_mut()).is_pending());
     let (counter, waker) = common::CountingWaker::new();

@@ -223,6 +223,16 @@ mod a_status_without_a_body_has_finished {
     stack_test!(on_hyper_with_http2, Hyper, Http2);
 }
 
+/// Sends back what comes through the connection once it is a tunnel.
+fn echo(request: &mut http::Request<Body>) {
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let mut tunnel = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+        let (mut read, mut write) = tokio::io::split(&mut tunnel);
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+}
+
 every_http1_stack! {
     /// 22: 101. The request has finished with the head; what the connection then is used for is not part of it.
     async fn an_upgrade_has_finished_with_its_head(stack) {
@@ -230,12 +240,7 @@ every_http1_stack! {
         let noted = Log::new();
         let address = stack.serve(layer, move |mut request| {
             teller.defer();
-            let upgrade = hyper::upgrade::on(&mut request);
-            tokio::spawn(async move {
-                let mut tunnel = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
-                let (mut read, mut write) = tokio::io::split(&mut tunnel);
-                tokio::io::copy(&mut read, &mut write).await.unwrap();
-            });
+            echo(&mut request);
             let body = Script::new(&noted).data("never sent").body();
             async {
                 let answer = Response::builder().status(101);
@@ -294,12 +299,7 @@ every_stack! {
         let noted = Log::new();
         let address = stack.serve(layer, move |mut request| {
             teller.defer();
-            let upgrade = hyper::upgrade::on(&mut request);
-            tokio::spawn(async move {
-                let mut tunnel = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
-                let (mut read, mut write) = tokio::io::split(&mut tunnel);
-                tokio::io::copy(&mut read, &mut write).await.unwrap();
-            });
+            echo(&mut request);
             let body = Script::new(&noted).data("never sent").body();
             async { Response::new(body) }
         }).await;
