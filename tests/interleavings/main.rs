@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cases;
 mod forgotten;
 mod matrix;
 #[cfg(feature = "threads")]

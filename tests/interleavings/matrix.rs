@@ -8,26 +8,16 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
-use after::{Batch, Handle, Observer, Outcome, Runner, TaskFinished, spawner};
+use after::{Batch, Handle, Runner};
 
-use crate::common::{self, Batches, balanced, keeping, now_or_never, poll_once};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Finish,
-    Fail,
-    Drop,
-    Panic,
-}
-
-const ENDS: [End; 4] = [End::Finish, End::Fail, End::Drop, End::Panic];
+use crate::{
+    cases::{ENDS, End, Seen, account, counting, observed},
+    common::{self, Batches, balanced, keeping, now_or_never, poll_once},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
@@ -73,21 +63,6 @@ struct Counts {
     hand_overs: usize,
 }
 
-#[derive(Default)]
-struct Seen {
-    counts: Mutex<Counts>,
-    /// The outcomes that tasks saw when they were dropped.
-    outcomes: Mutex<Vec<Option<Outcome>>>,
-    handle: Mutex<Option<Handle>>,
-    told: AtomicUsize,
-}
-
-impl Seen {
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
-        change(&mut self.counts.lock().unwrap());
-    }
-}
-
 /// What everything inside the request's scope finds in its context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Own(u64);
@@ -95,7 +70,8 @@ struct Own(u64);
 /// A request that defers one task in its first poll and one in its destructor.
 struct Request {
     case: Case,
-    seen: Arc<Seen>,
+    seen: Arc<Seen<Counts>>,
+    handle: Arc<Mutex<Option<Handle>>>,
     polls: usize,
 }
 
@@ -122,7 +98,7 @@ impl Future for Request {
             if self.case.manner == Manner::Handle {
                 let handle = after::handle();
                 handle.task("of the request").defer(self.task());
-                *self.seen.handle.lock().unwrap() = Some(handle);
+                *self.handle.lock().unwrap() = Some(handle);
             } else {
                 after::task("of the request").defer(self.task());
             }
@@ -131,12 +107,7 @@ impl Future for Request {
             }
         }
         assert_eq!(after::context::get(), Some(Own(7)));
-        match end {
-            End::Finish => Poll::Ready(Ok(())),
-            End::Fail => Poll::Ready(Err("told to")),
-            End::Drop => Poll::Pending,
-            End::Panic => std::panic::panic_any("told to"),
-        }
+        end.reached()
     }
 }
 
@@ -150,7 +121,7 @@ impl Drop for Request {
 
 struct Task {
     ends: (End, Moment),
-    seen: Arc<Seen>,
+    seen: Arc<Seen<Counts>>,
     polls: usize,
 }
 
@@ -164,27 +135,13 @@ impl Future for Task {
         if self.polls == 1 && moment != Moment::Before {
             return Poll::Pending;
         }
-        match end {
-            End::Finish => Poll::Ready(Ok(())),
-            End::Fail => Poll::Ready(Err("told to")),
-            End::Drop => Poll::Pending,
-            End::Panic => std::panic::panic_any("told to"),
-        }
+        end.reached()
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.seen.count(|counts| counts.task_drops += 1);
-        self.seen.outcomes.lock().unwrap().push(after::outcome());
-    }
-}
-
-struct Tells(Arc<Seen>);
-
-impl Observer for Tells {
-    fn finished(&self, _: &TaskFinished<'_>) {
-        self.0.told.fetch_add(1, SeqCst);
+        self.seen.task_is_dropped(|counts| counts.task_drops += 1);
     }
 }
 
@@ -194,7 +151,9 @@ struct World {
     runner: Runner,
     batches: Batches,
     outer: (Runner, Batches),
-    seen: Arc<Seen>,
+    seen: Arc<Seen<Counts>>,
+    /// Which the request has left behind.
+    handle: Arc<Mutex<Option<Handle>>>,
     expected: Counts,
     deferred: u64,
     ended: u64,
@@ -203,15 +162,10 @@ struct World {
 impl World {
     fn new(case: Case) -> World {
         let seen = Arc::new(Seen::default());
-        let batches = Batches::default();
-        let (keep, counts) = (batches.clone(), seen.clone());
-        let builder = Runner::builder().spawner(spawner::from_fn(move |batch| {
-            counts.count(|counts| counts.hand_overs += 1);
-            keep.push(batch);
-        }));
+        let (builder, batches) = counting(&seen, |counts: &mut Counts| counts.hand_overs += 1);
         let builder = match case.special {
             false => builder,
-            true => builder.max_running(8).observer(Tells(seen.clone())),
+            true => observed(builder.max_running(8), &seen),
         };
         World {
             case,
@@ -219,6 +173,7 @@ impl World {
             batches,
             outer: keeping(),
             seen,
+            handle: Arc::default(),
             expected: Counts::default(),
             deferred: 0,
             ended: 0,
@@ -231,23 +186,10 @@ impl World {
         let case = self.case;
         let counts = *self.seen.counts.lock().unwrap();
         assert_eq!(counts, self.expected, "{step}: {case:?}");
-        let stats = balanced(&self.runner);
-        let expected = (self.deferred, self.deferred - self.ended);
+        let told = if case.special { self.ended } else { 0 };
         assert_eq!(
-            (stats.deferred, stats.pending),
-            expected,
-            "{step}: {case:?}"
-        );
-        let told = self.seen.told.load(SeqCst) as u64;
-        assert_eq!(
-            told,
-            if case.special { self.ended } else { 0 },
-            "{step}: {case:?}"
-        );
-        let outer = balanced(&self.outer.0);
-        assert_eq!(
-            (outer.deferred, self.outer.1.len()),
-            (0, 0),
+            account(&self.runner, &self.seen, &self.outer),
+            (self.deferred, self.deferred - self.ended, told),
             "{step}: {case:?}"
         );
     }
@@ -277,6 +219,7 @@ impl World {
         let request = Request {
             case,
             seen: self.seen.clone(),
+            handle: self.handle.clone(),
             polls: 0,
         };
         let scope = self.runner.scope(request).failed_if(Result::is_err);
@@ -391,7 +334,7 @@ impl World {
         self.phase(case.task.1, |world| world.batch(batch));
         let (heads, mut expected) = self.heads();
         assert_eq!(heads, expected, "{case:?}");
-        let handle = self.seen.handle.lock().unwrap().take();
+        let handle = self.handle.lock().unwrap().take();
         assert_eq!(
             handle.is_some(),
             case.manner == Manner::Handle && case.request != (End::Drop, Moment::Before)
@@ -401,12 +344,7 @@ impl World {
             expected[0] += 1;
             assert_eq!(self.heads().0, expected, "{case:?}");
         }
-        let outcome = match case.request.0 {
-            End::Finish => Outcome::Finished,
-            End::Fail => Outcome::Failed,
-            End::Drop => Outcome::Cancelled,
-            End::Panic => Outcome::Panicked,
-        };
+        let outcome = case.request.0.outcome();
         let outcomes = self.seen.outcomes.lock().unwrap();
         assert_eq!(
             *outcomes,

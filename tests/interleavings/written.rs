@@ -9,15 +9,12 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use after::{
-    Batch, Handle, Observer, Outcome, Runner, Stats, TaskFinished, spawner,
+    Batch, Handle, Runner, Stats,
     tower::{AfterBody, AfterLayer, RunAfter},
 };
 use bytes::Bytes;
@@ -25,19 +22,10 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use tower::{Layer, Service};
 
-use crate::common::{self, Batches, CountingWaker, balanced, keeping, now_or_never, poll_once};
-
-/// How the body ends, and how a task does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Finish,
-    Fail,
-    /// Dropped without having ended.
-    Drop,
-    Panic,
-}
-
-const ENDS: [End; 4] = [End::Finish, End::Fail, End::Drop, End::Panic];
+use crate::{
+    cases::{ENDS, End, Seen, account, counting, observed},
+    common::{self, Batches, CountingWaker, balanced, keeping, now_or_never, poll_once},
+};
 
 /// The batch, from the hand-over on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,25 +72,11 @@ struct Counts {
     hand_overs: usize,
 }
 
-#[derive(Default)]
-struct Seen {
-    counts: Mutex<Counts>,
-    /// The outcomes that tasks saw when they were dropped.
-    outcomes: Mutex<Vec<Option<Outcome>>>,
-    told: AtomicUsize,
-}
-
-impl Seen {
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
-        change(&mut self.counts.lock().unwrap());
-    }
-}
-
 /// Two frames, and its end.
 struct Frames {
     end: End,
     polls: usize,
-    seen: Arc<Seen>,
+    seen: Arc<Seen<Counts>>,
 }
 
 impl Body for Frames {
@@ -114,13 +88,10 @@ impl Body for Frames {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.polls += 1;
-        match self.end {
-            _ if self.polls <= 2 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"data"))))),
-            End::Finish => Poll::Ready(None),
-            End::Fail => Poll::Ready(Some(Err("told to"))),
-            End::Drop => Poll::Pending,
-            End::Panic => std::panic::panic_any("told to"),
+        if self.polls <= 2 {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"data")))));
         }
+        self.end.reached().map(|end| end.err().map(Err))
     }
 }
 
@@ -134,7 +105,7 @@ struct Task {
     end: End,
     ends_in: usize,
     polls: usize,
-    seen: Arc<Seen>,
+    seen: Arc<Seen<Counts>>,
 }
 
 impl Future for Task {
@@ -143,28 +114,16 @@ impl Future for Task {
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         self.polls += 1;
         self.seen.count(|counts| counts.task_polls += 1);
-        match self.end {
-            _ if self.polls < self.ends_in => Poll::Pending,
-            End::Finish => Poll::Ready(Ok(())),
-            End::Fail => Poll::Ready(Err("told to")),
-            End::Drop => Poll::Pending,
-            End::Panic => std::panic::panic_any("told to"),
+        if self.polls < self.ends_in {
+            return Poll::Pending;
         }
+        self.end.reached()
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.seen.count(|counts| counts.task_drops += 1);
-        self.seen.outcomes.lock().unwrap().push(after::outcome());
-    }
-}
-
-struct Tells(Arc<Seen>);
-
-impl Observer for Tells {
-    fn finished(&self, _: &TaskFinished<'_>) {
-        self.0.told.fetch_add(1, SeqCst);
+        self.seen.task_is_dropped(|counts| counts.task_drops += 1);
     }
 }
 
@@ -174,7 +133,7 @@ struct World {
     runner: Runner,
     batches: Batches,
     outer: (Runner, Batches),
-    seen: Arc<Seen>,
+    seen: Arc<Seen<Counts>>,
     /// The batch's.
     wakes: Arc<CountingWaker>,
     waker: Waker,
@@ -188,19 +147,11 @@ struct World {
 impl World {
     fn new(case: Case) -> World {
         let seen = Arc::new(Seen::default());
-        let batches = Batches::default();
-        let (keep, counts) = (batches.clone(), seen.clone());
-        let builder = Runner::builder().spawner(spawner::from_fn(move |batch| {
-            counts.count(|counts| counts.hand_overs += 1);
-            keep.push(batch);
-        }));
+        let (builder, batches) = counting(&seen, |counts: &mut Counts| counts.hand_overs += 1);
         let builder = match case.settings {
             Settings::Plain => builder,
-            Settings::Special => builder.max_running(8).observer(Tells(seen.clone())),
-            Settings::Backpressure => builder
-                .max_running(8)
-                .max_waiting(8)
-                .observer(Tells(seen.clone())),
+            Settings::Special => observed(builder.max_running(8), &seen),
+            Settings::Backpressure => observed(builder.max_running(8).max_waiting(8), &seen),
         };
         let (wakes, waker) = CountingWaker::new();
         World {
@@ -226,22 +177,14 @@ impl World {
         let counts = *self.seen.counts.lock().unwrap();
         assert_eq!(counts, self.expected, "{step}: {case:?}");
         assert_eq!(self.wakes.wakes(), self.expected_wakes, "{step}: {case:?}");
-        let stats = balanced(&self.runner);
-        let expected = (self.deferred as u64, (self.deferred - self.ended) as u64);
-        assert_eq!(
-            (stats.deferred, stats.pending),
-            expected,
-            "{step}: {case:?}"
-        );
         let told = match case.settings {
             Settings::Plain => 0,
             _ => self.ended,
         };
-        assert_eq!(self.seen.told.load(SeqCst), told, "{step}: {case:?}");
-        let outer = balanced(&self.outer.0);
+        let expected = [self.deferred, self.deferred - self.ended, told].map(|count| count as u64);
         assert_eq!(
-            (outer.deferred, self.outer.1.len()),
-            (0, 0),
+            <[u64; 3]>::from(account(&self.runner, &self.seen, &self.outer)),
+            expected,
             "{step}: {case:?}"
         );
     }
@@ -412,12 +355,7 @@ impl World {
         let head = ENDS.iter().position(|end| *end == as_told).unwrap();
         expected[head] = self.deferred as u64;
         assert_eq!(heads, expected, "{case:?}");
-        let outcome = match case.body {
-            End::Finish => Outcome::Finished,
-            End::Fail => Outcome::Failed,
-            End::Drop => Outcome::Cancelled,
-            End::Panic => Outcome::Panicked,
-        };
+        let outcome = case.body.outcome();
         let outcomes = self.seen.outcomes.lock().unwrap();
         assert_eq!(*outcomes, vec![Some(outcome); self.deferred], "{case:?}");
     }
