@@ -9,9 +9,14 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
-use after::{Batch, Runner, RunnerBuilder, spawner};
+use after::{
+    Batch, Runner, RunnerBuilder, Spawner,
+    spawner::{self, BlockingWork, Sleep},
+};
+use futures::channel::oneshot;
 
 /// Every runtime on which behaviour is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,6 +294,92 @@ impl Batches {
 
     pub fn take_all(&self) -> Vec<Batch> {
         std::mem::take(&mut self.batches.lock().unwrap())
+    }
+}
+
+/// Keeps batches and blocking work; its sleeps end when the test says so.
+#[derive(Clone, Default)]
+pub struct ByHand {
+    pub batches: Batches,
+    pub blocking: Arc<Mutex<Vec<BlockingWork>>>,
+    sleeps: Arc<Mutex<Sleeps>>,
+    dropped: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Sleeps {
+    made: Vec<Duration>,
+    /// Those that have not been fired, dropped ones too.
+    left: Vec<(Duration, oneshot::Sender<()>)>,
+}
+
+struct CountsDrop(Arc<AtomicUsize>);
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl Spawner for ByHand {
+    fn spawn(&self, batch: Batch) {
+        self.batches.push(batch);
+    }
+
+    fn spawn_blocking(&self, work: BlockingWork) {
+        self.blocking.lock().unwrap().push(work);
+    }
+
+    fn sleep(&self, limit: Duration) -> Sleep {
+        let (fire, fired) = oneshot::channel();
+        let mut sleeps = self.sleeps.lock().unwrap();
+        sleeps.made.push(limit);
+        sleeps.left.push((limit, fire));
+        let dropped = CountsDrop(self.dropped.clone());
+        Sleep::new(async move {
+            let _dropped = dropped;
+            if fired.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+impl ByHand {
+    /// The limits for which sleeps were made, in order.
+    pub fn made(&self) -> Vec<Duration> {
+        self.sleeps.lock().unwrap().made.clone()
+    }
+
+    /// Lets the time of all sleeps so long pass, in order. One that was dropped does not notice.
+    pub fn fire(&self, limit: Duration) {
+        let mut sleeps = self.sleeps.lock().unwrap();
+        let fired: Vec<_> = sleeps.left.extract_if(.., |(of, _)| *of == limit).collect();
+        drop(sleeps);
+        for (_, fire) in fired {
+            let _ = fire.send(());
+        }
+    }
+
+    /// The same for one of those that are left, if there are so many.
+    pub fn fire_at(&self, index: usize) {
+        let mut sleeps = self.sleeps.lock().unwrap();
+        if index < sleeps.left.len() {
+            let (_, fire) = sleeps.left.swap_remove(index);
+            drop(sleeps);
+            let _ = fire.send(());
+        }
+    }
+
+    /// Those that are left, for a test that expects a panic to fire.
+    pub fn take_sleeps(&self) -> Vec<oneshot::Sender<()>> {
+        let left = std::mem::take(&mut self.sleeps.lock().unwrap().left);
+        left.into_iter().map(|(_, fire)| fire).collect()
+    }
+
+    /// How many sleeps were dropped.
+    pub fn dropped(&self) -> usize {
+        self.dropped.load(SeqCst)
     }
 }
 

@@ -15,12 +15,9 @@ use std::{
     time::Duration,
 };
 
-use after::{
-    Batch, Runner, Spawner,
-    spawner::{BlockingWork, Sleep},
-};
+use after::{Batch, Runner};
 
-use crate::common::{self, Batches, CountingWaker, balanced, now_or_never, poll_once, yields};
+use crate::common::{self, ByHand, CountingWaker, balanced, now_or_never, poll_once, yields};
 
 /// Counts what is done to wakers, and blows at one such moment.
 struct Fuse {
@@ -57,34 +54,6 @@ impl Drop for Fragile {
         if !std::thread::panicking() {
             self.0.burn();
         }
-    }
-}
-
-/// Keeps everything for the test to run by hand.
-#[derive(Clone, Default)]
-struct Keeps {
-    batches: Batches,
-    blocking: Arc<Mutex<Vec<BlockingWork>>>,
-    timers: Arc<Mutex<Vec<futures::channel::oneshot::Sender<()>>>>,
-}
-
-impl Spawner for Keeps {
-    fn spawn(&self, batch: Batch) {
-        self.batches.push(batch);
-    }
-
-    fn spawn_blocking(&self, work: BlockingWork) {
-        self.blocking.lock().unwrap().push(work);
-    }
-
-    fn sleep(&self, _: Duration) -> Sleep {
-        let (fire, fired) = futures::channel::oneshot::channel();
-        self.timers.lock().unwrap().push(fire);
-        Sleep::new(async move {
-            if fired.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
     }
 }
 
@@ -220,7 +189,7 @@ fn poll<F: Future + Unpin>(future: &mut F, fuse: &Arc<Fuse>) -> bool {
 
 /// Runs such a request with fragile wakers alone; gives how many moments there were.
 fn program(limited: bool, tasks: usize, fate: Fate, blows_at: usize) -> usize {
-    let spawner = Keeps::default();
+    let spawner = ByHand::default();
     let builder = Runner::builder().spawner(spawner.clone());
     let runner = match limited {
         true => builder.max_running(3).build(),
@@ -286,7 +255,7 @@ fn program(limited: bool, tasks: usize, fate: Fate, blows_at: usize) -> usize {
             for waker in std::mem::take(&mut *notes.wakers.lock().unwrap()) {
                 survive(|| waker.wake());
             }
-            for timer in std::mem::take(&mut *spawner.timers.lock().unwrap()) {
+            for timer in spawner.take_sleeps() {
                 // An error: its sleep was given up.
                 survive(|| timer.send(()).unwrap_or_default());
             }

@@ -18,15 +18,12 @@ use std::{
     time::Duration,
 };
 
-use after::{
-    Handle, Order, Outcome, Overflow, Runner, Spawner,
-    spawner::{BlockingWork, Sleep},
-};
+use after::{Handle, Order, Outcome, Overflow, Runner, spawner::BlockingWork};
 use proptest::prelude::*;
 
 use crate::{
     SEEDS,
-    common::{self, Batches, balanced, now_or_never, poll_once, yields},
+    common::{self, ByHand, balanced, now_or_never, poll_once, yields},
 };
 
 /// How a task ends.
@@ -350,34 +347,6 @@ struct Open {
     ending: bool,
 }
 
-#[derive(Clone, Default)]
-struct Keeps {
-    batches: Batches,
-    blocking: Arc<Mutex<Vec<BlockingWork>>>,
-    timers: Arc<Mutex<Vec<futures::channel::oneshot::Sender<()>>>>,
-}
-
-impl Spawner for Keeps {
-    fn spawn(&self, batch: after::Batch) {
-        self.batches.push(batch);
-    }
-
-    fn spawn_blocking(&self, work: BlockingWork) {
-        self.blocking.lock().unwrap().push(work);
-    }
-
-    /// Fires when a step says so.
-    fn sleep(&self, _: Duration) -> Sleep {
-        let (fire, fired) = futures::channel::oneshot::channel();
-        self.timers.lock().unwrap().push(fire);
-        Sleep::new(async move {
-            if fired.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Limits {
     None,
@@ -391,7 +360,7 @@ enum Limits {
 
 struct Machine {
     runner: Runner,
-    spawner: Keeps,
+    spawner: ByHand,
     notes: Shared,
     open: Vec<Open>,
     handles: Vec<(Handle, Holds)>,
@@ -403,7 +372,7 @@ struct Machine {
 
 impl Machine {
     fn new(limits: Limits) -> Machine {
-        let spawner = Keeps::default();
+        let spawner = ByHand::default();
         let builder = Runner::builder().spawner(spawner.clone());
         let builder = match limits {
             Limits::None => builder,
@@ -523,15 +492,7 @@ impl Machine {
                 let work = self.spawner.blocking.lock().unwrap().pop();
                 work.into_iter().for_each(BlockingWork::run);
             }
-            Step::FireTimer { timer } => {
-                let mut timers = self.spawner.timers.lock().unwrap();
-                if timer < timers.len() {
-                    let fire = timers.swap_remove(timer);
-                    drop(timers);
-                    // An error: its sleep was given up.
-                    let _ = fire.send(());
-                }
-            }
+            Step::FireTimer { timer } => self.spawner.fire_at(timer),
             Step::DropBlocking => drop(self.spawner.blocking.lock().unwrap().pop()),
             Step::Drain => {
                 let pending = self.runner.stats().pending;

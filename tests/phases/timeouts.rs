@@ -5,22 +5,18 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
     task::{Context, Poll},
     time::Duration,
 };
 
-use after::{
-    Batch, Order, Outcome, Runner, Spawner,
-    spawner::{BlockingWork, Sleep},
-};
-use futures::task::AtomicWaker;
+use after::{Batch, Order, Outcome, Runner, Spawner, spawner::Sleep};
 
 use crate::common::{
-    Batches, Log, balanced, is_child, now_or_never, poll_once, polls_to_end, standard_error_of,
-    yields,
+    Batches, ByHand, Log, balanced, is_child, now_or_never, poll_once, polls_to_end,
+    standard_error_of, yields,
 };
 
 const SHORT: Duration = Duration::from_millis(10);
@@ -39,86 +35,6 @@ impl Drop for Reads {
         if after::try_defer(async move { log.add("its destructor's task") }).is_err() {
             self.log.add("outside");
         }
-    }
-}
-
-/// The limit of a sleep, whether its time has passed, and whom that wakes.
-#[derive(Clone, Default)]
-struct HandTimer {
-    limit: Duration,
-    fired: Arc<AtomicBool>,
-    waker: Arc<AtomicWaker>,
-}
-
-/// Keeps batches and blocking work; its sleeps fire when the test says so.
-#[derive(Clone, Default)]
-struct ByHand {
-    batches: Batches,
-    work: Arc<Mutex<Vec<BlockingWork>>>,
-    sleeps: Arc<Mutex<Vec<HandTimer>>>,
-    dropped: Arc<AtomicUsize>,
-}
-
-struct HandSleep {
-    timer: HandTimer,
-    dropped: Arc<AtomicUsize>,
-}
-
-impl Future for HandSleep {
-    type Output = ();
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.timer.waker.register(cx.waker());
-        match self.timer.fired.load(SeqCst) {
-            false => Poll::Pending,
-            true => Poll::Ready(()),
-        }
-    }
-}
-
-impl Drop for HandSleep {
-    fn drop(&mut self) {
-        self.dropped.fetch_add(1, SeqCst);
-    }
-}
-
-impl Spawner for ByHand {
-    fn spawn(&self, batch: Batch) {
-        self.batches.push(batch);
-    }
-
-    fn spawn_blocking(&self, work: BlockingWork) {
-        self.work.lock().unwrap().push(work);
-    }
-
-    fn sleep(&self, duration: Duration) -> Sleep {
-        let timer = HandTimer {
-            limit: duration,
-            ..HandTimer::default()
-        };
-        self.sleeps.lock().unwrap().push(timer.clone());
-        let dropped = self.dropped.clone();
-        Sleep::new(HandSleep { timer, dropped })
-    }
-}
-
-impl ByHand {
-    /// The limits for which sleeps were made, in order.
-    fn made(&self) -> Vec<Duration> {
-        let sleeps = self.sleeps.lock().unwrap();
-        sleeps.iter().map(|timer| timer.limit).collect()
-    }
-
-    /// Lets the time of all sleeps so long pass.
-    fn fire(&self, limit: Duration) {
-        let sleeps = self.sleeps.lock().unwrap().clone();
-        for timer in sleeps.iter().filter(|timer| timer.limit == limit) {
-            timer.fired.store(true, SeqCst);
-            timer.waker.wake();
-        }
-    }
-
-    fn dropped(&self) -> usize {
-        self.dropped.load(SeqCst)
     }
 }
 
@@ -463,12 +379,12 @@ fn blocking_work_that_has_not_begun_never_runs() {
     for _ in 0..4 {
         assert!(poll_once(Pin::new(&mut batch)).is_pending());
     }
-    assert_eq!(spawner.work.lock().unwrap().len(), 1);
+    assert_eq!(spawner.blocking.lock().unwrap().len(), 1);
     spawner.fire(seconds(1));
     polls_to_end(&mut batch, 2);
     let stats = balanced(&runner);
     assert_eq!((stats.timed_out, stats.completed, stats.pending), (1, 1, 0));
-    let work = spawner.work.lock().unwrap().pop().unwrap();
+    let work = spawner.blocking.lock().unwrap().pop().unwrap();
     work.run();
     assert_eq!(runs.load(SeqCst), 0);
     assert_eq!(balanced(&runner), stats);
@@ -499,7 +415,7 @@ fn overdue_blocking_work_is_counted_once_when_it_returns() {
         for _ in 0..3 {
             assert!(poll_once(Pin::new(&mut batch)).is_pending());
         }
-        let work = spawner.work.lock().unwrap().pop().unwrap();
+        let work = spawner.blocking.lock().unwrap().pop().unwrap();
         let thread = std::thread::spawn(|| work.run());
         begun.recv().unwrap();
         for limit in spawner.made() {
@@ -553,7 +469,7 @@ fn each_timeout_is_reported_once() {
             for _ in 0..3 {
                 assert!(poll_once(Pin::new(&mut batch)).is_pending());
             }
-            let work = spawner.work.lock().unwrap().remove(0);
+            let work = spawner.blocking.lock().unwrap().remove(0);
             let thread = std::thread::spawn(|| work.run());
             begun.recv().unwrap();
             spawner.fire(seconds(1));
@@ -780,7 +696,7 @@ fn what_joins_after_the_scopes_limit_never_runs() {
     for _ in 0..3 {
         assert!(poll_once(Pin::new(&mut batch)).is_pending());
     }
-    let work = spawner.work.lock().unwrap().pop().unwrap();
+    let work = spawner.blocking.lock().unwrap().pop().unwrap();
     let thread = std::thread::spawn(|| work.run());
     begun.recv().unwrap();
     spawner
