@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{clock::Clock, processes::emit, quick, results::Key};
+use super::{clock::Clock, median::median, processes::emit, quick, results::Key};
 
 /// One of those that are compared: a name, and a function that does the work so many times.
 pub struct Candidate<'a> {
@@ -123,10 +123,4 @@ pub fn report(key: &Key, candidate: &str, samples: &[f64], reference: &[f64]) {
         median(samples.to_vec()),
         median(ratios.collect()),
     );
-}
-
-pub fn median(mut values: Vec<f64>) -> f64 {
-    assert!(!values.is_empty(), "nothing was measured");
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod measure;
+pub mod median;
 pub mod pending;
 pub mod processes;
 pub mod results;

@@ -3,7 +3,7 @@
 use std::{env, process::Command};
 
 use super::{
-    measure::median,
+    median::median,
     quick,
     results::{self, Figure, Key, Sheet},
 };
