@@ -32,7 +32,10 @@ type AnyError = Box<dyn Error + Send + Sync>;
 fn main() -> Result<(), AnyError> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
-        [first, others @ ..] if first == serve::ARGUMENT => serve::main(others),
+        [first, others @ ..] if first == serve::ARGUMENT => serve::main(
+            others,
+            &[("tokio", on_tokio::serve), ("smol", on_smol::serve)],
+        ),
         _ => run::main(&arguments),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use after::ShutdownReport;
 
-use crate::{AnyError, on_smol, on_tokio};
+use crate::AnyError;
 
 /// The argument that makes this program a server: `--serve RUNTIME LOG LIMIT_MS`.
 pub(crate) const ARGUMENT: &str = "--serve";
@@ -23,17 +23,18 @@ pub(crate) const ALL_ENDED: i32 = 0;
 pub(crate) const LIMIT_REACHED: i32 = 2;
 pub(crate) const SECOND_SIGNAL: i32 = 3;
 
-/// The `main` of that process.
-pub(crate) fn main(arguments: &[String]) -> Result<(), AnyError> {
+/// A server on a runtime of its own: writes to the log, and waits for so long when it is stopped.
+pub(crate) type Serve = fn(&Path, Duration) -> Result<(), AnyError>;
+
+/// The `main` of that process, with the servers by the names of their runtimes.
+pub(crate) fn main(arguments: &[String], servers: &[(&str, Serve)]) -> Result<(), AnyError> {
     let [runtime, log, limit] = arguments else {
         return Err(format!("{ARGUMENT} needs three values").into());
     };
     let limit = Duration::from_millis(limit.parse()?);
-    match &**runtime {
-        "tokio" => on_tokio::serve(Path::new(log), limit),
-        "smol" => on_smol::serve(Path::new(log), limit),
-        _ => Err(format!("no runtime {runtime}").into()),
-    }
+    let server = servers.iter().find(|(name, _)| name == runtime);
+    let (_, serve) = server.ok_or_else(|| format!("no runtime {runtime}"))?;
+    serve(Path::new(log), limit)
 }
 
 pub(crate) type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
