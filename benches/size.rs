@@ -58,12 +58,7 @@ fn measure() {
     for (wakes, mode) in [(0, Mode::AtOnce), (1, Mode::AtOnce), (1, Mode::Staggered)] {
         let mut candidates = Vec::new();
         for tasks in SIZES {
-            let requests = Requests {
-                tasks,
-                wakes,
-                mode,
-                in_flight: 1,
-            };
+            let requests = Requests::one_at_a_time(tasks, wakes, mode);
             let deferred = candidate::<Deferred<CurrentThread>>;
             let spawned = candidate::<Spawned<CurrentThread>>;
             candidates.push(deferred(&runtime, meeting, requests, tasks_a_sample));

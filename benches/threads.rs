@@ -82,12 +82,7 @@ impl<R: Runtime> Way for OneTracker<R> {
     }
 }
 
-const REQUESTS: Requests = Requests {
-    tasks: TASKS,
-    wakes: 0,
-    mode: Mode::AtOnce,
-    in_flight: 1,
-};
+const REQUESTS: Requests = Requests::one_at_a_time(TASKS, 0, Mode::AtOnce);
 
 /// Real time from the first start to the last end, and the processor time of all threads.
 struct Times {

@@ -42,6 +42,18 @@ pub struct Requests {
     pub in_flight: u32,
 }
 
+impl Requests {
+    /// Each waits for the tasks of the one before.
+    pub const fn one_at_a_time(tasks: usize, wakes: u32, mode: Mode) -> Requests {
+        Requests {
+            tasks,
+            wakes,
+            mode,
+            in_flight: 1,
+        }
+    }
+}
+
 /// Runs so many bursts of requests, each until their tasks have ended.
 pub async fn drive<W: Way>(mut way: W, meeting: &'static Meeting, bursts: u32, of: Requests) {
     let Requests {
