@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -724,8 +724,11 @@ fn what_joins_after_the_scopes_limit_never_runs() {
 
 #[cfg(feature = "tokio")]
 mod with_a_paused_clock {
-    use super::*;
+    use std::sync::Mutex;
+
     use tokio::time::{Instant, sleep};
+
+    use super::*;
 
     /// Notes, in whole milliseconds of virtual time, when it is dropped and whether it ended.
     struct Noted {
