@@ -23,8 +23,8 @@ fi
 target="${CARGO_TARGET_DIR:-target}/sanitizers"
 mkdir -p "$target"
 
-# Known leaks: payloads whose destructors panic, which nobody can drop; what tests forget on purpose; a batch that a test
-# leaves in its own spawner.
+# Known leaks: payloads whose destructors panic, which nobody can drop; what tests forget on purpose; batches that
+# tests leave in their own spawners.
 suppressions="$(cd "$target" && pwd)/leaks.txt"
 cat >"$suppressions" <<'EOF'
 leak:forget_payload
@@ -32,6 +32,10 @@ leak:forgotten
 leak:begin_panic*Bomb
 leak:timeouts::each_timeout_is_reported_once
 leak:that_forgets_its_batches
+leak:roster::what_joined_a_batch_that_was_not_polled_since_is_named
+leak:open::no_room_is_lost_however_it_ends
+leak:open::one_that_has_deferred_nothing_is_ready
+leak:open::one_that_stops_waiting_gives_up_its_place
 EOF
 
 export RUSTC_BOOTSTRAP=1
