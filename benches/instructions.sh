@@ -17,27 +17,32 @@ trap 'rm -f "$counted"' EXIT
 
 command -v valgrind >/dev/null || { echo "valgrind is missing: install your system's package" >&2; exit 1; }
 
-# The program of this name, built.
+# The program of this name, built; with what else is given, a feature.
 built() {
     local program
-    program=$(cargo bench --bench "$1" --no-run --message-format=json 2>/dev/null |
+    program=$(cargo bench --bench "$1" "${@:2}" --no-run --message-format=json 2>/dev/null |
         grep "\"name\":\"$1\"" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-    [ -x "$program" ] || { echo "the scenarios were not built: run \`cargo bench --bench $1 --no-run\`" >&2; exit 1; }
+    [ -x "$program" ] || { echo "the scenarios were not built: run \`cargo bench --bench $* --no-run\`" >&2; exit 1; }
     echo "$program"
 }
 plain=$(built instructions)
 woken=$(built instructions_woken)
+layer=$(built instructions_layer --features tower)
 
 # Instructions of the whole process for so many repetitions, on a heap that is moved by so many bytes.
 whole() {
     local program=$plain
-    case $1 in *-*) program=$woken ;; esac
+    case $1 in
+        layer_*) program=$layer ;;
+        *-*) program=$woken ;;
+    esac
     valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" "$3" 2>&1 |
         sed -n 's/.*Collected : //p'
 }
 
 for scenario in nothing_deferred pending_poll one_task three_tasks eight_tasks \
-    after-staggered-1 after-staggered-3 after-staggered-8; do
+    after-staggered-1 after-staggered-3 after-staggered-8 \
+    layer_nothing layer_one_task layer_three_tasks; do
     # The least of several layouts of the heap: the allocator's own work is in the figure, and luck is not.
     for padding in 0 24 88 200 424 1032 2056 4104; do
         few=$(whole "$scenario" 1000 "$padding")

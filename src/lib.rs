@@ -532,8 +532,8 @@ pub use crate::{
         InstallError, Runner, RunnerBuilder, Stopping, in_scope, outcome, shutdown, stop, stopping,
     },
     scope::{
-        Attached, Entered, Handle, Held, OpenScope, Scope, TaskBuilder, TryDeferError, context,
-        defer, defer_blocking, forget, handle, open, scope, task, try_defer, try_handle,
+        Attached, Entered, Handle, Held, OpenScope, Scope, StartGuard, TaskBuilder, TryDeferError,
+        context, defer, defer_blocking, forget, handle, open, scope, task, try_defer, try_handle,
     },
     task::{BoxError, Ok, Order, TaskFuture, TaskOutput, TaskResult},
 };

@@ -137,7 +137,8 @@ impl Drop for Place {
 impl Limit {
     /// Places that were lent for long enough are not respected any more.
     pub(crate) fn lose_patience(&self, state: &mut LimitState) {
-        if state.fresh == 0 {
+        // By the clock, which a model's runs must not go by: they would not repeat themselves.
+        if state.fresh == 0 || cfg!(after_loom) {
             return;
         }
         let now = Instant::now();

@@ -1,7 +1,8 @@
-//! A batch that waits for the server to let go of a response's last byte: for `RunAfter::Written`.
+//! A batch that waits for others to let go: of a response's last byte, with the layer's `RunAfter::Written`.
 //!
-//! The request has ended and its batch is with the spawner, but the batch does nothing until its [`Gate`] is open. The body
-//! and each of its data frames have a [`Hold`] on the gate, and the last of them to go opens it.
+//! The request has ended and its batch is with the spawner, but the batch does nothing until its [`Gate`] is open. The open
+//! scope and each of its guards (of the layer, the body and each of its data frames) have a [`Hold`] on the gate, and the
+//! last of them to go opens it.
 //!
 //! Invariant 4: a hold's destructor marks and wakes, and does nothing else. It runs where the server drops a frame, and that
 //! may be under a lock of the server's (h2 has one for all streams of a connection), which the destructors of a request's
@@ -32,7 +33,6 @@ pub(crate) struct Gate {
 }
 
 /// Keeps a gate shut.
-#[cfg_attr(not(feature = "tower"), allow(dead_code))]
 pub(crate) struct Hold {
     gate: Arc<Gate>,
 }
@@ -79,7 +79,6 @@ impl Gate {
     }
 }
 
-#[cfg_attr(not(feature = "tower"), allow(dead_code))]
 impl Hold {
     /// The first hold on a new gate.
     pub(crate) fn new() -> Hold {

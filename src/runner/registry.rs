@@ -11,7 +11,6 @@
 
 use std::{cell::Cell, mem, sync::Arc};
 
-#[cfg(feature = "tower")]
 use super::gate::Gate;
 use super::{core::RunnerRef, inbox::Inbox, spare, state::ScopeState, values::Values};
 use crate::{
@@ -228,13 +227,11 @@ impl Registry {
     }
 
     /// Whether anything was deferred or set here, or a handle taken.
-    #[cfg(feature = "tower")]
     pub(crate) fn is_used(&self) -> bool {
         self.peek(|_| ()).is_some()
     }
 
     /// The batch is not to start before this is open. Nothing to do for a scope that was not used.
-    #[cfg(feature = "tower")]
     pub(crate) fn wait_for(&self, gate: Arc<Gate>) {
         self.peek(|state| state.gate = Some(gate));
     }

@@ -19,16 +19,9 @@ impl Core {
 }
 
 impl Registry {
-    /// Room for what was collected so far, if the Runner makes its scopes wait for it before their answer.
-    #[cfg(feature = "tower")]
+    /// Room for what was collected so far and has none yet, if the Runner makes its scopes wait for it before their answer.
     #[inline]
     pub(crate) fn room(&self) -> Option<Room> {
-        self.room_beyond(0).map(|(_, room)| room)
-    }
-
-    /// As `room`, for those beyond so many that have waited before. And how many tasks there are now.
-    #[inline]
-    pub(crate) fn room_beyond(&self, ready: usize) -> Option<(usize, Room)> {
         let (tasks, runner) = self
             .peek(|state| {
                 if !state.slow_path {
@@ -38,12 +31,14 @@ impl Registry {
                     Some(inbox) => inbox.len(),
                     None => state.backlog.len(),
                 };
-                Some((tasks, state.runner.clone()))
+                let place = state.extras().and_then(|extras| extras.place.as_ref());
+                let had = place.map_or(0, |place| place.tasks);
+                Some((tasks.saturating_sub(had), state.runner.clone()))
             })
             .flatten()?;
-        match tasks.saturating_sub(ready) {
+        match tasks {
             0 => None,
-            rest => Some((tasks, runner.get().room(rest)?)),
+            tasks => runner.get().room(tasks),
         }
     }
 }

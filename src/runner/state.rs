@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     account::{Counts, RosterKey},
-    limit::{Place, ScopeDeadline},
+    limit::{Place, Room, ScopeDeadline},
     report::{Key, Outcome},
     task::{Backlog, BoxedTask, Order, PollTask, Queue, ReadySet, TaskCell},
 };
@@ -72,6 +72,8 @@ pub(crate) struct Extras {
     pub(crate) group: Option<Arc<WaitGroup>>,
     /// This one was split off, and somebody waits for it.
     pub(crate) member_of: Option<Arc<WaitGroup>>,
+    /// What the open scope waits for.
+    pub(crate) room: Option<Room>,
     /// What the scope has waited for, until the batch stands in the queue.
     pub(crate) place: Option<Place>,
     pub(crate) permits: Option<Permits>,
@@ -127,6 +129,10 @@ impl ScopeState {
 
     pub(crate) fn attachment(&mut self) -> Option<&mut Attachment> {
         self.extras_if_any()?.attached.as_mut()
+    }
+
+    pub(crate) fn take_place(&mut self) -> Option<Place> {
+        self.extras.as_mut()?.place.take()
     }
 
     pub(crate) fn extras_if_any(&mut self) -> Option<&mut Extras> {

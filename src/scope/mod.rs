@@ -21,6 +21,6 @@ pub use self::{
     error::TryDeferError,
     handle::{Attached, Handle, handle, try_handle},
     held::Held,
-    open::{Entered, OpenScope, open},
+    open::{Entered, OpenScope, StartGuard, open},
     scope::{Scope, scope},
 };

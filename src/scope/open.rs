@@ -4,6 +4,7 @@ use std::{
     any::Any,
     fmt,
     future::{Future, poll_fn},
+    mem,
     panic::resume_unwind,
     pin::Pin,
     sync::{Mutex, PoisonError},
@@ -13,9 +14,9 @@ use std::{
 use super::handle::Handle;
 use crate::{
     batch::Batch,
-    limit::{Place, Room},
+    limit::Room,
     report::{self, Outcome},
-    runner::{Registry, Runner, current},
+    runner::{Registry, Runner, ScopeState, current, gate::Hold},
     task::Order,
 };
 
@@ -49,7 +50,7 @@ pub fn open() -> OpenScope {
 /// - A framework that calls back: one function for the request, one for each chunk, one when all was sent. That is the
 ///   example below.
 /// - A future and then something else: a body that goes on when the future has resolved. The layer of feature `tower`
-///   is such a thing.
+///   is such a thing, and uses nothing but this and what else is public here.
 /// - Code that may run outside a request, as a library's does, and that has no future to wrap: open one if there is none.
 ///   `examples/library.rs` shows it.
 ///
@@ -62,6 +63,7 @@ pub fn open() -> OpenScope {
 /// |---|---|
 /// | [`end`](OpenScope::end), [`hold`](OpenScope::hold) | as the caller says |
 /// | dropped without either | [`Cancelled`](Outcome::Cancelled); handed over |
+/// | [`hand_over`](OpenScope::hand_over), before one of these | as the caller says; the request goes on |
 /// | a piece panics | none: the panic goes on, and the scope stays open |
 ///
 /// Whoever catches the panic of a piece may go on, or `end` with [`Outcome::Panicked`]. If nobody does, the unwinding drops
@@ -73,6 +75,19 @@ pub fn open() -> OpenScope {
 ///
 /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) its end does not wait for room:
 /// await [`ready`](OpenScope::ready) before the answer.
+///
+/// # In a type of one's own
+///
+/// An integration keeps it in its future, its body or its connection. What such a type needs besides:
+///
+/// | To | |
+/// |---|---|
+/// | wait for room in a `poll` | [`poll_ready`](OpenScope::poll_ready), [`answered`](OpenScope::answered) |
+/// | drop in a destructor what is left of the request | [`clean_up`](OpenScope::clean_up) |
+/// | run the tasks of a stream without an end at its head | [`hand_over`](OpenScope::hand_over) |
+/// | start the tasks when the last byte is written | [`start_guard`](OpenScope::start_guard) |
+/// | tell its tasks of the request | [`context::set`](crate::context::set), in a piece |
+/// | give the tasks to who waits for them | [`hold`](OpenScope::hold) |
 ///
 /// # Example
 ///
@@ -136,9 +151,16 @@ pub struct OpenScope {
     /// `get_mut` serves, which takes no lock. std's and not `crate::sync`'s: there is no race for a model to run.
     registry: Mutex<Registry>,
     order: Option<Order>,
-    /// For how many tasks `ready` has waited, and what it was given.
-    ready: usize,
-    place: Option<Place>,
+    /// What `hand_over` was told: it stays so.
+    outcome: Option<Outcome>,
+    /// `hand_over` has handed something over, and `registry` is one that lets others join that.
+    attached: bool,
+    /// It stands in the line for room: its turn is with the registry, as is the place that it has got.
+    waits: bool,
+    /// It has a place that is not lent yet.
+    keeps: bool,
+    /// Of its guards, while there are any.
+    gate: Option<Hold>,
 }
 
 impl OpenScope {
@@ -147,8 +169,11 @@ impl OpenScope {
         OpenScope {
             registry: Mutex::new(registry),
             order: None,
-            ready: 0,
-            place: None,
+            outcome: None,
+            attached: false,
+            waits: false,
+            keeps: false,
+            gate: None,
         }
     }
 
@@ -158,7 +183,7 @@ impl OpenScope {
     }
 
     #[inline]
-    fn registry(&mut self) -> &Registry {
+    fn registry(&mut self) -> &mut Registry {
         // Never locked, so never poisoned.
         self.registry
             .get_mut()
@@ -283,13 +308,263 @@ impl OpenScope {
     /// # });
     /// ```
     pub async fn ready(&mut self) {
-        let ready = self.ready;
-        let Some((tasks, mut room)) = self.registry().room_beyond(ready) else {
+        let waiting = Waiting { scope: self };
+        poll_fn(|cx| waiting.scope.poll_ready(cx)).await;
+        waiting.scope.answered();
+    }
+
+    /// As [`ready`](OpenScope::ready), for a future of one's own that has the scope in it.
+    ///
+    /// While it is pending the scope stands in the line, with what was deferred when it came, and wakes the waker of the last
+    /// call when there is room. It leaves the line when it ends, is held or dropped.
+    ///
+    /// Others wait for the room that it was given until the request ends, or until [`answered`](OpenScope::answered) says that
+    /// the answer is out: call that if the request goes on then, as with a body that is still to be read.
+    ///
+    /// ```
+    /// use std::{
+    ///     future::Future,
+    ///     pin::Pin,
+    ///     task::{Context, Poll, ready},
+    /// };
+    ///
+    /// use after::{OpenScope, Outcome};
+    ///
+    /// /// Resolves when the answer may be given out.
+    /// struct Answering {
+    ///     request: Option<OpenScope>,
+    ///     answer: &'static str,
+    /// }
+    ///
+    /// impl Future for Answering {
+    ///     type Output = (&'static str, OpenScope);
+    ///
+    ///     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    ///         let request = self.request.as_mut().expect("polled after completion");
+    ///         ready!(request.poll_ready(cx));
+    ///         let request = self.request.take().expect("it was there");
+    ///         Poll::Ready((self.answer, request))
+    ///     }
+    /// }
+    ///
+    /// # futures::executor::block_on(async {
+    /// let mut request = after::open();
+    /// request.enter(|| after::defer(async { println!("the answer is out") }));
+    /// let (answer, request) = Answering { request: Some(request), answer: "the answer" }.await;
+    /// println!("{answer}");
+    /// request.end(Outcome::Finished);
+    /// # after::Runner::global().drain().await;
+    /// # });
+    /// ```
+    #[inline]
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.waits {
+            let room = match self.attached {
+                // What joins tasks that were handed over already can't wait.
+                true => None,
+                false => self.registry().room(),
+            };
+            return match room {
+                None => Poll::Ready(()),
+                Some(room) => self.poll_room(room, cx),
+            };
+        }
+        self.wait_on(cx)
+    }
+
+    #[cold]
+    fn wait_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.leave_line() {
+            Some(room) => self.poll_room(room, cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// What it is given is kept until the end of the scope.
+    #[cold]
+    fn poll_room(&mut self, mut room: Room, cx: &mut Context<'_>) -> Poll<()> {
+        // Out of the registry meanwhile, because the waker is the user's code. If that panics the turn is given up.
+        if room.poll(cx).is_pending() {
+            self.registry()
+                .peek(|state| state.extras_mut().room = Some(room));
+            self.waits = true;
+            return Poll::Pending;
+        }
+        let mut place = room.take();
+        let earlier = self.registry().peek(ScopeState::take_place);
+        if let Some(earlier) = earlier.flatten() {
+            place = place.and(earlier);
+        }
+        self.registry()
+            .peek(|state| state.extras_mut().place = Some(place));
+        self.keeps = true;
+        Poll::Ready(())
+    }
+
+    /// The answer is out, and the request goes on: how long it takes from here on may be up to a client.
+    ///
+    /// So others wait for the room that [`poll_ready`](OpenScope::poll_ready) was given for a short time only, as
+    /// [`ready`](OpenScope::ready) says; that calls this itself. Does nothing where there is no such room, and a second time. Not
+    /// needed where the request ends at once, or is [handed over](OpenScope::hand_over): it uses its room then.
+    ///
+    /// ```
+    /// use std::task::{Context, Poll};
+    ///
+    /// /// The head of an answer, whose body is still to be read.
+    /// fn poll_head(request: &mut after::OpenScope, cx: &mut Context<'_>) -> Poll<&'static str> {
+    ///     std::task::ready!(request.poll_ready(cx));
+    ///     request.answered();
+    ///     Poll::Ready("200 OK")
+    /// }
+    /// # let mut request = after::open();
+    /// # let mut cx = Context::from_waker(std::task::Waker::noop());
+    /// # assert!(poll_head(&mut request, &mut cx).is_ready());
+    /// # request.end(after::Outcome::Finished);
+    /// ```
+    #[inline]
+    pub fn answered(&mut self) {
+        if self.keeps {
+            self.lend();
+        }
+    }
+
+    #[cold]
+    fn lend(&mut self) {
+        self.keeps = false;
+        // Out of the registry: whom this wakes is the user's code.
+        let place = self.registry().peek(ScopeState::take_place);
+        if let Some(mut place) = place.flatten() {
+            place.lend(!current::in_scope());
+            self.registry()
+                .peek(|state| state.extras_mut().place = Some(place));
+        }
+    }
+
+    fn leave_line(&mut self) -> Option<Room> {
+        self.waits = false;
+        let room = |state: &mut ScopeState| state.extras_if_any()?.room.take();
+        self.registry().peek(room).flatten()
+    }
+
+    /// Drops what is left of the request, with the scope current: for the destructors of an integration's own types.
+    ///
+    /// `f` runs as in [`enter`](OpenScope::enter), but a panic in it is caught, and reported as one of the destructor of
+    /// `of_what`. So this never panics, and may run while a panic unwinds, where a second one would abort the process.
+    ///
+    /// ```
+    /// use after::{OpenScope, Outcome};
+    ///
+    /// struct Body<B> {
+    ///     body: Option<B>,
+    ///     request: Option<OpenScope>,
+    /// }
+    ///
+    /// impl<B> Drop for Body<B> {
+    ///     fn drop(&mut self) {
+    ///         if let Some(mut request) = self.request.take() {
+    ///             // What the body's destructor defers is of this request.
+    ///             request.clean_up("a body", || self.body = None);
+    ///             request.end(Outcome::Cancelled);
+    ///         }
+    ///     }
+    /// }
+    /// # struct Deferring;
+    /// # impl Drop for Deferring {
+    /// #     fn drop(&mut self) { after::defer(async {}) }
+    /// # }
+    /// # drop(Body { body: Some(Deferring), request: Some(after::open()) });
+    /// # futures::executor::block_on(after::Runner::global().drain());
+    /// # assert_eq!(after::Runner::global().stats().completed, 1);
+    /// ```
+    pub fn clean_up(&mut self, of_what: &str, f: impl FnOnce()) {
+        if let Err(payload) = report::catch(|| self.enter(f)) {
+            report::unnamed_panicked(of_what, payload);
+        }
+    }
+
+    /// Keeps the tasks of this scope from starting until the guard is dropped, and all others of this scope and their
+    /// clones: see [`StartGuard`].
+    ///
+    /// The scope itself is over when it is ended, guards or not: its outcome and its conditions are decided there, and it
+    /// is handed over to the spawner, or given out by [`hold`](OpenScope::hold). The tasks wait there. A guard that is taken
+    /// after [`hand_over`](OpenScope::hand_over) has handed tasks over keeps nothing from starting.
+    ///
+    /// The first one costs an allocation, and none is made until then.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use after::{Outcome, Runner};
+    ///
+    /// let runner = Runner::builder().build();
+    /// let mut request = runner.open();
+    /// request.enter(|| after::defer(async { println!("the last byte is written") }));
+    /// let unwritten = request.start_guard();
+    /// request.end(Outcome::Finished);
+    /// assert_eq!(runner.stats().pending, 1);
+    /// // .. when the socket has taken the last byte ..
+    /// drop(unwritten);
+    /// runner.drain().await;
+    /// # assert_eq!(runner.stats().completed, 1);
+    /// # });
+    /// ```
+    #[inline]
+    pub fn start_guard(&mut self) -> StartGuard {
+        StartGuard {
+            hold: self.gate.get_or_insert_with(Hold::new).clone(),
+        }
+    }
+
+    /// Hands over what was deferred so far, while the request goes on: for a stream without an end, when its head is out.
+    ///
+    /// `outcome` is how the request counts as ended from here on, for all its tasks: what a later call of this or the end of the
+    /// scope says does not matter any more. The [`context`](crate::context) is frozen when something is handed over: later
+    /// pieces read it, and can't change it. What they defer joins the tasks that were handed over while these run, and is
+    /// handed over at once, each by itself, when they have ended.
+    ///
+    /// If nothing was deferred, nothing set and no handle taken so far, it is as if nothing had been called but for the
+    /// outcome. So call it after each piece: it does nothing once something was handed over. What a piece has deferred when
+    /// none of the calls came after it is handed over at the end.
+    ///
+    /// Never panics.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use after::Outcome;
+    ///
+    /// let mut request = after::open();
+    /// request.enter(|| after::defer(async { println!("somebody is watching: {:?}", after::outcome()) }));
+    /// // The head is out.
+    /// request.hand_over(Outcome::Finished);
+    /// for event in ["tick", "tock"] {
+    ///     request.enter(|| after::defer(async move { println!("{event} is out") }));
+    ///     request.hand_over(Outcome::Finished);
+    /// }
+    /// // The client has gone, as they all do.
+    /// drop(request);
+    /// # after::Runner::global().drain().await;
+    /// # assert_eq!(after::Runner::global().stats().completed, 3);
+    /// # });
+    /// ```
+    #[inline]
+    pub fn hand_over(&mut self, outcome: Outcome) {
+        if !self.attached {
+            let outcome = *self.outcome.get_or_insert(outcome);
+            self.hand_over_so_far(outcome);
+        }
+    }
+
+    #[cold]
+    fn hand_over_so_far(&mut self, outcome: Outcome) {
+        if !self.registry().is_used() {
             return;
-        };
-        poll_fn(|cx| room.poll(cx)).await;
-        self.ready = tasks;
-        self.keep(room);
+        }
+        let handle = self.registry().handle();
+        // Before the end, so that later pieces keep the values of the request.
+        let attached = handle.frozen_registry();
+        let batch = self.collect(outcome);
+        *self.registry() = attached;
+        self.attached = true;
+        batch.release();
     }
 
     /// The request is over: its tasks are handed over, if there are any. Never panics.
@@ -302,10 +577,13 @@ impl OpenScope {
     /// ```
     #[inline]
     pub fn end(mut self, outcome: Outcome) {
-        self.hand_over(outcome);
+        self.collect(outcome).release();
+        // Nothing is left in it, and the destructor would look for it.
+        mem::forget(self);
     }
 
-    /// The request is over, and the caller decides when its tasks are handed over.
+    /// The request is over, and the caller decides when its tasks are handed over. Never panics. Empty after
+    /// [`hand_over`](OpenScope::hand_over) has handed over what there was.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -319,48 +597,112 @@ impl OpenScope {
     /// # });
     /// ```
     pub fn hold(mut self, outcome: Outcome) -> Batch {
-        // Room that was promised goes with `self`: nobody knows when this batch will use it, if at all.
+        // Nobody knows when this batch will use what was waited for, if at all.
+        let place = self.registry().peek(ScopeState::take_place);
+        drop(place);
         self.collect(outcome)
     }
 
+    /// Ends the registry. A second time it finds nothing.
+    #[inline]
     fn collect(&mut self, outcome: Outcome) -> Batch {
-        let order = self.order;
+        if self.waits {
+            drop(self.leave_line());
+        }
+        if let Some(hold) = self.gate.take() {
+            self.wait_for(hold);
+        }
+        if self.attached {
+            // What it has collected is elsewhere.
+            *self.registry() = Registry::global();
+            self.attached = false;
+        }
+        let (outcome, order) = (self.outcome.unwrap_or(outcome), self.order);
         Batch::collect(self.registry(), outcome, order)
     }
 
-    /// A second time it finds nothing: the registry was taken out by the first.
-    #[inline]
-    fn hand_over(&mut self, outcome: Outcome) {
-        let batch = self.collect(outcome);
-        if !batch.is_done() {
-            self.release(batch);
+    #[cold]
+    fn wait_for(&mut self, hold: Hold) {
+        let gate = hold.gate().clone();
+        // The gate that this opens nobody waits for yet.
+        drop(hold);
+        if !gate.is_open() && !self.attached {
+            self.registry().wait_for(gate);
         }
     }
+}
 
-    /// Keeps what `ready` was given until the end of the scope, and lends it meanwhile: how long that takes may be up to a
-    /// client.
-    fn keep(&mut self, room: Room) {
-        let mut place = room.take();
-        if let Some(earlier) = self.place.take() {
-            place = place.and(earlier);
+/// Gives up the place in the line when it is dropped.
+struct Waiting<'a> {
+    scope: &'a mut OpenScope,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.scope.waits {
+            drop(self.scope.leave_line());
         }
-        place.lend(!current::in_scope());
-        self.place = Some(place);
     }
+}
 
-    /// Hands over, with what `ready` was given.
-    fn release(&mut self, batch: Batch) {
-        match self.place.take() {
-            Some(place) => batch.release_in(place),
-            None => batch.release(),
-        }
+/// Keeps the tasks of an [`OpenScope`] from starting, until it is dropped and with it all others of its scope; made by
+/// [`OpenScope::start_guard`].
+///
+/// For "written": give one out with each piece of the answer, to be dropped with it. The layer of feature `tower` does so with
+/// each data frame, under `RunAfter::Written`.
+///
+/// Dropping it may be done anywhere, under a lock of a server, too: the last one marks the tasks as ready and wakes the
+/// executor, and none of your code runs there, no task, no destructor, no observer. One that is leaked, or kept for
+/// ever, keeps the tasks waiting for ever: they stay pending. Tasks whose batch is dropped meanwhile are lost, as ever.
+///
+/// Time limits, and the line for permits, begin when the last one is dropped. What a [`Handle`] defers
+/// meanwhile starts with the rest. `Send` and `Sync`; cloning and dropping it costs two atomic operations.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use after::StartGuard;
+/// use bytes::Bytes;
+///
+/// /// A piece of the answer.
+/// struct Piece {
+///     data: &'static [u8],
+///     _unwritten: StartGuard,
+/// }
+///
+/// impl AsRef<[u8]> for Piece {
+///     fn as_ref(&self) -> &[u8] {
+///         self.data
+///     }
+/// }
+///
+/// let mut request = after::open();
+/// request.enter(|| after::defer(async { println!("all is written") }));
+/// let pieces: Vec<Bytes> = [&b"the "[..], b"answer"]
+///     .into_iter()
+///     .map(|data| Bytes::from_owner(Piece { data, _unwritten: request.start_guard() }))
+///     .collect();
+/// request.end(after::Outcome::Finished);
+/// drop(pieces); // by the server, one by one
+/// # after::Runner::global().drain().await;
+/// # });
+/// ```
+#[must_use = "a guard that is dropped at once keeps nothing from starting"]
+#[derive(Clone)]
+pub struct StartGuard {
+    #[allow(dead_code)] // For its destructor.
+    hold: Hold,
+}
+
+impl fmt::Debug for StartGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartGuard").finish_non_exhaustive()
     }
 }
 
 impl Drop for OpenScope {
     #[inline]
     fn drop(&mut self) {
-        self.hand_over(Outcome::Cancelled);
+        self.collect(Outcome::Cancelled).release();
     }
 }
 

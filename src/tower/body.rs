@@ -4,6 +4,7 @@ use std::{
     fmt,
     panic::resume_unwind,
     pin::Pin,
+    sync::{Mutex, PoisonError, TryLockError},
     task::{Context, Poll},
 };
 
@@ -11,15 +12,12 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::{
-    report::{self, Outcome},
-    scope::context,
-    tower::{
-        ResponseHead,
-        exchange::{self, Exchange, beside},
-        progress::Said,
-    },
+use super::{
+    ResponseHead,
+    exchange::{self, Exchange, catch},
+    progress::Said,
 };
+use crate::{Outcome, context};
 
 pin_project_lite::pin_project! {
     /// The body of a response of an [`AfterService`](super::AfterService): gives out what the inner one does.
@@ -28,27 +26,35 @@ pin_project_lite::pin_project! {
     /// with which outcome. It forwards `is_end_stream`, `size_hint` and trailers. After `None` or an error it drops the
     /// inner body, with the scope current, and returns `None` from then on.
     ///
-    /// `Send` if the inner body is, and not `Sync`: where a box is needed, `boxed_unsync` of `http-body-util` makes one, as
-    /// those of axum and tonic are.
+    /// `Send` and `Sync` if the inner body is. Those of axum and tonic are not `Sync`: where a box is needed,
+    /// `boxed_unsync` of `http-body-util` makes one.
     ///
     /// The default one holds a default body and belongs to no request: some layers ask for it.
     pub struct AfterBody<B> {
         // `Some` until it has ended, panicked, or is dropped.
         #[pin]
         body: Option<B>,
-        // `Some` until the request is over.
-        exchange: Option<Exchange>,
+        // `Some` until the request is over. The lock is for what the server asks by reference, in the scope; whoever has the
+        // body to himself takes none.
+        exchange: Mutex<Option<Exchange>>,
     }
 
     impl<B> PinnedDrop for AfterBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if let Some(exchange) = this.exchange.take() {
+            if let Some(exchange) = own(this.exchange).take() {
                 let outcome = exchange.progress.outcome_of_drop();
                 exchange.abandon(outcome, "the body of a response", || this.body.set(None));
             }
         }
     }
+}
+
+/// What is in the lock, for who needs none.
+#[inline]
+fn own<T>(mutex: &mut Mutex<T>) -> &mut T {
+    // A body that has panicked where it was asked something poisons it. What is in there is whole.
+    mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<B: Body<Data = Bytes>> AfterBody<B> {
@@ -58,7 +64,7 @@ impl<B: Body<Data = Bytes>> AfterBody<B> {
         if let Some(judging) = &mut exchange {
             // The user's code: what counts as a failure, and what the body says of itself.
             let terms = judging.terms;
-            let judged = report::catch(|| {
+            let judged = catch(|| {
                 judging.enter(|| {
                     let judged = ((terms.failed)(&head), Said::by(&body));
                     if terms.capture_response {
@@ -71,7 +77,7 @@ impl<B: Body<Data = Bytes>> AfterBody<B> {
             match judged {
                 Ok((failed, said)) => judging.answers(&head, failed, said),
                 Err(payload) => {
-                    if let Some(exchange) = exchange {
+                    if let Some(mut exchange) = exchange {
                         exchange.drops("the head of a response", || drop(head));
                         exchange
                             .abandon(Outcome::Panicked, "the body of a response", || drop(body));
@@ -80,8 +86,32 @@ impl<B: Body<Data = Bytes>> AfterBody<B> {
                 }
             }
         }
-        let body = Some(body);
-        Response::from_parts(head, AfterBody { body, exchange })
+        let body = AfterBody {
+            body: Some(body),
+            exchange: Mutex::new(exchange),
+        };
+        Response::from_parts(head, body)
+    }
+
+    /// Asks the body, in the scope, and notes what it says.
+    ///
+    /// The lock is free but for a second thread that asks at the same time: no caller is known that does. That one does not
+    /// wait for the user's code that runs under the lock: it asks outside the scope.
+    #[inline]
+    fn asks<R>(&self, ask: impl FnOnce() -> R, note: impl FnOnce(&mut Exchange, &R)) -> R {
+        let mut exchange = match self.exchange.try_lock() {
+            Ok(exchange) => exchange,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return ask(),
+        };
+        match &mut *exchange {
+            Some(exchange) => {
+                let answer = exchange.asks(ask);
+                note(exchange, &answer);
+                answer
+            }
+            None => ask(),
+        }
     }
 }
 
@@ -94,69 +124,68 @@ impl<B: Body<Data = Bytes>> Body for AfterBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let (polled, said) = exchange::run(this.exchange, this.body.as_mut(), |mut slot| {
+        let exchange = own(this.exchange);
+        let is_open = exchange.is_some();
+        let mut next = None;
+        let said = exchange::run(exchange, this.body.as_mut(), &mut next, |mut slot, next| {
             let Some(mut body) = slot.as_mut().as_pin_mut() else {
                 // It has ended before.
-                return (Poll::Ready(None), None);
+                return Poll::Ready(None);
             };
             match body.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    let (frame, said) = beside(frame, "a frame of a body", || Said::by(&*body));
-                    (Poll::Ready(Some(Ok(frame))), Some(said))
+                    *next = Some(Ok(frame));
+                    Poll::Ready(is_open.then(|| Said::by(&*body)))
                 }
                 // Its destructors may defer, and belong to the request.
                 Poll::Ready(Some(Err(error))) => {
-                    let (error, ()) = beside(error, "an error of a body", || slot.set(None));
-                    (Poll::Ready(Some(Err(error))), None)
+                    *next = Some(Err(error));
+                    slot.set(None);
+                    Poll::Ready(None)
                 }
                 Poll::Ready(None) => {
                     slot.set(None);
-                    (Poll::Ready(None), None)
+                    Poll::Ready(None)
                 }
-                Poll::Pending => (Poll::Pending, None),
+                Poll::Pending => Poll::Pending,
             }
         });
-        let Some(exchange) = this.exchange else {
-            return polled;
+        let Some(open) = exchange else {
+            return said.map(|_| next);
         };
-        match (polled, said) {
-            (Poll::Ready(Some(Ok(frame))), Some(said)) => {
-                Poll::Ready(Some(Ok(exchange.gives_out(frame, said))))
+        match said {
+            Poll::Pending => {
+                open.keep_up();
+                return Poll::Pending;
             }
-            (Poll::Pending, _) => {
-                exchange.keep_up();
-                Poll::Pending
-            }
-            (ended, _) => {
-                let outcome = match ended {
-                    Poll::Ready(Some(Err(_))) => exchange.progress.outcome_of_error(),
-                    _ => exchange.progress.outcome_of_end(),
+            Poll::Ready(Some(said)) => open.gives_out(&mut next, said),
+            Poll::Ready(None) => {
+                let outcome = match next {
+                    Some(Err(_)) => open.progress.outcome_of_error(),
+                    _ => open.progress.outcome_of_end(),
                 };
-                if let Some(exchange) = this.exchange.take() {
+                if let Some(exchange) = exchange.take() {
                     exchange.close(outcome);
                 }
-                ended
             }
         }
+        Poll::Ready(next)
     }
 
     fn is_end_stream(&self) -> bool {
-        let Some(body) = &self.body else {
-            return true;
-        };
-        let Some(exchange) = &self.exchange else {
-            return body.is_end_stream();
-        };
-        let ended = exchange.asks(|| body.is_end_stream());
-        exchange.progress.says_end(ended);
-        ended
+        match &self.body {
+            Some(body) => self.asks(
+                || body.is_end_stream(),
+                |exchange, ended| exchange.progress.says_end(*ended),
+            ),
+            None => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.body, &self.exchange) {
-            (Some(body), Some(exchange)) => exchange.asks(|| body.size_hint()),
-            (Some(body), None) => body.size_hint(),
-            (None, _) => SizeHint::with_exact(0),
+        match &self.body {
+            Some(body) => self.asks(|| body.size_hint(), |_, _| {}),
+            None => SizeHint::with_exact(0),
         }
     }
 }
@@ -165,15 +194,16 @@ impl<B: Default> Default for AfterBody<B> {
     fn default() -> Self {
         AfterBody {
             body: Some(B::default()),
-            exchange: None,
+            exchange: Mutex::new(None),
         }
     }
 }
 
 impl<B> fmt::Debug for AfterBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what the lock has: it is held while the user's code runs, which may print this.
         f.debug_struct("AfterBody")
-            .field("over", &self.exchange.is_none())
+            .field("over", &self.body.is_none())
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    panic::resume_unwind,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -11,14 +12,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 
-use crate::{
-    limit::Room,
-    report::Outcome,
-    tower::{
-        AfterBody,
-        exchange::{self, Exchange, beside},
-    },
+use super::{
+    AfterBody,
+    exchange::{self, Exchange, catch},
 };
+use crate::Outcome;
 
 pin_project_lite::pin_project! {
     /// The future of an [`AfterService`](super::AfterService): resolves to what the inner one does, with an [`AfterBody`].
@@ -40,16 +38,15 @@ pin_project_lite::pin_project! {
         future: Option<F>,
         // `Some` until it is given to the body, or the request is over.
         exchange: Option<Exchange>,
-        // The answer, while there is no room for the tasks.
-        waiting: Option<Box<Waiting<F::Output>>>,
+        // The answer, while there is no room for the tasks. It is what asks for the bound: an output has no other name.
+        waiting: Option<Box<F::Output>>,
     }
 
     impl<F: Future> PinnedDrop for AfterFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(exchange) = this.exchange.take() {
-                // Whom this wakes is not in our scope; what the answer's destructors defer is.
-                let answer = this.waiting.take().map(|waiting| waiting.answer_without_room());
+                let answer = this.waiting.take();
                 exchange.abandon(Outcome::Cancelled, "the future of a request", || {
                     this.future.set(None);
                     drop(answer);
@@ -61,18 +58,6 @@ pin_project_lite::pin_project! {
 
 /// What the service answers, and what becomes of it.
 type Answer<B, E> = Result<Response<B>, E>;
-
-struct Waiting<T> {
-    room: Room,
-    answer: T,
-}
-
-impl<T> Waiting<T> {
-    /// Gives up its place in the line.
-    fn answer_without_room(self) -> T {
-        self.answer
-    }
-}
 
 impl<F: Future> AfterFuture<F> {
     pub(super) fn new(future: F, exchange: Option<Exchange>) -> Self {
@@ -94,54 +79,58 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.waiting.is_some() {
-            return poll_room(this.exchange, this.waiting, cx);
+            return poll_waiting(this.exchange, this.waiting, cx);
         }
-        let polled = exchange::run(this.exchange, this.future.as_mut(), |mut future| {
+        let mut answer = None;
+        let future = this.future.as_mut();
+        exchange::run(this.exchange, future, &mut answer, |mut future, answer| {
             let Some(polling) = future.as_mut().as_pin_mut() else {
                 panic!("`AfterFuture` polled after completion");
             };
-            // Its destructors may defer, and are before the answer.
-            polling.poll(cx).map(|answer| {
-                let (answer, ()) = beside(answer, "the answer of a request", || future.set(None));
-                answer
-            })
+            if let Poll::Ready(made) = polling.poll(cx) {
+                *answer = Some(made);
+                // Its destructors may defer, and are before the answer.
+                future.set(None);
+            }
         });
-        let Poll::Ready(answer) = polled else {
+        let Some(answer) = answer else {
             return Poll::Pending;
         };
-        let room = this.exchange.as_ref().and_then(Exchange::wants_room);
-        if let Some(room) = room {
-            *this.waiting = Some(Box::new(Waiting { room, answer }));
-            return poll_room(this.exchange, this.waiting, cx);
+        let Some(exchange) = this.exchange else {
+            return Poll::Ready(give_out(None, answer));
+        };
+        match catch(|| exchange.poll_ready(cx)) {
+            Ok(Poll::Ready(())) => Poll::Ready(give_out(this.exchange.take(), answer)),
+            // The waker is the user's code, and may have panicked.
+            waits => {
+                *this.waiting = Some(Box::new(answer));
+                match waits {
+                    Ok(_) => Poll::Pending,
+                    Err(payload) => resume_unwind(payload),
+                }
+            }
         }
-        Poll::Ready(give_out(this.exchange.take(), answer))
     }
 }
 
 #[cold]
-fn poll_room<B, E>(
+fn poll_waiting<B, E>(
     slot: &mut Option<Exchange>,
-    waiting: &mut Option<Box<Waiting<Answer<B, E>>>>,
+    waiting: &mut Option<Box<Answer<B, E>>>,
     cx: &mut Context<'_>,
 ) -> Poll<Answer<AfterBody<B>, E>>
 where
     B: Body<Data = Bytes>,
 {
-    // It stays where it is during the poll: the waker is the user's code.
-    if let Some(waits) = waiting {
-        if waits.room.poll(cx).is_pending() {
+    if let Some(exchange) = slot {
+        if exchange.poll_ready(cx).is_pending() {
             return Poll::Pending;
         }
     }
-    let Some(waits) = waiting.take() else {
-        return Poll::Pending;
-    };
-    let Waiting { room, answer } = *waits;
-    let mut exchange = slot.take();
-    if let Some(exchange) = &mut exchange {
-        exchange.place = Some(room.take());
+    match waiting.take() {
+        Some(answer) => Poll::Ready(give_out(slot.take(), *answer)),
+        None => Poll::Pending,
     }
-    Poll::Ready(give_out(exchange, answer))
 }
 
 /// The answer as the server gets it: the scope goes on in its body, or is over with an error.

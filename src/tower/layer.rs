@@ -3,11 +3,8 @@
 use http::response::Parts;
 use tower_layer::Layer;
 
-use crate::{
-    runner::Runner,
-    task::Order,
-    tower::{progress, service::AfterService},
-};
+use super::{progress, service::AfterService};
+use crate::{Order, Runner};
 
 /// A [`Layer`] that makes each request a scope, which ends when its response is out: see the [module](super).
 ///
@@ -29,6 +26,7 @@ pub struct AfterLayer {
     runner: Option<Runner>,
     capture_request: bool,
     provide_handle: bool,
+    order: Option<Order>,
     terms: Terms,
 }
 
@@ -83,7 +81,6 @@ pub enum RunAfter {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     pub(super) run_after: RunAfter,
-    pub(super) order: Option<Order>,
     pub(super) failed: fn(&Parts) -> bool,
     /// Whether `grpc-status` is looked for in the trailers.
     pub(super) grpc: bool,
@@ -94,7 +91,6 @@ impl Default for Terms {
     fn default() -> Self {
         Terms {
             run_after: RunAfter::default(),
-            order: None,
             failed: progress::status_failed,
             grpc: false,
             capture_response: false,
@@ -240,7 +236,7 @@ impl AfterLayer {
     /// # drop(layer);
     /// ```
     pub fn order(mut self, order: Order) -> Self {
-        self.terms.order = Some(order);
+        self.order = Some(order);
         self
     }
 
@@ -280,8 +276,12 @@ impl AfterLayer {
         self
     }
 
-    pub(super) fn runner(&self) -> Option<Runner> {
-        self.runner.clone()
+    pub(super) fn runner(&self) -> Option<&Runner> {
+        self.runner.as_ref()
+    }
+
+    pub(super) fn scope_order(&self) -> Option<Order> {
+        self.order
     }
 
     pub(super) fn captures(&self) -> bool {

@@ -154,8 +154,14 @@
 //!
 //! # Cost
 //!
-//! A request that defers nothing pays no allocation, no atomic and no lock; on a Runner that was given, one reference
-//! count. The body grows by 112 bytes at the most, and the future by 120.
+//! A request that defers nothing pays no allocation; on a Runner that was given, one reference count; and for each question of
+//! the server to the body (`is_end_stream`, `size_hint`) a lock that nobody else has, because a body may be `Sync`. The body
+//! grows by 104 bytes at the most, and the future by 104.
+//!
+//! # Without the layer
+//!
+//! It uses nothing but what is public in this crate: for frameworks that it does not fit, an integration of your own is made
+//! of the same parts. They begin at [`OpenScope`](crate::OpenScope).
 //!
 //! [tower]: https://docs.rs/tower
 //! [`is_end_stream`]: http_body::Body::is_end_stream

@@ -1,26 +1,25 @@
 //! How far a response has come, and so how its request ended.
 
-use std::cell::Cell;
-
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH, response::Parts};
 use http_body::{Body, Frame};
 
-use crate::report::Outcome;
+use crate::Outcome;
 
 /// What the request and the response's head announce, and what has been delivered of it.
 ///
 /// Servers stop to poll a body as soon as they know that nothing is to come: hyper polls neither one of a known length
 /// to its `None`, nor any after its trailers. So "complete" is more than "has returned `None`".
 pub(super) struct Progress {
+    asks: Asks,
     /// What the head says, or with `grpc` the trailers.
     failed: bool,
     /// Whether the trailers have the last word.
     grpc: bool,
-    /// Nothing is missing any more, whatever else the body would do. A cell, because a body says so by reference.
-    complete: Cell<bool>,
+    /// Nothing is missing any more, whatever else the body would do.
+    complete: bool,
     /// The body has panicked where the server had asked it something: it goes on to its drop, or to a poll.
-    panicked: Cell<bool>,
+    panicked: bool,
     /// A header has announced the length: with less the client's answer is broken. A hint alone binds nobody.
     declared: bool,
     delivered: u64,
@@ -79,12 +78,13 @@ impl Asks {
 
 impl Progress {
     /// Nothing is known yet but the request.
-    pub(super) fn new(grpc: bool) -> Self {
+    pub(super) fn new(asks: Asks, grpc: bool) -> Self {
         Progress {
+            asks,
             failed: false,
             grpc,
-            complete: Cell::new(false),
-            panicked: Cell::new(false),
+            complete: false,
+            panicked: false,
             declared: false,
             delivered: 0,
             announced: None,
@@ -92,10 +92,10 @@ impl Progress {
     }
 
     /// The head, and what `failed_if` says of it.
-    pub(super) fn answers(&mut self, asks: Asks, head: &Parts, failed: bool) {
+    pub(super) fn answers(&mut self, head: &Parts, failed: bool) {
         self.failed = failed;
-        let empty = asks.nothing_with(head.status);
-        self.complete.set(empty);
+        let empty = self.asks.nothing_with(head.status);
+        self.complete = empty;
         self.announced = content_length(&head.headers);
         self.declared = !empty && self.announced.is_some();
         // In the trailers-only form of gRPC the head is all there is; otherwise the trailers are to say 0.
@@ -115,14 +115,14 @@ impl Progress {
 
     /// Who has said once that it has ended can't take it back.
     #[inline]
-    pub(super) fn says_end(&self, ended: bool) {
+    pub(super) fn says_end(&mut self, ended: bool) {
         if ended {
-            self.complete.set(true);
+            self.complete = true;
         }
     }
 
-    pub(super) fn panics(&self) {
-        self.panicked.set(true);
+    pub(super) fn panics(&mut self) {
+        self.panicked = true;
     }
 
     #[inline]
@@ -130,7 +130,7 @@ impl Progress {
         if let Some(data) = frame.data_ref() {
             self.delivered = self.delivered.saturating_add(data.len() as u64);
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.complete.set(true);
+            self.complete = true;
             if self.grpc {
                 self.failed |= !is_ok(trailers);
                 self.grpc = false;
@@ -140,7 +140,7 @@ impl Progress {
 
     /// How the request has ended when its body has returned an error.
     pub(super) fn outcome_of_error(&self) -> Outcome {
-        match self.panicked.get() {
+        match self.panicked {
             true => Outcome::Panicked,
             false => Outcome::Failed,
         }
@@ -149,7 +149,7 @@ impl Progress {
     /// How it has ended when its body has no more to give. Who waits for trailers then has waited in vain, and so has the
     /// client for bytes that were announced to it.
     pub(super) fn outcome_of_end(&self) -> Outcome {
-        if self.panicked.get() {
+        if self.panicked {
             return Outcome::Panicked;
         }
         let broken = self.declared && !self.has_delivered();
@@ -168,7 +168,7 @@ impl Progress {
     /// How it has ended when the body is dropped. Bytes alone don't complete what waits for trailers.
     pub(super) fn outcome_of_drop(&self) -> Outcome {
         let delivered = !self.grpc && self.has_delivered();
-        match self.complete.get() || delivered || self.panicked.get() {
+        match self.complete || delivered || self.panicked {
             true => self.outcome_of_end(),
             false => Outcome::Cancelled,
         }

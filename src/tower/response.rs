@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, StatusCode, response::Parts};
 
-use crate::tower::request::PublicHeaders;
+use super::request::PublicHeaders;
 
 /// The head of a response as the layer gave it out, for its tasks: see
 /// [`AfterLayer::capture_response`](super::AfterLayer::capture_response).

@@ -10,14 +10,12 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use crate::{
-    scope::{context, try_handle},
-    tower::{
-        AfterBody, AfterFuture, AfterLayer, RequestHead,
-        exchange::{self, Exchange},
-        progress::Asks,
-    },
+use super::{
+    AfterBody, AfterFuture, AfterLayer, RequestHead,
+    exchange::{self, Exchange},
+    progress::Asks,
 };
+use crate::context;
 
 /// The service of an [`AfterLayer`]: each of its requests is a scope.
 ///
@@ -88,21 +86,23 @@ where
 
     fn call(&mut self, mut request: Request<Req>) -> Self::Future {
         let layer = &self.layer;
-        let exchange = Exchange::begin(layer.runner(), layer.terms(), Asks::of(request.method()));
+        let asks = Asks::of(request.method());
+        let mut exchange =
+            Exchange::begin(layer.runner(), layer.scope_order(), layer.terms(), asks);
         if layer.captures() {
             let head = RequestHead::of(&request);
             // In a scope that has just begun nothing refuses it.
             let _ = exchange.enter(|| context::try_set(head));
         }
         if layer.provides_handle() {
-            let handle = exchange.enter(try_handle);
-            if let Some(handle) = handle {
-                request.extensions_mut().insert(handle);
-            }
+            request.extensions_mut().insert(exchange.handle());
         }
         let mut exchange = Some(exchange);
         let inner = &mut self.inner;
-        let future = exchange::run(&mut exchange, pin!(None::<()>), |_| inner.call(request));
+        let nothing = pin!(None::<()>);
+        let future = exchange::run(&mut exchange, nothing, &mut None::<()>, |_, _| {
+            inner.call(request)
+        });
         AfterFuture::new(future, exchange)
     }
 }

@@ -1,27 +1,27 @@
 //! "The server has let go of the last byte", for [`RunAfter::Written`](super::RunAfter::Written).
 //!
-//! Each data frame is given out as the `Bytes` of a guard with a hold on the gate of its request. The body has the first
-//! hold. The request ends with its body, as with [`RunAfter::Body`](super::RunAfter::Body); its batch waits for the gate.
+//! Each data frame is given out as the `Bytes` of an owner that has a guard of the request's scope. The request ends with its
+//! body, as with [`RunAfter::Body`](super::RunAfter::Body); its batch waits for the guards.
 
 use bytes::Bytes;
 
-use crate::runner::gate::Hold;
+use crate::{OpenScope, StartGuard};
 
 /// A frame's data, which counts as unwritten until the server drops it.
-pub(super) fn guarded(data: Bytes, hold: &Hold) -> Bytes {
+pub(super) fn guarded(data: Bytes, scope: &mut OpenScope) -> Bytes {
     if data.is_empty() {
         return data;
     }
     Bytes::from_owner(Guard {
         data,
-        _hold: hold.clone(),
+        _unwritten: scope.start_guard(),
     })
 }
 
 struct Guard {
-    // First, so that the data is gone when the gate is opened.
+    // First, so that the data is gone when the tasks may start.
     data: Bytes,
-    _hold: Hold,
+    _unwritten: StartGuard,
 }
 
 impl AsRef<[u8]> for Guard {

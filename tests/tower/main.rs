@@ -17,3 +17,4 @@ mod response;
 mod room;
 mod scope;
 mod script;
+mod shared;
