@@ -340,10 +340,10 @@
 //! Beyond, [`Overflow::Shed`] drops the newest tasks, which count as [shed](Stats::shed). [`Overflow::Backpressure`] makes
 //! the answer wait: a scope that has collected something resolves when there is room for its tasks. What an answer can wait
 //! for is never dropped, whatever its number: a request with more tasks than ever have room waits until no other task
-//! waits, and then all of its tasks are accepted. What can't wait (a scope that was dropped, what tasks and destructors defer, late work, a held batch) is
-//! accepted up to twice `max_waiting` and shed beyond, so that memory is bounded. A scope that has collected nothing never
-//! waits. Under the layer of feature `tower` room is waited for before the head, and no client's reading holds another's
-//! answer: see that module. Three consequences:
+//! waits, and then all of its tasks are accepted. What can't wait (a scope that was dropped, what tasks and destructors
+//! defer, late work, a held batch) is accepted up to twice `max_waiting` and shed beyond, so that memory is bounded. A
+//! scope that has collected nothing never waits. Under the layer of feature `tower` room is waited for before the head,
+//! and no client's reading holds another's answer: see that module. Three consequences:
 //!
 //! - A [`Scope`] has a place for its output, so it is `Send` only if the request *and its output* are, as in `join!`,
 //!   with limits or without.

@@ -9,8 +9,8 @@
 //!   run of a model, and can't stand in a `static`. No model touches these.
 //! - The thread-local that keeps spare boxes: nothing in a spare box is shared, and none is taken or kept while loom
 //!   changes threads.
-//! - The thread-locals of `batch::close` and `batch::refused`, which mark a call of a spawner on this thread: no model gives up its thread
-//!   inside one.
+//! - The thread-locals of `batch::close` and `batch::refused`, which mark a call of a spawner on this thread: no model
+//!   gives up its thread inside one.
 //! - Clocks, and the threads of timers, which a model can't wait for. A model's `Spawner::sleep` is its own, its limits
 //!   of `shutdown` are zero or beyond the clock, and the thread that reports losses is not started.
 
@@ -39,7 +39,7 @@ mod real {
     pub(crate) fn thread_number() -> usize {
         NUMBER.with(|number| {
             if number.get() == usize::MAX {
-                // Of the number only: no order is needed.
+                // Relaxed: the number itself is all that is read.
                 let next = NEXT.fetch_add(1, Ordering::Relaxed);
                 number.set(usize::try_from(next).unwrap_or(usize::MAX - 1));
             }

@@ -1,9 +1,17 @@
 //! The counts of a Runner, the roster of its unfinished batches, and waiting until there are none.
 //!
-//! Everything is kept in shards, chosen by thread, so that threads that serve requests do not meet. A thread adds to a
-//! counter of its own at the first defer of a scope, locks a shard at its hand-over and again at its end. Whoever reads locks
-//! all of them, in order, and so sees one moment: that is why every [`Stats`] value balances, and why no moment with nothing
-//! pending is missed.
+//! Everything is kept in shards, chosen by thread, so that threads that serve requests do not meet. A request locks a shard
+//! twice, and adds to a counter once:
+//!
+//! ```text
+//! first defer    Account::open     a counter of this thread's own, no lock
+//! hand-over      Account::register locks the shard of this thread: counts, and a place on the roster
+//! end of a turn  Account::update   locks the shard of that place, if there is something to tell
+//! end            Account::remove   locks the shard of that place: counts, and the place is free
+//! ```
+//!
+//! Whoever reads locks all shards, in ascending order, and so sees one moment. That is why every
+//! [`Stats`](super::Stats) value balances, and why no moment with nothing pending is missed.
 //!
 //! Invariant 2: a task's `deferred` is published before or together with its end, so no snapshot shows more ends than
 //! tasks.
@@ -45,8 +53,9 @@ pub(crate) trait KeepsAccount: Clone + Send + 'static {
 /// The counts of a Runner, and its roster.
 pub(crate) struct Account {
     shards: Box<[Shard]>,
-    /// How many drains wait, and whether losses wait to be reported. While it is not zero, whoever publishes looks at
-    /// the whole account. Changed before a shard is locked and read under that lock, so the lock orders the two.
+    /// One for each drain that waits, and one while losses wait to be reported. While it is not zero, whoever publishes
+    /// looks at the whole account. It is raised before a shard is locked, and read under that lock, so the lock orders
+    /// the two.
     attention: AtomicUsize,
     /// Its epochs begin with nothing pending, while somebody waits for one.
     drained: Event,
@@ -140,8 +149,9 @@ impl Account {
         for state in all {
             total.add(&state.counts);
         }
-        // Relaxed: what an end under a lock that we hold was preceded by is visible. What is added meanwhile only makes
-        // more pending: if the sum says that nothing is, nothing was when the last lock was taken.
+        // Relaxed: `open` counts a task before its end is published under one of the locks that we hold, so the lock makes
+        // that count visible here (invariant 2). What `open` adds meanwhile only makes more pending: if the sum says that
+        // nothing is pending, nothing was when the last lock was taken.
         for shard in &self.shards {
             total.deferred += shard.opened_by_owner.load(Ordering::Relaxed);
             total.deferred += shard.opened.load(Ordering::Relaxed);
@@ -154,6 +164,7 @@ impl Account {
     pub(crate) fn open(&self) {
         match self.shards.get(sync::thread_number()) {
             Some(own) => {
+                // Relaxed, here and below: the locks of the shards order these with `total`.
                 let opened = own.opened_by_owner.load(Ordering::Relaxed);
                 own.opened_by_owner.store(opened + 1, Ordering::Relaxed);
             }
@@ -168,7 +179,8 @@ impl Account {
     #[inline]
     fn change<R>(&self, shard: usize, change: impl FnOnce(&mut ShardState) -> R) -> R {
         let mut state = self.lock(shard);
-        // Relaxed: whoever raised `attention` has then locked every shard, or will lock it after us and see our change.
+        // Relaxed: whoever raises `attention` (`watch`, `lose`) locks every shard after that. If that was before us,
+        // the lock makes it visible here; if it is after us, our change is visible there.
         if self.attention.load(Ordering::Relaxed) == 0 {
             return change(&mut state);
         }
@@ -309,7 +321,7 @@ impl Account {
         why: Loss,
         tasks: impl Iterator<Item = Label>,
     ) {
-        // Relaxed: it only changes a line of a log.
+        // Relaxed, with the store in `is_cut_off`: it only changes a line of a log.
         let why = match why {
             Loss::Dropped | Loss::Held | Loss::Pool if self.cut_off.load(Ordering::Relaxed) => {
                 Loss::CutOff

@@ -2,7 +2,8 @@
 //! one line.
 //!
 //! They are reported when nothing of their Runner is pending any more (the runtime has dropped the last one), or within a
-//! second, whichever comes first; and no more than once a second, so that a service that sheds thousands logs one line a second.
+//! second, whichever comes first; and no more than once a second, so that a service that sheds thousands logs one line
+//! a second.
 
 use std::{
     sync::PoisonError,

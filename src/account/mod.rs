@@ -1,7 +1,7 @@
 //! The account of a Runner: how many tasks there are and were, which are unfinished, and how the end of one is told.
 //!
-//! To be read in this order: `counts`, `stats`; `ended_set`, `roster`; `event`, `account`, `losses`; `ended_task`. `account` and
-//! `losses` know each other: the thread that reports losses keeps the account.
+//! To be read in this order: `counts`, `stats`; `ended_set`, `roster`; `event`, `account`, `losses`; `ended_task`.
+//! `account` and `losses` know each other: the thread that reports losses keeps the account.
 
 mod account;
 mod counts;

@@ -45,8 +45,8 @@ pub struct Stats {
     pub pending: u64,
 }
 
-/// One line for a log or an admin page: `deferred 3, completed 2, failed 0, panicked 0, timed out 0, discarded 0, shed 0, lost
-/// 0, pending 1`.
+/// One line for a log or an admin page: `deferred 3, completed 2, failed 0, panicked 0, timed out 0, discarded 0, shed
+/// 0, lost 0, pending 1`.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ended(f)?;

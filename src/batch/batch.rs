@@ -26,10 +26,10 @@ use crate::{
 ///
 /// # Leaking it
 ///
-/// A batch that is leaked ([`std::mem::forget`], a cycle of `Arc`s), or kept and never polled again, goes on no more, and its
-/// unfinished tasks are never dropped. They stay pending, so [`Runner::drain`] never returns, and a shutdown waits up to
-/// its limit and names them. Under [`max_running`](crate::RunnerBuilder::max_running) those of them that have begun keep
-/// their permits for good.
+/// A batch that is leaked ([`std::mem::forget`], a cycle of `Arc`s), or kept and never polled again, goes on no more,
+/// and its unfinished tasks are never dropped. They stay pending, so [`Runner::drain`] never returns, and a shutdown
+/// waits up to its limit and names them. Under [`max_running`](crate::RunnerBuilder::max_running) those of them that
+/// have begun keep their permits for good.
 #[must_use = "dropping a batch loses its tasks: await it or `release` it"]
 pub struct Batch {
     /// `None` when all is done. One pointer: what is moved from scope to spawner to the runtime's cell is this.

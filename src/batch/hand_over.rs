@@ -1,8 +1,8 @@
 //! The end of a request: what its scope has collected becomes a batch.
 //!
-//! For batches that need it ([`ScopeState::slow_path`]), with conditions, tasks that go their own way, time limits, observers,
-//! limits on how many run: conditions are decided first; then those that go their own way are split off. The rest stands in
-//! line for permits at the release, if there is a limit.
+//! For batches that need it ([`ScopeState::slow_path`]), with conditions, tasks that go their own way, time limits,
+//! observers, limits on how many run: conditions are decided first; then those that go their own way are split off. The
+//! rest stands in line for permits at the release, if there is a limit.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -144,8 +144,8 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
     if core.scope_timeout.is_some() {
         registry.peek(|state| state.extras_mut().deadline = Some(ScopeDeadline::new()));
     }
-    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if that is
-    // nothing, when its context is gone: who waits for the account is woken by it.
+    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if
+    // that is nothing, when its context is gone: who waits for the account is woken by it.
     if !spawned.is_empty() {
         registry.publish();
     }

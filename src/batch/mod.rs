@@ -1,7 +1,7 @@
 //! The after phase: the hand-over of a request's tasks, their release, their turns, their ends.
 //!
-//! To be read in this order: `batch`; `hand_over`, `release`, `offer`, `refused`; `future`, `turn`, `round`, `woken`, `poll`,
-//! `task_time`, `expire`, `finish`, `turn_end`, `join`; `permits`, `end`, `close`; `blocking`.
+//! To be read in this order: `batch`; `hand_over`, `release`, `offer`, `refused`; `future`, `turn`, `round`, `woken`,
+//! `poll`, `task_time`, `expire`, `finish`, `turn_end`, `join`; `permits`, `end`, `close`; `blocking`.
 
 mod batch;
 mod blocking;

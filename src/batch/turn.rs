@@ -25,11 +25,12 @@ use crate::{
     task::{MOST_POLLS, Order},
 };
 
-/// Polls for each task, on average, before tasks get wakers of their own. A waker costs as much as three polls of a task that
-/// does nothing in them, and a poll for nothing of one that does something costs more.
+/// Polls for each task, on average, before tasks get wakers of their own. A waker costs as much as three polls of a
+/// task that does nothing in them, and a poll for nothing of one that does something costs more.
 const POLLS_A_TASK: u64 = 3;
 
-/// Runs the turn that [`ScopeState::begin_turn`] has planned; returns whether nothing is left to run. `registry` is current.
+/// Runs the turn that [`ScopeState::begin_turn`] has planned; returns whether nothing is left to run. `registry` is
+/// current.
 #[inline]
 pub(super) fn run(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> bool {
     match kind {
@@ -140,7 +141,8 @@ impl ScopeState {
         TurnKind::Round(polls)
     }
 
-    /// Before a round that is not the first: moves the start on by one; returns whether it is time to give each task a waker.
+    /// Before a round that is not the first: moves the start on by one; returns whether it is time to give each task a
+    /// waker.
     #[inline(never)]
     fn begin_later_round(&mut self) -> bool {
         if let Some(first) = self.queue.pop_front() {

@@ -5,11 +5,11 @@
 //! newcomer to take.
 //!
 //! Scopes that may wait before their answer wait for room in the same way, in their order. Room that was granted is a
-//! [`Place`](super::place::Place): a scope that hands over at once uses it, and one whose response is still to be read lends it to others until
-//! then. So nobody waits for a client to read.
+//! [`Place`](super::place::Place): a scope that hands over at once uses it, and one whose response is still to be read
+//! lends it to others until then. So nobody waits for a client to read.
 //!
-//! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a [`WaitQueue`]
-//! before his turn is passed over.
+//! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a
+//! [`WaitQueue`] before his turn is passed over.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -120,8 +120,8 @@ impl Limit {
         self.overflow == Overflow::Backpressure && self.max_waiting < usize::MAX
     }
 
-    /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left. While scopes
-    /// wait for room, only so many are accepted that the first of these can pass before them: see `fits`.
+    /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left. While
+    /// scopes wait for room, only so many are accepted that the first of these can pass before them: see `fits`.
     fn accepts(&self, state: &mut LimitState, tasks: usize) -> usize {
         let most = match self.overflow {
             Overflow::Shed => self.max_waiting,
@@ -158,7 +158,7 @@ impl Limit {
         self.give_up_lent(&mut state);
         let wanted = wanted.min(accepted);
         if wanted > 0 {
-            // All under the lock: no order is needed.
+            // Relaxed: `requests` is changed and read under the lock of the state alone.
             waiter.requests.fetch_add(1, Ordering::Relaxed);
             let waiter = waiter.clone();
             state.queue.push(PermitRequest { waiter, wanted });
@@ -181,8 +181,8 @@ impl Limit {
         self.grant(&mut state)
     }
 
-    /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others. The entry is not to be
-    /// used again. Its waker is given back too, to be dropped when nothing is locked.
+    /// A batch takes its waiting tasks out of the line, and gives up the permits of `running` others. The entry is not
+    /// to be used again. Its waker is given back too, to be dropped when nothing is locked.
     pub(crate) fn cancel(
         &self,
         waiter: &PermitWaiter,
@@ -191,6 +191,7 @@ impl Limit {
     ) -> (WakeList, Option<Waker>) {
         let mut state = lock(&self.state);
         let waker = lock(&waiter.waker).take();
+        // Relaxed, as `has_left` reads it: under the lock of the state.
         waiter.left.store(true, Ordering::Relaxed);
         state.queue.leaves(waiter.requests.load(Ordering::Relaxed));
         // Granted, and not taken yet: running here, and waiting there.
@@ -207,7 +208,7 @@ impl Limit {
             let Some(request) = state.queue.first() else {
                 break;
             };
-            // Release: see `take_granted`.
+            // Release, with the Acquire of the swap in `take_granted`.
             request.waiter.granted.fetch_add(1, Ordering::Release);
             request.wanted -= 1;
             woken.extend(lock(&request.waiter.waker).take());

@@ -1,7 +1,7 @@
 //! How many tasks run and wait at once, and how long they may take.
 //!
-//! To be read in this order: `overflow`, `wait_queue`, `limit`, `place`, `room`; `sleep`, `scope_deadline`. `limit`, `place` and `room`
-//! share one lock, and know each other.
+//! To be read in this order: `overflow`, `wait_queue`, `limit`, `place`, `room`; `sleep`, `scope_deadline`. `limit`,
+//! `place` and `room` share one lock, and know each other.
 
 mod limit;
 mod overflow;

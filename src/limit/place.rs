@@ -44,8 +44,9 @@ impl Member for Arc<Lender> {
 ///
 /// A scope whose response is still to be read lends its place: after some patience others pass as if it was not there,
 /// because how long that takes is up to a client. It has the place back at its hand-over, unless the response was given up
-/// and there is no room any more: when a place is lent, or what can't wait is accepted, what waits and what is lent are together
-/// no more than twice `max_waiting` and the free permits, and the place that was lent first goes first. So what is kept in memory is bounded, however many clients don't read.
+/// and there is no room any more: when a place is lent, or what can't wait is accepted, what waits and what is lent are
+/// together no more than twice `max_waiting` and the free permits, and the place that was lent first goes first. So
+/// what is kept in memory is bounded, however many clients don't read.
 pub(crate) struct Place {
     pub(crate) limit: Arc<Limit>,
     pub(crate) tasks: usize,
@@ -103,6 +104,7 @@ impl Place {
             return tasks;
         };
         let mut state = lock(&self.limit.state);
+        // Relaxed, here and below: `overdue` and `left` are changed and read under the lock of the state.
         let in_time = !lender.overdue.load(Ordering::Relaxed);
         let kept = state.ends(&lender);
         if !kept && !read {
@@ -193,8 +195,8 @@ impl Limit {
         WakeList::from_iter(None)
     }
 
-    /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes first, and
-    /// the last one stays, also if it is larger than all room.
+    /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes
+    /// first, and the last one stays, also if it is larger than all room.
     pub(crate) fn give_up_lent(&self, state: &mut LimitState) {
         let free = self.max_running.saturating_sub(state.running);
         let most = self.max_waiting.saturating_mul(2).saturating_add(free);

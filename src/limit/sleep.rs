@@ -12,7 +12,8 @@ use futures_timer::Delay;
 
 use crate::report::{Payload, catch, unnamed_panicked};
 
-/// What [`Spawner::sleep`](crate::Spawner::sleep) returns: a future that resolves when the time is over. Dropping it gives it up.
+/// What [`Spawner::sleep`](crate::Spawner::sleep) returns: a future that resolves when the time is over. Dropping it
+/// gives it up.
 ///
 /// ```
 /// # use std::time::Duration;

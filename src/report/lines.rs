@@ -30,8 +30,8 @@ pub(crate) fn failed(task: &Label, error: Box<dyn Error + Send + Sync>) {
     }
 }
 
-/// An error and its causes, as `Error::source` gives them: "sending mail: connection refused". A cause that the error before
-/// has in its own text is not said twice.
+/// An error and its causes, as `Error::source` gives them: "sending mail: connection refused". A cause that the error
+/// before has in its own text is not said twice.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {

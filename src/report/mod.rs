@@ -1,4 +1,5 @@
-//! The boundary to the user's code: what panics is caught, who waits is woken, what fails is said aloud, who watches is told.
+//! The boundary to the user's code: what panics is caught, who waits is woken, what fails is said aloud, who watches is
+//! told.
 //!
 //! To be read in this order: `unwind`, `waker`; `outcome`, `key`, `label`, `loss`; `lines`; `observer`.
 

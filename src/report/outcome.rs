@@ -4,8 +4,8 @@ use std::fmt;
 
 /// How a request ended.
 ///
-/// Decided when its scope ends, once; a task reads it with [`outcome`](crate::outcome()). What is said here is of a plain scope; under the
-/// layer of feature `tower` the response's head and body decide, as the docs of that module say.
+/// Decided when its scope ends, once; a task reads it with [`outcome`](crate::outcome()). What is said here is of a
+/// plain scope; under the layer of feature `tower` the response's head and body decide, as the docs of that module say.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -30,8 +30,8 @@ impl Outcome {
         self == Outcome::Finished
     }
 
-    /// One word in lower case, for a label of a metric or a column: `finished`, `failed`, `cancelled`, `panicked`. `Display`
-    /// writes the same.
+    /// One word in lower case, for a label of a metric or a column: `finished`, `failed`, `cancelled`, `panicked`.
+    /// `Display` writes the same.
     ///
     /// ```
     /// assert_eq!(after::Outcome::Cancelled.as_str(), "cancelled");

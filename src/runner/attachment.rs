@@ -1,8 +1,8 @@
 //! What code keeps that a handle has brought along: such code may go on when its request has ended.
 //!
 //! As long as the request lasts, it reads and sets the request's values. When the request has ended they are frozen, and
-//! when its tasks have too they are dropped ([`Inbox`]). For this code they stay what they were: its [`ValuesGuard`] keeps them,
-//! and what it sets goes to a copy of its own, in an inbox of its own, which ends with the code.
+//! when its tasks have too they are dropped ([`Inbox`]). For this code they stay what they were: its [`ValuesGuard`]
+//! keeps them, and what it sets goes to a copy of its own, in an inbox of its own, which ends with the code.
 //!
 //! Nothing here may be reached from the values themselves, or they would keep each other for ever. An attached future may
 //! lie in them. So one that was never polled has only a snapshot from before it could get there; and one that is polled by

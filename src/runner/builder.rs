@@ -49,7 +49,8 @@ impl RunnerBuilder {
         }
     }
 
-    /// How the tasks of a scope run beside each other, unless [`Scope::order`](crate::Scope::order) says otherwise. Default:
+    /// How the tasks of a scope run beside each other, unless [`Scope::order`](crate::Scope::order) says otherwise.
+    /// Default:
     /// [`Order::Concurrent`].
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
@@ -134,8 +135,9 @@ impl RunnerBuilder {
     ///
     /// It runs at the call of `defer`, where the caller's span, Sentry hub or baggage is current, with the task's scope
     /// current, also when it is deferred through a [`Handle`](crate::Handle) from elsewhere. Of several hooks the one
-    /// added first is innermost. The [`TaskInfo`] says which task it is, for a span or a transaction that is named after it. A
-    /// hook that gives the future back as it is costs no allocation. [`TaskOutput::error`](crate::TaskOutput::error) says how the task has ended.
+    /// added first is innermost. The [`TaskInfo`] says which task it is, for a span or a transaction that is named
+    /// after it. A hook that gives the future back as it is costs no allocation.
+    /// [`TaskOutput::error`](crate::TaskOutput::error) says how the task has ended.
     ///
     /// If it panics, the caller of `defer` does not notice: the task counts as panicked.
     ///

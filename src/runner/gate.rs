@@ -4,10 +4,10 @@
 //! scope and each of its guards (of the layer, the body and each of its data frames) have a [`Hold`] on the gate, and the
 //! last of them to go opens it.
 //!
-//! Invariant 4: a hold's destructor marks and wakes, and does nothing else. It runs where the server drops a frame, and that
-//! may be under a lock of the server's (h2 has one for all streams of a connection), which the destructors of a request's
-//! tasks may want. So nothing of the user's runs there. A wake-up that makes somebody drop or poll the batch on the spot,
-//! because its executor has gone, say, is finished by another thread: [`aside`].
+//! Invariant 4: a hold's destructor marks and wakes, and does nothing else. It runs where the server drops a frame, and
+//! that may be under a lock of the server's (h2 has one for all streams of a connection), which the destructors of a
+//! request's tasks may want. So nothing of the user's runs there. A wake-up that makes somebody drop or poll the batch
+//! on the spot, because its executor has gone, say, is finished by another thread: [`aside`].
 
 use std::{
     cell::Cell,
@@ -68,7 +68,8 @@ impl Gate {
         let waker = waker.clone();
         let before = self.lock().replace(waker);
         drop_waker(before);
-        // The last hold may have gone before it could see the waker.
+        // The last hold may have gone before it could see the waker. If its `take` came before our `replace`, the lock
+        // orders its subtraction before this load.
         self.is_open()
     }
 
@@ -107,7 +108,7 @@ impl Clone for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // AcqRel: the last one passes on what all the others have done.
+        // AcqRel, with the Acquire in `is_open`: the last one passes on what all the others have done.
         if self.gate.holds.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
@@ -128,8 +129,7 @@ pub(crate) fn is_opening() -> bool {
 /// Does elsewhere what may not be done where a frame is dropped.
 ///
 /// If no thread can be started it is not done: tasks that are lost, or that were to be woken, stay pending then, which a
-/// shutdown reports. To do it
-/// here could stop the server for ever.
+/// shutdown reports. To do it here could stop the server for ever.
 pub(crate) fn aside(f: impl FnOnce() + Send + 'static) {
     // Boxed, so that it can be forgotten if it comes back with the error.
     let mut work = Some(f);

@@ -118,8 +118,8 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a task that is prepared, from attached code or from a handle by itself. What comes when nobody will look any
-    /// more is given back, to be handed over at once.
+    /// Takes in a task that is prepared, from attached code or from a handle by itself. What comes when nobody will
+    /// look any more is given back, to be handed over at once.
     pub(crate) fn store(
         &self,
         key: Option<Key>,
@@ -184,8 +184,9 @@ impl Inbox {
         self.lock().backlog.len()
     }
 
-    /// The end of the request: what was collected so far. With nothing there, nobody will look again, unless the batch waits
-    /// for something else: it is over, and the context is given back too, to be dropped when nothing of ours is locked.
+    /// The end of the request: what was collected so far. With nothing there, nobody will look again, unless the batch
+    /// waits for something else: it is over, and the context is given back too, to be dropped when nothing of ours is
+    /// locked.
     pub(crate) fn hand_over(
         &self,
         outcome: Outcome,

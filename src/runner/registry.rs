@@ -1,7 +1,8 @@
 //! What one scope has collected, and everything code inside a scope may ask of it.
 //!
 //! A [`Registry`] is what "current" points to. It sits in the `Scope` itself, or on the stack of `Batch::poll`, and costs
-//! two words to initialise; the rest, [`ScopeState`], is one box made by the first use and moved on, as it is, to the batch.
+//! two words to initialise; the rest, [`ScopeState`], is one box made by the first use and moved on, as it is, to the
+//! batch.
 //!
 //! Each of the two words has a cell of its own: an enum of both is written word by word and read as a whole, which the
 //! processor can't forward from one to the other, so that each look at it waited for the write before.

@@ -17,7 +17,8 @@ pub(crate) struct RememberedRuntime {
 }
 
 impl RememberedRuntime {
-    /// Relaxed: who sees it too late remembers nothing new, or takes the lock for nothing.
+    /// Relaxed: a hint, which the lock of `runtime` settles. Who sees it too late takes that lock once in vain, or asks
+    /// for the current runtime once more.
     #[inline]
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)

@@ -90,9 +90,9 @@ impl Runner {
     /// What has been handed over, or is held, and has not ended, the oldest first: for an admin page, at any time.
     ///
     /// It is what the [`ShutdownReport`] of a shutdown would name now: each task with its name, its key, the place of its
-    /// `defer` and its age; a task that joined a batch later has the age of the batch. A batch tells of its tasks at the end of
-    /// each of its turns, so one that has ended in a turn which is not over may be among them. Tasks of requests that have
-    /// not ended are not. It locks the account for as long as it takes to copy the list.
+    /// `defer` and its age; a task that joined a batch later has the age of the batch. A batch tells of its tasks at
+    /// the end of each of its turns, so one that has ended in a turn which is not over may be among them. Tasks of
+    /// requests that have not ended are not. It locks the account for as long as it takes to copy the list.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -173,9 +173,9 @@ impl Runner {
     /// report gives; it drops nothing, and the report was the last word on what is unfinished. Where the runtime is your
     /// own, `Runtime::shutdown_timeout` or `shutdown_background` drops its tasks, and waits as long as you say.
     ///
-    /// The limit is measured by a timer that needs no runtime, in real time; zero reports at once. Inside a task of this Runner the limit
-    /// always passes. A second call, beside the first or later, does the same. Dropping the future stops waiting, but
-    /// `stopping` stays resolved.
+    /// The limit is measured by a timer that needs no runtime, in real time; zero reports at once. Inside a task of
+    /// this Runner the limit always passes. A second call, beside the first or later, does the same. Dropping the
+    /// future stops waiting, but `stopping` stays resolved.
     ///
     /// ```
     /// # use std::time::Duration;

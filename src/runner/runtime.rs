@@ -74,6 +74,7 @@ fn has_gone(runtime: &Handle) -> bool {
     if let Err(payload) = spawned {
         report::forget_payload(payload);
     }
+    // Relaxed: a runtime that has gone drops the probe on this thread, inside `spawn`.
     refused.load(Ordering::Relaxed)
 }
 

@@ -24,7 +24,7 @@ impl WaitGroup {
     }
 
     pub(crate) fn leave(&self) {
-        // AcqRel, with the Acquire in `is_done`: who waits sees what the last member did.
+        // AcqRel, with the Acquire loads in `is_done`: who sees zero sees what every member did before it left.
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let waker = self.lock().take();
             if let Some(waker) = waker {
@@ -41,7 +41,8 @@ impl WaitGroup {
         let waker = waker.clone();
         let before = self.lock().replace(waker);
         drop_waker(before);
-        // The last may have left before it could see the waker.
+        // The last may have left before it could see the waker. If its `take` came before our `replace`, the lock orders
+        // its subtraction before this load.
         self.left.load(Ordering::Acquire) == 0
     }
 

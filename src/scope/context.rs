@@ -36,9 +36,9 @@ use crate::runner::current;
 ///
 /// # Panics
 ///
-/// Outside a scope; in a deferred task or closure; in a body under `RunAfter::Head`, whose request has ended. At the caller's
-/// line. [`try_set`] does not panic. In code that a [`Handle`](crate::Handle) has brought along it never panics: after the
-/// end of the request it sets a value of that code's own.
+/// Outside a scope; in a deferred task or closure; in a body under `RunAfter::Head`, whose request has ended. At the
+/// caller's line. [`try_set`] does not panic. In code that a [`Handle`](crate::Handle) has brought along it never
+/// panics: after the end of the request it sets a value of that code's own.
 ///
 /// ```
 /// # futures::executor::block_on(after::scope(async {

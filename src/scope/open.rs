@@ -42,8 +42,8 @@ pub fn open() -> OpenScope {
 /// A request that is not one future; made by [`open`] and [`Runner::open`].
 ///
 /// Opened once, entered for each piece, ended once. What its pieces have deferred is then handed to the Runner's spawner as
-/// one [`Batch`], as a [`Scope`](crate::Scope) does it: in one order, with one context, and a key means the same task in all
-/// pieces. The pieces may run on different threads, one after the other.
+/// one [`Batch`], as a [`Scope`](crate::Scope) does it: in one order, with one context, and a key means the same task
+/// in all pieces. The pieces may run on different threads, one after the other.
 ///
 /// # When to use it
 ///
@@ -283,9 +283,10 @@ impl OpenScope {
     /// and it waits for the rest. What was never waited for, by the end, counts as what can't wait. With nothing deferred,
     /// without limits, and in a deferred task, it resolves at once.
     ///
-    /// Others wait for the end of each such scope for 10 ms at the most, and then pass as if no room was kept for it. At its end
-    /// it has that room again; only a scope that ends as `Cancelled` may find it gone. Dropping the future gives up its
-    /// place in the line, and nothing else. Ending the scope uses what it has waited for; [`hold`](OpenScope::hold) gives that up.
+    /// Others wait for the end of each such scope for 10 ms at the most, and then pass as if no room was kept for it.
+    /// At its end it has that room again; only a scope that ends as `Cancelled` may find it gone. Dropping the future
+    /// gives up its place in the line, and nothing else. Ending the scope uses what it has waited for;
+    /// [`hold`](OpenScope::hold) gives that up.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -315,11 +316,11 @@ impl OpenScope {
 
     /// As [`ready`](OpenScope::ready), for a future of one's own that has the scope in it.
     ///
-    /// While it is pending the scope stands in the line, with what was deferred when it came, and wakes the waker of the last
-    /// call when there is room. It leaves the line when it ends, is held or dropped.
+    /// While it is pending the scope stands in the line, with what was deferred when it came, and wakes the waker of
+    /// the last call when there is room. It leaves the line when it ends, is held or dropped.
     ///
-    /// Others wait for the room that it was given until the request ends, or until [`answered`](OpenScope::answered) says that
-    /// the answer is out: call that if the request goes on then, as with a body that is still to be read.
+    /// Others wait for the room that it was given until the request ends, or until [`answered`](OpenScope::answered)
+    /// says that the answer is out: call that if the request goes on then, as with a body that is still to be read.
     ///
     /// ```
     /// use std::{
@@ -404,8 +405,8 @@ impl OpenScope {
     /// The answer is out, and the request goes on: how long it takes from here on may be up to a client.
     ///
     /// So others wait for the room that [`poll_ready`](OpenScope::poll_ready) was given for a short time only, as
-    /// [`ready`](OpenScope::ready) says; that calls this itself. Does nothing where there is no such room, and a second time. Not
-    /// needed where the request ends at once, or is [handed over](OpenScope::hand_over): it uses its room then.
+    /// [`ready`](OpenScope::ready) says; that calls this itself. Does nothing where there is no such room, and a second
+    /// time. Not needed where the request ends at once, or is [handed over](OpenScope::hand_over): it uses its room then.
     ///
     /// ```
     /// use std::task::{Context, Poll};
@@ -486,8 +487,8 @@ impl OpenScope {
     /// clones: see [`StartGuard`].
     ///
     /// The scope itself is over when it is ended, guards or not: its outcome and its conditions are decided there, and it
-    /// is handed over to the spawner, or given out by [`hold`](OpenScope::hold). The tasks wait there. A guard that is taken
-    /// after [`hand_over`](OpenScope::hand_over) has handed tasks over keeps nothing from starting.
+    /// is handed over to the spawner, or given out by [`hold`](OpenScope::hold). The tasks wait there. A guard that is
+    /// taken after [`hand_over`](OpenScope::hand_over) has handed tasks over keeps nothing from starting.
     ///
     /// The first one costs an allocation, and none is made until then.
     ///
@@ -516,10 +517,10 @@ impl OpenScope {
 
     /// Hands over what was deferred so far, while the request goes on: for a stream without an end, when its head is out.
     ///
-    /// `outcome` is how the request counts as ended from here on, for all its tasks: what a later call of this or the end of the
-    /// scope says does not matter any more. The [`context`](crate::context) is frozen when something is handed over: later
-    /// pieces read it, and can't change it. What they defer joins the tasks that were handed over while these run, and is
-    /// handed over at once, each by itself, when they have ended.
+    /// `outcome` is how the request counts as ended from here on, for all its tasks: what a later call of this or the
+    /// end of the scope says does not matter any more. The [`context`](crate::context) is frozen when something is
+    /// handed over: later pieces read it, and can't change it. What they defer joins the tasks that were handed over
+    /// while these run, and is handed over at once, each by itself, when they have ended.
     ///
     /// If nothing was deferred, nothing set and no handle taken so far, it is as if nothing had been called but for the
     /// outcome. So call it after each piece: it does nothing once something was handed over. What a piece has deferred when
@@ -648,8 +649,8 @@ impl Drop for Waiting<'_> {
 /// Keeps the tasks of an [`OpenScope`] from starting, until it is dropped and with it all others of its scope; made by
 /// [`OpenScope::start_guard`].
 ///
-/// For "written": give one out with each piece of the answer, to be dropped with it. The layer of feature `tower` does so with
-/// each data frame, under `RunAfter::Written`.
+/// For "written": give one out with each piece of the answer, to be dropped with it. The layer of feature `tower` does
+/// so with each data frame, under `RunAfter::Written`.
 ///
 /// Dropping it may be done anywhere, under a lock of a server, too: the last one marks the tasks as ready and wakes the
 /// executor, and none of your code runs there, no task, no destructor, no observer. One that is leaked, or kept for
@@ -717,8 +718,8 @@ impl fmt::Debug for OpenScope {
 pin_project_lite::pin_project! {
     /// A future that runs in an [`OpenScope`], as a piece of its request; made by [`OpenScope::scope`].
     ///
-    /// The scope is current while the inner future is polled and while it is dropped, so that its destructors may defer. The
-    /// inner future is dropped as soon as it resolves.
+    /// The scope is current while the inner future is polled and while it is dropped, so that its destructors may
+    /// defer. The inner future is dropped as soon as it resolves.
     ///
     /// Dropping it before that drops the inner future, and leaves the scope open. This never panics: a panic of the inner
     /// future's destructor is caught there and reported.
@@ -768,8 +769,8 @@ impl<F: Future> Future for Entered<'_, F> {
     }
 }
 
-/// A panic of the future's destructor goes on when there is an output already. That goes first, in the scope: its destructor
-/// may defer, and one that panics while another panic unwinds aborts the process.
+/// A panic of the future's destructor goes on when there is an output already. That goes first, in the scope: its
+/// destructor may defer, and one that panics while another panic unwinds aborts the process.
 #[cold]
 fn panic_with<T>(registry: &Registry, output: T, payload: Box<dyn Any + Send>) -> ! {
     if let Err(second) = report::catch(|| current::enter(registry, || drop(output))) {

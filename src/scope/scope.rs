@@ -227,7 +227,10 @@ impl<F: Future> Scope<F> {
 
     /// The request will not resolve: its future is dropped, and what it has deferred is handed over.
     ///
-    /// Never panics: this may run while a panic unwinds, where a second one would abort the process.
+    /// Never panics: this may run while a panic unwinds, where a second one would abort the process. The future's
+    /// destructor is caught here. The conditions, hooks and destructors of tasks are caught where `Batch::collect`
+    /// calls them, and the spawner in `Batch::release`. All else is our own code, which finds its cells filled
+    /// (invariant 1).
     #[cold]
     fn abandon(self: Pin<&mut Self>, outcome: Outcome) {
         let mut this = self.project();

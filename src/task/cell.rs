@@ -52,7 +52,8 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a call.
+/// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a
+/// call.
 #[derive(Default)]
 struct MaybeOptions(ManuallyDrop<Option<Box<TaskOptions>>>);
 

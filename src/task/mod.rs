@@ -1,6 +1,7 @@
 //! The unit of work, and the lists of it.
 //!
-//! To be read in this order: `result`, `sealed`, `order`; `closure`, `cell`, `queue`, `hook`; `backlog`; `wake_bits`, `ready_set`.
+//! To be read in this order: `result`, `sealed`, `order`; `closure`, `cell`, `queue`, `hook`; `backlog`; `wake_bits`,
+//! `ready_set`.
 
 mod backlog;
 mod cell;

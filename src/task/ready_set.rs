@@ -1,7 +1,8 @@
 //! The tasks of a batch once each has a waker of its own: only those are polled that were woken.
 //!
-//! A task has a slot in a block of 64, and [`wake_bits`](super::wake_bits) a bit for each slot. A block whose tasks have ended goes,
-//! with its memory, and the next one to be made takes its number. New tasks go where the lowest free slot is.
+//! A task has a slot in a block of 64, and [`wake_bits`](super::wake_bits) a bit for each slot. A block whose tasks
+//! have ended goes, with its memory, and the next one to be made takes its number. New tasks go where the lowest free
+//! slot is.
 
 use std::{
     cmp::Reverse,
@@ -170,8 +171,8 @@ impl ReadySet {
 
     /// The tasks that were woken, and new ones, [`MOST_POLLS`] together at most.
     ///
-    /// Blocks take turns, and within one the places do, so that many busy tasks starve none; with new ones waiting, only half
-    /// of the turn is for those that have been polled. Each turn starts one further on than the last: see `turn`.
+    /// Blocks take turns, and within one the places do, so that many busy tasks starve none; with new ones waiting,
+    /// only half of the turn is for those that have been polled. Each turn starts one further on than the last: see `turn`.
     pub(crate) fn begin_turn(&mut self) -> TurnList {
         let mut list = TurnList::default();
         self.gather();

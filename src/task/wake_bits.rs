@@ -115,6 +115,7 @@ impl WakeBits {
     pub(crate) fn watch(&self, waker: &Waker) {
         let waker = waker.clone();
         let before = self.later().replace(waker);
+        // Relaxed: the `swap` in `take`, which comes after this, carries it to whoever marks after that.
         self.moved.store(true, Ordering::Relaxed);
         drop_waker(before);
     }
@@ -133,8 +134,10 @@ impl WakeBits {
     /// The bits of the blocks that were marked, and [`LATER`].
     #[inline]
     pub(crate) fn take(&self) -> u64 {
-        // Who marks a block wakes the batch after it: what is not seen here is seen by the poll that this brings. Once the
-        // waker has moved, it must be a read-modify-write: who marks after it then sees `moved`.
+        // `mark` wakes the batch after it has set a bit, so a bit that `any` does not see yet is seen in the poll that this
+        // brings. AcqRel, with the `fetch_or` in `mark`: who takes a bit sees what was done before the wake-up. Once
+        // the waker has moved it must be a read-modify-write: a `mark` that comes after it reads it, and so sees
+        // `moved`, which `watch` has set before.
         if !self.any() {
             return 0;
         }
@@ -178,6 +181,7 @@ impl Word {
     }
 
     fn take(&self) -> u64 {
+        // AcqRel, with the `fetch_or` in `mark`.
         self.bits.swap(0, Ordering::AcqRel)
     }
 }
@@ -284,14 +288,15 @@ impl BlockBits {
     #[inline]
     pub(crate) fn clear(&self, task: usize) {
         let bit = 1 << task;
+        // Relaxed, because a bit that is set later brings a poll of its own. AcqRel, with the `fetch_or` in `mark`.
         if self.tasks.load(Ordering::Relaxed) & bit != 0 {
             self.tasks.fetch_and(!bit, Ordering::AcqRel);
         }
     }
 
     fn mark(&self, task: u64) {
-        // A read-modify-write also where the bit is set already: what was done before it must be seen by who takes it.
-        // AcqRel: see `WakeBits::take`.
+        // A read-modify-write also where the bit is set already: the `swap` in `take` must see what was done before this
+        // wake-up too. AcqRel, with that `swap`: see `WakeBits::take`.
         if self.tasks.fetch_or(task, Ordering::AcqRel) != 0 {
             return;
         }

@@ -266,8 +266,8 @@ impl Recorder {
         }
     }
 
-    /// Runs everything, and, if it `waits`, what open requests of its own Runner are still to hand over; gives the counts of
-    /// all Runners concerned, added up, before and after.
+    /// Runs everything, and, if it `waits`, what open requests of its own Runner are still to hand over; gives the
+    /// counts of all Runners concerned, added up, before and after.
     async fn run_all(&self, waits: bool) -> (Verdict, Counts) {
         let mut run = Run {
             recorder: self,

@@ -106,8 +106,8 @@ impl Running {
         drop_waker(before);
     }
 
-    /// Polls each that was woken once. Those that are woken meanwhile wait for the next turn. Gives the tasks of those that have
-    /// ended.
+    /// Polls each that was woken once. Those that are woken meanwhile wait for the next turn. Gives the tasks of those
+    /// that have ended.
     pub(super) fn poll_woken(&mut self) -> Vec<Range<usize>> {
         let mut ended = Vec::new();
         let mut woken = mem::take(&mut self.woken.lock().batches);

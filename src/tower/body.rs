@@ -34,8 +34,8 @@ pin_project_lite::pin_project! {
         // `Some` until it has ended, panicked, or is dropped.
         #[pin]
         body: Option<B>,
-        // `Some` until the request is over. The lock is for what the server asks by reference, in the scope; whoever has the
-        // body to himself takes none.
+        // `Some` until the request is over. The lock is for what the server asks by reference, in the scope; whoever
+        // has the body to himself takes none.
         exchange: Mutex<Option<Exchange>>,
     }
 

@@ -178,9 +178,9 @@ impl AfterLayer {
         self
     }
 
-    /// Puts a [`Handle`](crate::Handle) of the request's scope into the extensions of the request, for layers and frameworks
-    /// that run the handler on another task, where no scope is current: a `tower::buffer::Buffer`, a service that spawns, a
-    /// framework that runs its handlers on a task of its own. Off by default.
+    /// Puts a [`Handle`](crate::Handle) of the request's scope into the extensions of the request, for layers and
+    /// frameworks that run the handler on another task, where no scope is current: a `tower::buffer::Buffer`, a service
+    /// that spawns, a framework that runs its handlers on a task of its own. Off by default.
     ///
     /// Whoever runs there takes it out and enters the scope with [`Handle::scope`](crate::Handle::scope) for a future, or
     /// [`Handle::sync_scope`](crate::Handle::sync_scope) for a call. It does not keep the request open: what it defers when
@@ -263,8 +263,8 @@ impl AfterLayer {
     /// trailers. Takes the place of [`failed_if`](AfterLayer::failed_if).
     ///
     /// A body that ends without that header has failed; one that is dropped before its trailers was cancelled, also when
-    /// all bytes of its message were delivered. With [`RunAfter::Head`] only the head is looked at, and one without a `grpc-status` counts
-    /// as no failure.
+    /// all bytes of its message were delivered. With [`RunAfter::Head`] only the head is looked at, and one without a
+    /// `grpc-status` counts as no failure.
     ///
     /// ```
     /// let layer = after::tower::AfterLayer::new().grpc();

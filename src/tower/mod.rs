@@ -31,9 +31,10 @@
 //! where `failed_if` looks at the head, and where the body is asked for its `size_hint` and `is_end_stream`.
 //!
 //! It is not current in `poll_ready`, nor in what a layer below runs on a task of its own
-//! ([`provide_handle`](AfterLayer::provide_handle) is for that), nor where the *extensions* of a response are dropped: they go
-//! on to the server, and their destructors run outside the scope. What is to be cleaned up after the response is put into
-//! its body, or deferred; [`try_defer`](crate::try_defer()) in a destructor of an extension gives the task back.
+//! ([`provide_handle`](AfterLayer::provide_handle) is for that), nor where the *extensions* of a response are dropped:
+//! they go on to the server, and their destructors run outside the scope. What is to be cleaned up after the response
+//! is put into its body, or deferred; [`try_defer`](crate::try_defer()) in a destructor of an extension gives the task
+//! back.
 //!
 //! # Where it belongs
 //!
@@ -55,8 +56,8 @@
 //! collected by the inner one. The outer one gets what is deferred by middleware between them, and hands it over after
 //! the inner one has.
 //!
-//! **Around a whole `Router`**, outside a layer that rewrites the URI before it is routed, say, the type of the body does not
-//! fit `axum::serve`, which takes axum's own. Put it back outside the layer:
+//! **Around a whole `Router`**, outside a layer that rewrites the URI before it is routed, say, the type of the body
+//! does not fit `axum::serve`, which takes axum's own. Put it back outside the layer:
 //!
 //! ```no_run
 //! use after::tower::AfterLayer;
@@ -115,8 +116,8 @@
 //! # Written
 //!
 //! That the server has taken the last byte does not mean that it has written it: one large frame is taken at once, and
-//! sent as fast as the client reads. With [`RunAfter::Written`] the tasks start when, besides, the server has let go of every
-//! data frame: each is given out as [`Bytes::from_owner`](bytes::Bytes::from_owner) of a guard. It can't see
+//! sent as fast as the client reads. With [`RunAfter::Written`] the tasks start when, besides, the server has let go of
+//! every data frame: each is given out as [`Bytes::from_owner`](bytes::Bytes::from_owner) of a guard. It can't see
 //!
 //! - what a server copies: hyper does on HTTP/1 when its I/O has no vectored writes; h2 does with frames below 256 bytes,
 //!   and without vectored writes below 1,024;
@@ -124,14 +125,14 @@
 //! - what a layer outside ours copies (compression does);
 //! - what the kernel has taken, and the network not yet.
 //!
-//! The request ends with its body, as with [`RunAfter::Body`]: the outcome and the conditions are decided there, what is not
-//! to run is dropped, and the tasks are handed over, to start with the last byte. Time limits, and the line for permits,
-//! begin with that byte. What a [`Handle`](crate::Handle) defers meanwhile starts with the rest.
+//! The request ends with its body, as with [`RunAfter::Body`]: the outcome and the conditions are decided there, what
+//! is not to run is dropped, and the tasks are handed over, to start with the last byte. Time limits, and the line for
+//! permits, begin with that byte. What a [`Handle`](crate::Handle) defers meanwhile starts with the rest.
 //!
 //! No code of yours runs where the server drops a frame: no task, no destructor, no condition, no observer, no spawner. A
 //! frame that goes marks, and the last one wakes the executor. (Data of a type of your own, made with `Bytes::from_owner`,
-//! has its destructor run there, as without this crate.) Servers drop frames under locks of their own (h2 has one for all streams of
-//! a connection), so whatever ran there and wanted such a lock would stop the connection for ever.
+//! has its destructor run there, as without this crate.) Servers drop frames under locks of their own (h2 has one for
+//! all streams of a connection), so whatever ran there and wanted such a lock would stop the connection for ever.
 //!
 //! A frame that is kept for ever, in a cache say, keeps the tasks of its request waiting for ever.
 //!
@@ -143,25 +144,25 @@
 //!
 //! On a Runner that [pushes back](crate::Overflow::Backpressure) a request that has deferred something waits for room for
 //! its tasks before its head is given out. From there on how long it takes is up to the client. So others
-//! wait for the room of each such response for 10 ms at the most, for half as long each time that this was in vain, and then
-//! pass as if it was not kept: a client that reads slowly, or never, does not hold anybody else's response.
+//! wait for the room of each such response for 10 ms at the most, for half as long each time that this was in vain, and
+//! then pass as if it was not kept: a client that reads slowly, or never, does not hold anybody else's response.
 //!
 //! When the body has ended the tasks have their room again, however long that took. Only a request that ends as cancelled
 //! may have lost it: if what waits and what is kept for others is more than twice `max_waiting`, the room that was kept
-//! first goes first. Its tasks, and what the body has deferred, can't wait: they are accepted up to twice `max_waiting`, and
-//! shed beyond. So what waits is bounded by that and by the requests that the server has in progress,
+//! first goes first. Its tasks, and what the body has deferred, can't wait: they are accepted up to twice
+//! `max_waiting`, and shed beyond. So what waits is bounded by that and by the requests that the server has in progress,
 //! those included whose response is not written.
 //!
 //! # Cost
 //!
-//! A request that defers nothing pays no allocation; on a Runner that was given, one reference count; and for each question of
-//! the server to the body (`is_end_stream`, `size_hint`) a lock that nobody else has, because a body may be `Sync`. The body
-//! grows by 104 bytes at the most, and the future by 104.
+//! A request that defers nothing pays no allocation; on a Runner that was given, one reference count; and for each
+//! question of the server to the body (`is_end_stream`, `size_hint`) a lock that nobody else has, because a body may be
+//! `Sync`. The body grows by 104 bytes at the most, and the future by 104.
 //!
 //! # Without the layer
 //!
-//! It uses nothing but what is public in this crate: for frameworks that it does not fit, an integration of your own is made
-//! of the same parts. They begin at [`OpenScope`](crate::OpenScope).
+//! It uses nothing but what is public in this crate: for frameworks that it does not fit, an integration of your own is
+//! made of the same parts. They begin at [`OpenScope`](crate::OpenScope).
 //!
 //! [tower]: https://docs.rs/tower
 //! [`is_end_stream`]: http_body::Body::is_end_stream

@@ -1,7 +1,7 @@
 //! "The server has let go of the last byte", for [`RunAfter::Written`](super::RunAfter::Written).
 //!
-//! Each data frame is given out as the `Bytes` of an owner that has a guard of the request's scope. The request ends with its
-//! body, as with [`RunAfter::Body`](super::RunAfter::Body); its batch waits for the guards.
+//! Each data frame is given out as the `Bytes` of an owner that has a guard of the request's scope. The request ends
+//! with its body, as with [`RunAfter::Body`](super::RunAfter::Body); its batch waits for the guards.
 
 use bytes::Bytes;
 
