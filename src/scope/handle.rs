@@ -216,7 +216,6 @@ impl Handle {
     }
 
     /// As `registry`, for a part of the request's own that is after its end.
-    #[cfg(feature = "tower")]
     pub(crate) fn frozen_registry(&self) -> Registry {
         Registry::frozen(&self.inbox)
     }
