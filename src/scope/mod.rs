@@ -1,26 +1,31 @@
 //! The request phase: scopes, and deferring into them.
 //!
-//! To be read in this order: `scope`, `waiting`, `held`; `open`, `runner`; `error`, `place`, `defer`; `builder`, `handle`;
+//! To be read in this order: `scope`, `waiting`, `held`; `open`, `entered`, `open_room`, `start_guard`, `runner`; `error`, `place`, `defer`; `builder`, `handle`;
 //! `context`. A builder may have a handle, and a handle makes builders.
 
 mod builder;
 pub mod context;
 mod defer;
+mod entered;
 mod error;
 mod handle;
 mod held;
 mod open;
+mod open_room;
 mod place;
 mod runner;
 mod scope;
+mod start_guard;
 mod waiting;
 
 pub use self::{
     builder::{TaskBuilder, task},
     defer::{defer, defer_blocking, forget, try_defer},
+    entered::Entered,
     error::TryDeferError,
     handle::{Attached, Handle, handle, try_handle},
     held::Held,
-    open::{Entered, OpenScope, StartGuard, open},
+    open::{OpenScope, open},
     scope::{Scope, scope},
+    start_guard::StartGuard,
 };

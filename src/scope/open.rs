@@ -1,20 +1,15 @@
 //! A request that is not one future: opened once, entered for each of its pieces, ended once.
 
 use std::{
-    any::Any,
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     mem,
-    panic::resume_unwind,
-    pin::Pin,
     sync::{Mutex, PoisonError},
-    task::{Context, Poll},
 };
 
-use super::handle::Handle;
+use super::{entered::Entered, handle::Handle};
 use crate::{
     batch::Batch,
-    limit::Room,
     report::{self, Outcome},
     runner::{Registry, Runner, ScopeState, current, gate::Hold},
     task::Order,
@@ -154,13 +149,13 @@ pub struct OpenScope {
     /// What `hand_over` was told: it stays so.
     outcome: Option<Outcome>,
     /// `hand_over` has handed something over, and `registry` is one that lets others join that.
-    attached: bool,
+    pub(super) attached: bool,
     /// It stands in the line for room: its turn is with the registry, as is the place that it has got.
-    waits: bool,
+    pub(super) waits: bool,
     /// It has a place that is not lent yet.
-    keeps: bool,
+    pub(super) keeps: bool,
     /// Of its guards, while there are any.
-    gate: Option<Hold>,
+    pub(super) gate: Option<Hold>,
 }
 
 impl OpenScope {
@@ -183,7 +178,7 @@ impl OpenScope {
     }
 
     #[inline]
-    fn registry(&mut self) -> &mut Registry {
+    pub(super) fn registry(&mut self) -> &mut Registry {
         // Never locked, so never poisoned.
         self.registry
             .get_mut()
@@ -276,177 +271,6 @@ impl OpenScope {
         self.registry().handle()
     }
 
-    /// Waits for room for what was deferred so far, on a Runner that pushes back; resolves at once on all others.
-    ///
-    /// To be awaited before the answer is given out. With [`Overflow::Backpressure`](crate::Overflow::Backpressure) it
-    /// resolves when there is room for the tasks, first come, first served. If more is deferred after that, call it again,
-    /// and it waits for the rest. What was never waited for, by the end, counts as what can't wait. With nothing deferred,
-    /// without limits, and in a deferred task, it resolves at once.
-    ///
-    /// Others wait for the end of each such scope for 10 ms at the most, and then pass as if no room was kept for it.
-    /// At its end it has that room again; only a scope that ends as `Cancelled` may find it gone. Dropping the future
-    /// gives up its place in the line, and nothing else. Ending the scope uses what it has waited for;
-    /// [`hold`](OpenScope::hold) gives that up.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use after::{Outcome, Overflow, Runner};
-    ///
-    /// let runner = Runner::builder()
-    ///     .max_running(64)
-    ///     .max_waiting(1_000)
-    ///     .overflow(Overflow::Backpressure)
-    ///     .build();
-    /// let mut request = runner.open();
-    /// let answer = request.enter(|| {
-    ///     after::defer(async { println!("the answer is out") });
-    ///     "the answer"
-    /// });
-    /// request.ready().await;
-    /// println!("{answer}");
-    /// request.end(Outcome::Finished);
-    /// # runner.drain().await;
-    /// # });
-    /// ```
-    pub async fn ready(&mut self) {
-        let waiting = Waiting { scope: self };
-        poll_fn(|cx| waiting.scope.poll_ready(cx)).await;
-        waiting.scope.answered();
-    }
-
-    /// As [`ready`](OpenScope::ready), for a future of one's own that has the scope in it.
-    ///
-    /// While it is pending the scope stands in the line, with what was deferred when it came, and wakes the waker of
-    /// the last call when there is room. It leaves the line when it ends, is held or dropped.
-    ///
-    /// Others wait for the room that it was given until the request ends, or until [`answered`](OpenScope::answered)
-    /// says that the answer is out: call that if the request goes on then, as with a body that is still to be read.
-    ///
-    /// ```
-    /// use std::{
-    ///     future::Future,
-    ///     pin::Pin,
-    ///     task::{Context, Poll, ready},
-    /// };
-    ///
-    /// use after::{OpenScope, Outcome};
-    ///
-    /// /// Resolves when the answer may be given out.
-    /// struct Answering {
-    ///     request: Option<OpenScope>,
-    ///     answer: &'static str,
-    /// }
-    ///
-    /// impl Future for Answering {
-    ///     type Output = (&'static str, OpenScope);
-    ///
-    ///     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-    ///         let request = self.request.as_mut().expect("polled after completion");
-    ///         ready!(request.poll_ready(cx));
-    ///         let request = self.request.take().expect("it was there");
-    ///         Poll::Ready((self.answer, request))
-    ///     }
-    /// }
-    ///
-    /// # futures::executor::block_on(async {
-    /// let mut request = after::open();
-    /// request.enter(|| after::defer(async { println!("the answer is out") }));
-    /// let (answer, request) = Answering { request: Some(request), answer: "the answer" }.await;
-    /// println!("{answer}");
-    /// request.end(Outcome::Finished);
-    /// # after::Runner::global().drain().await;
-    /// # });
-    /// ```
-    #[inline]
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.waits {
-            let room = match self.attached {
-                // What joins tasks that were handed over already can't wait.
-                true => None,
-                false => self.registry().room(),
-            };
-            return match room {
-                None => Poll::Ready(()),
-                Some(room) => self.poll_room(room, cx),
-            };
-        }
-        self.wait_on(cx)
-    }
-
-    #[cold]
-    fn wait_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.leave_line() {
-            Some(room) => self.poll_room(room, cx),
-            None => Poll::Ready(()),
-        }
-    }
-
-    /// What it is given is kept until the end of the scope.
-    #[cold]
-    fn poll_room(&mut self, mut room: Room, cx: &mut Context<'_>) -> Poll<()> {
-        // Out of the registry meanwhile, because the waker is the user's code. If that panics the turn is given up.
-        if room.poll(cx).is_pending() {
-            self.registry()
-                .peek(|state| state.extras_mut().room = Some(room));
-            self.waits = true;
-            return Poll::Pending;
-        }
-        let mut place = room.take();
-        let earlier = self.registry().peek(ScopeState::take_place);
-        if let Some(earlier) = earlier.flatten() {
-            place = place.and(earlier);
-        }
-        self.registry()
-            .peek(|state| state.extras_mut().place = Some(place));
-        self.keeps = true;
-        Poll::Ready(())
-    }
-
-    /// The answer is out, and the request goes on: how long it takes from here on may be up to a client.
-    ///
-    /// So others wait for the room that [`poll_ready`](OpenScope::poll_ready) was given for a short time only, as
-    /// [`ready`](OpenScope::ready) says; that calls this itself. Does nothing where there is no such room, and a second
-    /// time. Not needed where the request ends at once, or is [handed over](OpenScope::hand_over): it uses its room then.
-    ///
-    /// ```
-    /// use std::task::{Context, Poll};
-    ///
-    /// /// The head of an answer, whose body is still to be read.
-    /// fn poll_head(request: &mut after::OpenScope, cx: &mut Context<'_>) -> Poll<&'static str> {
-    ///     std::task::ready!(request.poll_ready(cx));
-    ///     request.answered();
-    ///     Poll::Ready("200 OK")
-    /// }
-    /// # let mut request = after::open();
-    /// # let mut cx = Context::from_waker(std::task::Waker::noop());
-    /// # assert!(poll_head(&mut request, &mut cx).is_ready());
-    /// # request.end(after::Outcome::Finished);
-    /// ```
-    #[inline]
-    pub fn answered(&mut self) {
-        if self.keeps {
-            self.lend();
-        }
-    }
-
-    #[cold]
-    fn lend(&mut self) {
-        self.keeps = false;
-        // Out of the registry: whom this wakes is the user's code.
-        let place = self.registry().peek(ScopeState::take_place);
-        if let Some(mut place) = place.flatten() {
-            place.lend(!current::in_scope());
-            self.registry()
-                .peek(|state| state.extras_mut().place = Some(place));
-        }
-    }
-
-    fn leave_line(&mut self) -> Option<Room> {
-        self.waits = false;
-        let room = |state: &mut ScopeState| state.extras_if_any()?.room.take();
-        self.registry().peek(room).flatten()
-    }
-
     /// Drops what is left of the request, with the scope current: for the destructors of an integration's own types.
     ///
     /// `f` runs as in [`enter`](OpenScope::enter), but a panic in it is caught, and reported as one of the destructor of
@@ -480,38 +304,6 @@ impl OpenScope {
     pub fn clean_up(&mut self, of_what: &str, f: impl FnOnce()) {
         if let Err(payload) = report::catch(|| self.enter(f)) {
             report::unnamed_panicked(of_what, payload);
-        }
-    }
-
-    /// Keeps the tasks of this scope from starting until the guard is dropped, and all others of this scope and their
-    /// clones: see [`StartGuard`].
-    ///
-    /// The scope itself is over when it is ended, guards or not: its outcome and its conditions are decided there, and it
-    /// is handed over to the spawner, or given out by [`hold`](OpenScope::hold). The tasks wait there. A guard that is
-    /// taken after [`hand_over`](OpenScope::hand_over) has handed tasks over keeps nothing from starting.
-    ///
-    /// The first one costs an allocation, and none is made until then.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use after::{Outcome, Runner};
-    ///
-    /// let runner = Runner::builder().build();
-    /// let mut request = runner.open();
-    /// request.enter(|| after::defer(async { println!("the last byte is written") }));
-    /// let unwritten = request.start_guard();
-    /// request.end(Outcome::Finished);
-    /// assert_eq!(runner.stats().pending, 1);
-    /// // .. when the socket has taken the last byte ..
-    /// drop(unwritten);
-    /// runner.drain().await;
-    /// # assert_eq!(runner.stats().completed, 1);
-    /// # });
-    /// ```
-    #[inline]
-    pub fn start_guard(&mut self) -> StartGuard {
-        StartGuard {
-            hold: self.gate.get_or_insert_with(Hold::new).clone(),
         }
     }
 
@@ -621,83 +413,6 @@ impl OpenScope {
         let (outcome, order) = (self.outcome.unwrap_or(outcome), self.order);
         Batch::collect(self.registry(), outcome, order)
     }
-
-    #[cold]
-    fn wait_for(&mut self, hold: Hold) {
-        let gate = hold.gate().clone();
-        // The gate that this opens nobody waits for yet.
-        drop(hold);
-        if !gate.is_open() && !self.attached {
-            self.registry().wait_for(gate);
-        }
-    }
-}
-
-/// Gives up the place in the line when it is dropped.
-struct Waiting<'a> {
-    scope: &'a mut OpenScope,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.scope.waits {
-            drop(self.scope.leave_line());
-        }
-    }
-}
-
-/// Keeps the tasks of an [`OpenScope`] from starting, until it is dropped and with it all others of its scope; made by
-/// [`OpenScope::start_guard`].
-///
-/// For "written": give one out with each piece of the answer, to be dropped with it. The layer of feature `tower` does
-/// so with each data frame, under `RunAfter::Written`.
-///
-/// Dropping it may be done anywhere, under a lock of a server, too: the last one marks the tasks as ready and wakes the
-/// executor, and none of your code runs there, no task, no destructor, no observer. One that is leaked, or kept for
-/// ever, keeps the tasks waiting for ever: they stay pending. Tasks whose batch is dropped meanwhile are lost, as ever.
-///
-/// Time limits, and the line for permits, begin when the last one is dropped. What a [`Handle`] defers
-/// meanwhile starts with the rest. `Send` and `Sync`; cloning and dropping it costs two atomic operations.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use after::StartGuard;
-/// use bytes::Bytes;
-///
-/// /// A piece of the answer.
-/// struct Piece {
-///     data: &'static [u8],
-///     _unwritten: StartGuard,
-/// }
-///
-/// impl AsRef<[u8]> for Piece {
-///     fn as_ref(&self) -> &[u8] {
-///         self.data
-///     }
-/// }
-///
-/// let mut request = after::open();
-/// request.enter(|| after::defer(async { println!("all is written") }));
-/// let pieces: Vec<Bytes> = [&b"the "[..], b"answer"]
-///     .into_iter()
-///     .map(|data| Bytes::from_owner(Piece { data, _unwritten: request.start_guard() }))
-///     .collect();
-/// request.end(after::Outcome::Finished);
-/// drop(pieces); // by the server, one by one
-/// # after::Runner::global().drain().await;
-/// # });
-/// ```
-#[must_use = "a guard that is dropped at once keeps nothing from starting"]
-#[derive(Clone)]
-pub struct StartGuard {
-    #[allow(dead_code)] // For its destructor.
-    hold: Hold,
-}
-
-impl fmt::Debug for StartGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StartGuard").finish_non_exhaustive()
-    }
 }
 
 impl Drop for OpenScope {
@@ -711,78 +426,6 @@ impl fmt::Debug for OpenScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenScope")
             .field("order", &self.order)
-            .finish_non_exhaustive()
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// A future that runs in an [`OpenScope`], as a piece of its request; made by [`OpenScope::scope`].
-    ///
-    /// The scope is current while the inner future is polled and while it is dropped, so that its destructors may
-    /// defer. The inner future is dropped as soon as it resolves.
-    ///
-    /// Dropping it before that drops the inner future, and leaves the scope open. This never panics: a panic of the inner
-    /// future's destructor is caught there and reported.
-    ///
-    /// # Panics
-    ///
-    /// When polled after it has resolved. A panic of the inner future passes through, and leaves the scope open, as one in
-    /// [`enter`](OpenScope::enter) does.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct Entered<'a, F> {
-        // `Some` until it has resolved or is dropped.
-        #[pin]
-        future: Option<F>,
-        scope: &'a mut OpenScope,
-    }
-
-    impl<F> PinnedDrop for Entered<'_, F> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            if this.future.is_some() {
-                let dropped = report::catch(|| this.scope.enter(|| this.future.set(None)));
-                if let Err(payload) = dropped {
-                    report::unnamed_panicked("a future in an open scope", payload);
-                }
-            }
-        }
-    }
-}
-
-impl<F: Future> Future for Entered<'_, F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        let registry = this.scope.registry();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            panic!("`Entered` polled after completion: its future has resolved already");
-        };
-        let Poll::Ready(output) = current::enter(registry, || future.poll(cx)) else {
-            return Poll::Pending;
-        };
-        // Its destructors may defer. They are before the answer.
-        match report::catch(|| current::enter(registry, || this.future.set(None))) {
-            Ok(()) => Poll::Ready(output),
-            Err(payload) => panic_with(registry, output, payload),
-        }
-    }
-}
-
-/// A panic of the future's destructor goes on when there is an output already. That goes first, in the scope: its
-/// destructor may defer, and one that panics while another panic unwinds aborts the process.
-#[cold]
-fn panic_with<T>(registry: &Registry, output: T, payload: Box<dyn Any + Send>) -> ! {
-    if let Err(second) = report::catch(|| current::enter(registry, || drop(output))) {
-        report::unnamed_panicked("what a future in an open scope has resolved to", second);
-    }
-    resume_unwind(payload)
-}
-
-impl<F> fmt::Debug for Entered<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entered")
-            .field("over", &self.future.is_none())
             .finish_non_exhaustive()
     }
 }

@@ -203,7 +203,9 @@ impl<F: Future> Scope<F> {
             });
             match judged {
                 Ok(outcome) => outcome,
-                Err(payload) => panic_with(this.registry, output, payload),
+                Err(payload) => {
+                    panic_with(this.registry, "the answer of a request", output, payload)
+                }
             }
         } else {
             this.future.set(None);
@@ -245,9 +247,14 @@ impl<F: Future> Scope<F> {
 /// A panic goes on, of the future's destructor or of `failed_if`, when there is an answer already. That goes first, in the
 /// scope: its destructor may defer, and one that panics while another panic unwinds aborts the process.
 #[cold]
-fn panic_with<T>(registry: &Registry, output: T, payload: Box<dyn Any + Send>) -> ! {
+pub(super) fn panic_with<T>(
+    registry: &Registry,
+    of_what: &str,
+    output: T,
+    payload: Box<dyn Any + Send>,
+) -> ! {
     if let Err(second) = report::catch(|| current::enter(registry, || drop(output))) {
-        report::unnamed_panicked("the answer of a request", second);
+        report::unnamed_panicked(of_what, second);
     }
     resume_unwind(payload)
 }
