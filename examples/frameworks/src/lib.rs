@@ -5,6 +5,7 @@
 //! of them over real sockets.
 
 pub mod async_graphql;
+pub mod dioxus;
 pub mod jsonrpsee;
 pub mod leptos;
 pub mod warp;

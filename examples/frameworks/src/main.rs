@@ -3,7 +3,7 @@
 use std::{env, io, process, time::Duration};
 
 use after::tower::AfterLayer;
-use frameworks_example::{async_graphql, jsonrpsee, leptos, warp};
+use frameworks_example::{async_graphql, dioxus, jsonrpsee, leptos, warp};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -21,10 +21,11 @@ async fn main() -> io::Result<()> {
     let server = async {
         match framework.as_deref() {
             Some("async-graphql") => async_graphql::serve(listener, layer, after::stopping()).await,
+            Some("dioxus") => dioxus::serve(listener, layer, after::stopping()).await,
             Some("jsonrpsee") => jsonrpsee::serve(listener, layer, after::stopping()).await?,
             Some("leptos") => leptos::serve(listener, layer, after::stopping()).await,
             Some("warp") => warp::serve(warp::routes(), listener, layer, after::stopping()).await,
-            _ => println!("which one? async-graphql, jsonrpsee, leptos, warp"),
+            _ => println!("which one? async-graphql, dioxus, jsonrpsee, leptos, warp"),
         }
         io::Result::Ok(())
     };

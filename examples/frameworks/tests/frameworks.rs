@@ -9,7 +9,7 @@ use std::{
 };
 
 use after::{Observer, Outcome, Runner, TaskFinished, testing::Recorder, tower::AfterLayer};
-use frameworks_example::{async_graphql, jsonrpsee, leptos, warp};
+use frameworks_example::{async_graphql, dioxus, jsonrpsee, leptos, warp};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -164,5 +164,32 @@ async fn async_graphql_defers_in_its_resolvers_and_in_what_its_loaders_spawn() {
     assert!(answer.contains(r#"{"name":"user 7"}"#), "{answer}");
     service
         .runs(&[("audit", Outcome::Finished), ("loaded", Outcome::Finished)])
+        .await;
+}
+
+/// They run on threads of dioxus' own: the handle that the layer provides goes along.
+#[tokio::test]
+async fn dioxus_defers_through_the_handle() {
+    let service = Service::start(dioxus::serve).await;
+    let body = r#"{"item":"tea"}"#;
+    let answer = service
+        .ask("POST", "/api/purchase", "application/json", body)
+        .await;
+    assert!(answer.contains("you have bought tea"), "{answer}");
+    service
+        .runs(&[("audit", Outcome::Finished), ("receipt", Outcome::Finished)])
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_function_of_dioxus_that_fails_is_a_failure() {
+    let service = Service::start(dioxus::serve).await;
+    let body = r#"{"item":"coffee"}"#;
+    let answer = service
+        .ask("POST", "/api/purchase", "application/json", body)
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    service
+        .runs(&[("audit", Outcome::Failed), ("receipt", Outcome::Failed)])
         .await;
 }
