@@ -6,11 +6,11 @@ use std::{error::Error, process, rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpServer, Responder,
-    dev::Service,
     rt::task::{spawn_blocking, yield_now},
     web,
 };
 use after::{Runner, spawner::Tokio};
+use after_actix::After;
 use tokio::sync::Notify;
 
 async fn hello(answer_read: web::Data<Notify>) -> impl Responder {
@@ -37,14 +37,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(data.clone())
-            // Around every handler: the request is over when its response is there, or when its client has gone.
-            .wrap_fn(|request, app| {
-                after::scope(app.call(request)).failed_if(|answer| match answer {
-                    Ok(response) => !response.status().is_success(),
-                    Err(_) => true,
-                })
-            })
             .route("/", web::get().to(hello))
+            // Outermost: the request is over when the body of its answer is, or when nobody reads it.
+            .wrap(After::new())
     })
     .workers(1)
     // In seconds: how long the requests in progress hold `stop`.

@@ -28,3 +28,8 @@ async fn serve_axum(
         .await
         .expect("it accepts connections until it is told to stop");
 }
+
+/// Its program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/frameworks.md")]
+struct Frameworks;
