@@ -8,6 +8,7 @@ pub mod async_graphql;
 pub mod dioxus;
 pub mod jsonrpsee;
 pub mod leptos;
+pub mod loco;
 pub mod warp;
 
 use std::future::Future;

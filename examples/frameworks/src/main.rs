@@ -3,7 +3,7 @@
 use std::{env, io, process, time::Duration};
 
 use after::tower::AfterLayer;
-use frameworks_example::{async_graphql, dioxus, jsonrpsee, leptos, warp};
+use frameworks_example::{async_graphql, dioxus, jsonrpsee, leptos, loco, warp};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -24,8 +24,9 @@ async fn main() -> io::Result<()> {
             Some("dioxus") => dioxus::serve(listener, layer, after::stopping()).await,
             Some("jsonrpsee") => jsonrpsee::serve(listener, layer, after::stopping()).await?,
             Some("leptos") => leptos::serve(listener, layer, after::stopping()).await,
+            Some("loco") => loco::serve(listener, after::stopping()).await,
             Some("warp") => warp::serve(warp::routes(), listener, layer, after::stopping()).await,
-            _ => println!("which one? async-graphql, dioxus, jsonrpsee, leptos, warp"),
+            _ => println!("which one? async-graphql, dioxus, jsonrpsee, leptos, loco, warp"),
         }
         io::Result::Ok(())
     };

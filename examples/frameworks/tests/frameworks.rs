@@ -9,7 +9,7 @@ use std::{
 };
 
 use after::{Observer, Outcome, Runner, TaskFinished, testing::Recorder, tower::AfterLayer};
-use frameworks_example::{async_graphql, dioxus, jsonrpsee, leptos, warp};
+use frameworks_example::{async_graphql, dioxus, jsonrpsee, leptos, loco, warp};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -191,5 +191,19 @@ async fn a_server_function_of_dioxus_that_fails_is_a_failure() {
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     service
         .runs(&[("audit", Outcome::Failed), ("receipt", Outcome::Failed)])
+        .await;
+}
+
+/// Its initializer's layer is on the global Runner; no other test uses that.
+#[tokio::test]
+async fn loco_defers_under_an_initializer() {
+    let service = Service::start(|listener, _, stopping| loco::serve(listener, stopping)).await;
+    service.runner.clone().install().unwrap();
+    let answer = service.ask("GET", "/hello", "text/plain", "").await;
+    assert!(answer.ends_with("hello\n"), "{answer}");
+    let answer = service.ask("GET", "/refuse", "text/plain", "").await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    service
+        .runs(&[("audit", Outcome::Finished), ("alarm", Outcome::Failed)])
         .await;
 }
