@@ -61,7 +61,6 @@ pub struct Framework {
     handler_goes_on: bool,
     handler_survives_a_reset: bool,
     body_goes_on: bool,
-    ends_early: bool,
 }
 
 impl Framework {
@@ -79,7 +78,6 @@ impl Framework {
             handler_goes_on: false,
             handler_survives_a_reset: false,
             body_goes_on: false,
-            ends_early: false,
         }
     }
 
@@ -103,14 +101,6 @@ impl Framework {
     pub fn body_goes_on(self) -> Framework {
         Framework {
             body_goes_on: true,
-            ..self
-        }
-    }
-
-    /// Its requests end before their bodies do.
-    pub fn ends_early(self) -> Framework {
-        Framework {
-            ends_early: true,
             ..self
         }
     }
