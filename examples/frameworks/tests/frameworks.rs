@@ -21,9 +21,12 @@ use tokio::{
 /// Nothing waits for this to pass.
 const GUARD: Duration = Duration::from_secs(30);
 
+/// A task that has run, and how its request had ended.
+type Run = (String, Option<Outcome>);
+
 /// Writes down which tasks have run, and how their request had ended.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<HashSet<(String, Option<Outcome>)>>>);
+struct Seen(Arc<Mutex<HashSet<Run>>>);
 
 impl Observer for Seen {
     fn finished(&self, event: &TaskFinished<'_>) {

@@ -20,7 +20,11 @@ impl Kept {
     }
 
     pub(crate) fn put(&self, scope: OpenScope, outcome: Outcome) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((scope, outcome));
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = kept.replace((scope, outcome));
+        // What ends here, of a route that was handed over twice, may run code of the user's.
+        drop(kept);
+        drop(before);
     }
 
     pub(crate) fn take(&self) -> Option<OpenScope> {

@@ -58,9 +58,11 @@ async fn endless(response: &mut Response) {
     ));
 }
 
-/// Which tasks have run, and how their request had ended.
+/// A task that has run, and how its request had ended.
+type Run = (String, Option<Outcome>);
+
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Option<Outcome>)>>>);
+struct Seen(Arc<Mutex<Vec<Run>>>);
 
 impl Observer for Seen {
     fn finished(&self, event: &TaskFinished<'_>) {

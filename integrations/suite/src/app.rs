@@ -336,17 +336,13 @@ impl Stream for Chunks {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        if !self.first
-            && let Some(gate) = &mut self.gate
-        {
-            ready!(
-                gate.get_mut()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .poll_unpin(cx)
-            );
+        if self.first {
+            self.first = false;
+        } else if let Some(gate) = &mut self.gate {
+            let gate = gate.get_mut().unwrap_or_else(PoisonError::into_inner);
+            ready!(gate.poll_unpin(cx));
             self.gate = None;
         }
-        self.first = false;
         self.left -= 1;
         let last = self.left == 0;
         if last && after::in_scope() {
