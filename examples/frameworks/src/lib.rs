@@ -1,4 +1,4 @@
-//! Frameworks that need no integration: each takes [`AfterLayer`](after::tower::AfterLayer), and how it takes it is what is
+//! Frameworks that need no integration: each takes [`AfterLayer`], and how it takes it is what is
 //! shown. One module a framework, each with a function that serves until it is told to stop.
 //!
 //! `cargo run -p frameworks-example -- warp` serves on port 8080, and ends at SIGTERM without losing work. The tests ask each
