@@ -9,7 +9,7 @@
 //!
 //! The rule: a scope is for what somebody waits for. Where that is answered, printed, acknowledged or stored, it ends.
 //!
-//! `cargo run --example not_http --features tower` does each of the four, and ends.
+//! `cargo run --example not_http` does each of the four, and ends.
 
 use std::{io, num::ParseIntError, process, sync::Mutex, time::Duration};
 
