@@ -1,0 +1,51 @@
+//! Is a committed job ever lost? Two producers (axum) and two workers, each a process, on each store, under load; one of
+//! them is killed, paused or stopped every second or so, at random. A ledger apart, a file that the kernel keeps whoever
+//! dies, says in the end what became of each order.
+//!
+//!   cargo run --release -p durable-rig -- --store all --seconds 60
+//!   cargo run --release -p durable-rig -- --store sqlite --seconds 600 --seed 7
+//!   cargo run --release -p durable-rig -- --scale
+//!
+//! Postgres and Redis are those of `integrations/apalis/services.sh start`. It ends with a table, and with 1 if a
+//! committed job is neither done nor dead in time, or a job ran that was rolled back.
+
+mod chaos;
+mod job;
+mod ledger;
+mod producer;
+mod scale;
+mod worker;
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["producer", url, ledger, port] => producer::run(url, ledger, port).await.map(|()| true),
+        ["worker", url, ledger] => worker::run(url, ledger).await.map(|()| true),
+        ["scale-worker", kind, url] => scale::worker(kind, url).await.map(|()| true),
+        ["--scale", rest @ ..] => scale::run(rest).await.map(|()| true),
+        _ => match chaos::Plan::of(&words) {
+            Ok(plan) => chaos::run(plan).await,
+            Err(error) => {
+                eprintln!(
+                    "durable-rig: {error}\nusage: durable-rig [--store sqlite|postgres|redis|defer|all] [--seconds n] \
+                     [--seed n] | --scale [--jobs n]"
+                );
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("durable-rig: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;

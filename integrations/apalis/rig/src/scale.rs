@@ -1,0 +1,197 @@
+//! Jobs a second, enqueued and worked off, with apalis alone beside it: what this crate costs.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use after_apalis::Jobs;
+use apalis_core::{backend::TaskSink, task::builder::TaskBuilder, worker::builder::WorkerBuilder};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+
+use crate::{
+    Error,
+    chaos::{postgres_database, redis_database},
+    job::Receipt,
+};
+
+/// So many connections enqueue at once.
+const PRODUCERS: u64 = 8;
+
+pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
+    let mut jobs = 20_000;
+    let mut rounds = 3;
+    for pair in words.chunks(2) {
+        match pair {
+            ["--jobs", number] => jobs = number.parse()?,
+            ["--rounds", number] => rounds = number.parse()?,
+            other => return Err(format!("what is {other:?}?").into()),
+        }
+    }
+    println!(
+        "{jobs} jobs, the median of {rounds} rounds, jobs a second. Enqueued: one a transaction (Postgres), {PRODUCERS} at \
+         once.\n"
+    );
+    println!(
+        "{:<10}{:<10}{:>10}{:>14}{:>14}{:>14}",
+        "store", "", "enqueued", "1 process", "2 processes", "4 processes"
+    );
+    for store in ["postgres", "redis"] {
+        // In turns, so that whatever else the machine does hits both.
+        let mut figures = [vec![Vec::new(); 4], vec![Vec::new(); 4]];
+        for _ in 0..rounds {
+            for (at, processes) in [1, 2, 4].into_iter().enumerate() {
+                for (which, kind) in ["apalis", "after"].into_iter().enumerate() {
+                    let url = match store {
+                        "postgres" => postgres_database("rig_scale").await?,
+                        _ => redis_database(201).await?,
+                    };
+                    let (enqueued, done) = round(store, kind, &url, jobs, processes).await?;
+                    figures[which][0].push(enqueued);
+                    figures[which][at + 1].push(done);
+                }
+            }
+        }
+        for (which, kind) in ["apalis", "after"].into_iter().enumerate() {
+            let mut line = format!("{store:<10}{kind:<10}");
+            for (at, column) in figures[which].iter_mut().enumerate() {
+                column.sort_by(f64::total_cmp);
+                let median = column[column.len() / 2];
+                let width = if at == 0 { 10 } else { 14 };
+                line.push_str(&format!("{median:>width$.0}"));
+            }
+            println!("{line}");
+        }
+    }
+    Ok(())
+}
+
+async fn round(
+    store: &str,
+    kind: &'static str,
+    url: &str,
+    number: u64,
+    processes: usize,
+) -> Result<(f64, f64), Error> {
+    let jobs = Jobs::connect(url).await?;
+    if let Some(pool) = jobs.postgres() {
+        sqlx::query("CREATE TABLE orders (number BIGINT PRIMARY KEY)")
+            .execute(pool)
+            .await?;
+    }
+    let begin = Instant::now();
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|producer| {
+            let jobs = jobs.clone();
+            let postgres = store == "postgres";
+            tokio::spawn(async move {
+                for order in (producer..number).step_by(PRODUCERS as usize) {
+                    enqueue(&jobs, kind, postgres, order).await?;
+                }
+                Ok::<_, Error>(())
+            })
+        })
+        .collect();
+    for producer in producers {
+        producer.await??;
+    }
+    let enqueued = number as f64 / begin.elapsed().as_secs_f64();
+
+    let children: Vec<Child> = (0..processes)
+        .map(|_| {
+            Ok::<_, Error>(
+                Command::new(std::env::current_exe()?)
+                    .args(["scale-worker", &format!("{kind}-{store}"), url])
+                    .stdout(Stdio::null())
+                    .kill_on_drop(true)
+                    .spawn()?,
+            )
+        })
+        .collect::<Result<_, _>>()?;
+    // Without the start of the processes.
+    let mut first = None::<(Instant, u64)>;
+    let limit = Instant::now() + Duration::from_secs(120);
+    let done = loop {
+        sleep(Duration::from_millis(20)).await;
+        let done = jobs.counts::<Receipt>().await?.done;
+        if first.is_none() && done > number / 10 {
+            first = Some((Instant::now(), done));
+        }
+        if done >= number {
+            let (begin, before) = first.unwrap_or((Instant::now(), 0));
+            break (done - before) as f64 / begin.elapsed().as_secs_f64();
+        }
+        if Instant::now() > limit {
+            return Err(format!("{kind} on {store}: {done} of {number} done after 120 s").into());
+        }
+    };
+    drop(children);
+    Ok((enqueued, done))
+}
+
+async fn enqueue(jobs: &Jobs, kind: &str, postgres: bool, order: u64) -> Result<(), Error> {
+    let receipt = Receipt { order };
+    if postgres {
+        let pool = jobs.postgres().ok_or("on Postgres")?;
+        let mut tx = pool.begin().await?;
+        sqlx::query("INSERT INTO orders (number) VALUES ($1)")
+            .bind(order as i64)
+            .execute(&mut *tx)
+            .await?;
+        if kind == "after" {
+            let _ = jobs.enqueue(&mut *tx, receipt).await?;
+        } else {
+            let task = TaskBuilder::new(serde_json::to_vec(&receipt)?).build();
+            apalis_postgres::queries::push_tasks(&mut *tx, "receipt", vec![task]).await?;
+        }
+        tx.commit().await?;
+    } else if kind == "after" {
+        let _ = jobs.push(receipt).await?;
+    } else {
+        let connection = jobs.redis().ok_or("on Redis")?;
+        let config = apalis_redis::Config::default().queue("receipt");
+        let mut storage =
+            apalis_redis::RedisStorage::<Receipt>::new(connection).with_config(config);
+        storage.push(receipt).await?;
+    }
+    Ok(())
+}
+
+/// A process that works off: `apalis` with a backend of its own, as its documentation shows, or `after` with defaults.
+pub(crate) async fn worker(kind: &str, url: &str) -> Result<(), Error> {
+    async fn nothing(_: Receipt) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+    let name = format!("scale-{}", std::process::id());
+    match kind {
+        "apalis-postgres" => {
+            let pool = sqlx::PgPool::connect(url).await?;
+            let config = apalis_postgres::Config::default().queue("receipt");
+            let backend = apalis_postgres::PostgresStorage::<Receipt>::new(&pool)
+                .with_config(config)
+                .with_pubsub();
+            let worker = WorkerBuilder::new(name.as_str()).backend(backend);
+            worker.build(nothing).run().await?;
+        }
+        "apalis-redis" => {
+            let connection = apalis_redis::connect(url).await?;
+            let config = apalis_redis::Config::default().queue("receipt");
+            let backend =
+                apalis_redis::RedisStorage::<Receipt>::new(connection).with_config(config);
+            let worker = WorkerBuilder::new(name.as_str()).backend(backend);
+            worker.build(nothing).run().await?;
+        }
+        _ => {
+            let mut term = signal(SignalKind::terminate())?;
+            let jobs = Jobs::connect(url).await?;
+            let worker = jobs.worker().handle(nothing).start().await?;
+            term.recv().await;
+            worker.shutdown(Duration::from_secs(5)).await;
+        }
+    }
+    Ok(())
+}
