@@ -4,6 +4,7 @@
 //!
 //!   cargo run --release -p durable-rig -- --store all --seconds 60
 //!   cargo run --release -p durable-rig -- --store sqlite --seconds 600 --seed 7
+//!   cargo run --release -p durable-rig -- --measure
 //!   cargo run --release -p durable-rig -- --scale
 //!
 //! Postgres and Redis are those of `integrations/apalis/services.sh start`. It ends with a table, and with 1 if a
@@ -12,6 +13,7 @@
 mod chaos;
 mod job;
 mod ledger;
+mod measure;
 mod producer;
 mod scale;
 mod worker;
@@ -26,13 +28,15 @@ async fn main() -> ExitCode {
         ["producer", url, ledger, port] => producer::run(url, ledger, port).await.map(|()| true),
         ["worker", url, ledger] => worker::run(url, ledger).await.map(|()| true),
         ["scale-worker", kind, url] => scale::worker(kind, url).await.map(|()| true),
+        ["measure-worker", url] => measure::worker(url).await.map(|()| true),
+        ["--measure"] => measure::run().await.map(|()| true),
         ["--scale", rest @ ..] => scale::run(rest).await.map(|()| true),
         _ => match chaos::Plan::of(&words) {
             Ok(plan) => chaos::run(plan).await,
             Err(error) => {
                 eprintln!(
                     "durable-rig: {error}\nusage: durable-rig [--store sqlite|postgres|redis|defer|all] [--seconds n] \
-                     [--seed n] | --scale [--jobs n]"
+                     [--seed n] | --measure | --scale [--jobs n] [--rounds n]"
                 );
                 return ExitCode::from(2);
             }

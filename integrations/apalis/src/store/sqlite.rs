@@ -21,7 +21,7 @@ use crate::{
 /// Between two looks at whether somebody has committed, while a transaction of this process may be about to.
 const SOON: Duration = Duration::from_millis(5);
 /// Else: what other processes enqueue starts within this time.
-const IDLE: Duration = Duration::from_millis(50);
+const IDLE: Duration = Duration::from_millis(20);
 /// How long after an enqueue its commit is expected.
 const EXPECTING: Duration = Duration::from_secs(5);
 
