@@ -93,23 +93,38 @@ every_store! {
         assert!(worker.shutdown(LONG).await.is_clean());
     }
 
-    /// With apalis alone a job that blocks stops the heartbeats, and is started again while it runs.
+    /// With apalis alone a job that blocks stops the heartbeats, and is started again while it runs. The first worker has
+    /// one thread for all that is not on the blocking pool.
     a_job_that_blocks_for_longer_than_heartbeats_may_be_missed_runs_once(database) {
         let jobs = database.jobs().await;
         let runs = Arc::new(AtomicUsize::new(0));
-        let build = || {
+        let build = |jobs: &after_apalis::Jobs, runs: &Arc<AtomicUsize>| {
             let runs = runs.clone();
             jobs.worker().heartbeat(Duration::from_millis(500), 2).handle_blocking(move |_: Receipt| {
                 runs.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_secs(4));
             })
         };
-        let first = build().start().await.unwrap();
-        let second = build().start().await.unwrap();
         let _ = jobs.push(Receipt { order: 7 }).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let first = {
+            let (url, runs) = (database.url.clone(), runs.clone());
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let jobs = after_apalis::Jobs::connect(&url).await.unwrap();
+                    let worker = build(&jobs, &runs).start().await.unwrap();
+                    stopped.await.unwrap();
+                    assert!(worker.shutdown(LONG).await.is_clean());
+                });
+            })
+        };
+        eventually("it runs", async || runs.load(Ordering::Relaxed) == 1).await;
+        let second = build(&jobs, &runs).start().await.unwrap();
         eventually("done", async || jobs.counts::<Receipt>().await.unwrap().done == 1).await;
         assert_eq!(runs.load(Ordering::Relaxed), 1);
-        assert!(first.shutdown(LONG).await.is_clean());
+        stop.send(()).unwrap();
+        tokio::task::spawn_blocking(|| first.join().unwrap()).await.unwrap();
         assert!(second.shutdown(LONG).await.is_clean());
     }
 
