@@ -97,7 +97,7 @@ impl Jobs {
         )))
     }
 
-    /// On a pool of yours, as you have set it up. A worker holds one of its connections for notifications.
+    /// On a pool of yours, as you have set it up. A worker opens one connection more, for notifications.
     ///
     /// # Errors
     ///

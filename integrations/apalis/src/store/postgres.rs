@@ -236,9 +236,13 @@ impl Postgres {
             job_type: String,
         }
         let failed = failed("notifications can't be received");
-        let mut listener = PgListener::connect_with(&self.pool)
-            .await
-            .map_err(&failed)?;
+        // A connection apart: it is held for good, and the pool may be one of few.
+        let apart = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with((*self.pool.connect_options()).clone());
+        let mut listener = PgListener::connect_with(&apart).await.map_err(&failed)?;
         listener.listen(CHANNEL).await.map_err(&failed)?;
         // What came before is not told.
         wake(None);
