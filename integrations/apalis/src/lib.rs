@@ -85,6 +85,7 @@
 //! | a job that kills its process is given back for ever | it counts as an attempt, and is dead in the end |
 //! | heartbeats stop while a job blocks, and while a stop waits for jobs | on a timer of their own; [`WorkerBuilder::handle_blocking`] |
 //! | a second job with the same idempotency key aborts your transaction (Postgres) | [`Enqueued::AlreadyThere`] |
+//! | more than 8,000 jobs that are due end the worker with an error (Redis) | they are taken by the thousand |
 //! | an error of the database ends the worker | it waits, and says so once |
 //! | what runs at the end is freed by missed heartbeats | named, and given back at once: [`Worker::shutdown`] |
 //!

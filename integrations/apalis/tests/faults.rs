@@ -80,6 +80,8 @@ every_store! {
             .worker()
             .backoff(Backoff::new(Duration::ZERO, Duration::ZERO))
             .poll(Duration::from_millis(10))
+            // As many as it would lose.
+            .concurrency(2)
             .handle(|_: Receipt| async {})
             .start()
             .await

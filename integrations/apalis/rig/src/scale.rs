@@ -33,7 +33,7 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
         }
     }
     println!(
-        "{jobs} jobs, the median of {rounds} rounds, jobs a second. Enqueued: one a transaction (Postgres), {PRODUCERS} at \
+        "{jobs} jobs (Redis: at most 5,000), the median of {rounds} rounds, jobs a second. Enqueued: one a transaction (Postgres), {PRODUCERS} at \
          once.\n"
     );
     println!(
@@ -41,6 +41,12 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
         "store", "", "enqueued", "1 process", "2 processes", "4 processes"
     );
     for store in ["postgres", "redis"] {
+        // Of more than 8,000 that are due, apalis' own fetch on Redis fails.
+        let jobs = if store == "redis" {
+            jobs.min(5_000)
+        } else {
+            jobs
+        };
         // In turns, so that whatever else the machine does hits both.
         let mut figures = [vec![Vec::new(); 4], vec![Vec::new(); 4]];
         for _ in 0..rounds {

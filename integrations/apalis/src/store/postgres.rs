@@ -1,7 +1,7 @@
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
-use apalis_core::task::Task;
-use apalis_postgres::{Config, PostgresStorage, queries};
+use apalis_core::task::{Task, builder::TaskBuilder, metadata::MetadataStore, task_id::TaskId};
+use apalis_postgres::{PostgresStorage, queries};
 use sqlx::{
     ConnectOptions, PgPool, Row,
     postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions, types::PgHstore},
@@ -130,24 +130,53 @@ impl Postgres {
         worker: &Registration,
         most: usize,
     ) -> Result<Vec<Task<Vec<u8>>>, Error> {
-        let failed = failed("jobs can't be fetched");
-        let config = Config::default().queue(worker.queue).batch_size(most);
-        let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let tasks = queries::fetch_next(&mut *tx, &config, &worker.context)
-            .await
-            .map_err(|error| Error::new("Postgres: jobs can't be fetched", error))?;
-        if !tasks.is_empty() {
-            // They start at once, so they are `Running` at once.
-            let ids: Vec<String> = tasks
-                .iter()
-                .filter_map(|task| task.task_id().map(ToString::to_string))
-                .collect();
-            queries::lock_tasks(&mut *tx, &ids, worker.worker())
-                .await
-                .map_err(&failed)?;
-        }
-        tx.commit().await.map_err(&failed)?;
-        Ok(tasks)
+        // As apalis' function `get_jobs`, but `Running` at once, because they start at once: one statement, where that and
+        // its lock are a transaction of four.
+        let rows = sqlx::query(
+            "WITH due AS ( \
+                 SELECT id FROM apalis.jobs \
+                 WHERE (status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts)) \
+                 AND run_at < now() AND job_type = $2 \
+                 ORDER BY priority DESC, run_at ASC LIMIT $3 FOR UPDATE SKIP LOCKED) \
+             UPDATE apalis.jobs SET status = 'Running', lock_by = $1, lock_at = now() FROM due \
+             WHERE jobs.id = due.id \
+             RETURNING jobs.id, job, attempts, max_attempts, priority, idempotency_key, metadata",
+        )
+        .bind(worker.worker())
+        .bind(worker.queue)
+        .bind(most as i64)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("jobs can't be fetched"))?;
+        Ok(rows
+            .iter()
+            .map(|row| {
+                let id: String = row.get(0);
+                let id = match ulid::Ulid::from_string(&id) {
+                    Ok(id) => TaskId::from_ulid(id),
+                    Err(_) => TaskId::from_string(id),
+                };
+                let metadata = row
+                    .get::<Option<PgHstore>, _>(6)
+                    .map(|metadata| {
+                        metadata
+                            .into_iter()
+                            .filter_map(|(key, value)| Some((key, value?)))
+                            .collect()
+                    })
+                    .unwrap_or_default();
+                let task = TaskBuilder::new(row.get::<Vec<u8>, _>(1))
+                    .task_id(id)
+                    .attempt(row.get::<i32, _>(2).max(0) as usize)
+                    .max_attempts(row.get::<i32, _>(3).max(0) as usize)
+                    .priority(row.get::<Option<i32>, _>(4).unwrap_or_default().max(0) as usize)
+                    .with_metadata(MetadataStore::from_map(metadata));
+                match row.get::<Option<String>, _>(5) {
+                    Some(key) => task.idempotency_key(key).build(),
+                    None => task.build(),
+                }
+            })
+            .collect())
     }
 
     pub(crate) async fn finish(

@@ -283,7 +283,18 @@ impl Redis {
         let config = config(queue);
         let tasks = [task];
         let push = queries::push_tasks(&mut connection, &config, &tasks);
-        let (active, scheduled) = match tokio::time::timeout(self.limit, push).await {
+        // On the same connection right behind it, so after it. Who isn't told finds the job at the next poll.
+        let mut behind = self.connection.clone();
+        let tell = async {
+            let _: Result<(), _> = PUBLISH
+                .key(QUEUES)
+                .arg(CHANNEL)
+                .arg(queue)
+                .invoke_async(&mut behind)
+                .await;
+        };
+        let both = async { tokio::join!(biased; push, tell).0 };
+        let (active, scheduled) = match tokio::time::timeout(self.limit, both).await {
             Ok(pushed) => pushed.map_err(failed(what))?,
             Err(_) => {
                 return Err(failed(what)(format!("no answer within {:?}", self.limit)));
@@ -292,17 +303,6 @@ impl Redis {
         if active + scheduled == 0 {
             return Ok(Enqueued::AlreadyThere);
         }
-        // It is stored: who isn't told finds it at the next poll.
-        let _ = self
-            .within(
-                "workers can't be told",
-                PUBLISH
-                    .key(QUEUES)
-                    .arg(CHANNEL)
-                    .arg(queue)
-                    .invoke_async::<()>(&mut connection),
-            )
-            .await;
         Ok(Enqueued::New(id))
     }
 

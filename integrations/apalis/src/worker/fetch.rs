@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use apalis_core::task::Task;
 use tokio::{
@@ -12,6 +12,9 @@ use super::{
 };
 use crate::Jobs;
 
+/// How long a slot that is free may wait for others under load.
+const TOGETHER: Duration = Duration::from_millis(1);
+
 /// Fetches what there are slots for, until the worker stops.
 pub(super) async fn run(
     shared: Arc<Shared>,
@@ -22,6 +25,7 @@ pub(super) async fn run(
     let mut wait = Wait::new();
     // After an answer that did not come, jobs may be ours that we don't know of: nobody would ever run them.
     let mut unsure = false;
+    let mut full = false;
     loop {
         let slot = tokio::select! {
             biased;
@@ -29,6 +33,13 @@ pub(super) async fn run(
             slot = shared.slots.acquire() => slot.expect("never closed"),
         };
         drop(slot);
+        if full && shared.slots.available_permits() < shared.settings.concurrency {
+            // There is more, and short jobs end together: one fetch for all of them, and not one for each.
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return,
+                () = sleep(TOGETHER) => {}
+            }
+        }
         let most = shared.slots.available_permits().max(1);
 
         let fetched = async {
@@ -59,7 +70,7 @@ pub(super) async fn run(
             .outage
             .over(&format!("worker of `{}`", shared.registration.queue));
 
-        let full = tasks.len() >= most;
+        full = tasks.len() >= most;
         if *stopping.borrow() {
             // Others may have them at once. If this fails, the end of `shutdown` tries again.
             let _ = store
