@@ -78,7 +78,7 @@
 //!
 //! | apalis 1.0 alone | here |
 //! |---|---|
-//! | a crash is noticed after 300 s | heartbeats every 5 s, 3 may be missed: 15 to 20 s; [`WorkerBuilder::heartbeat`] |
+//! | a crash is noticed after 300 s | heartbeats every 5 s, 3 may be missed: 10 to 20 s; [`WorkerBuilder::heartbeat`] |
 //! | a worker that comes back under its old name keeps the old one's jobs locked | every start has a name of its own |
 //! | an idle queue is asked every 30 s, unless a listener is attached | told at once on all three stores, and asked every second |
 //! | a failed job is tried again at once, 25 times in 30 ms | [`Backoff`]: 1 s, doubled up to an hour, with jitter |

@@ -212,7 +212,7 @@ impl WorkerBuilder {
     }
 
     /// How often this worker says that it lives, and how many of these may be missed until others take its jobs over.
-    /// By default every 5 seconds, and 3: jobs of a process that was killed start again 15 to 20 seconds later.
+    /// By default every 5 seconds, and 3: jobs of a process that was killed start again 10 to 20 seconds later.
     ///
     /// The same on all workers of a store: each goes by its own.
     ///
