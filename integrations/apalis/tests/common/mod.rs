@@ -1,5 +1,5 @@
 //! A database of its own for each test, on each store. Without the services the tests fail: they never pass unseen.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
