@@ -1,5 +1,6 @@
 //! The documents that name tests name those that exist, so that a renamed or deleted test can't leave a promise without
-//! one. A name is written as `file::name`, of `tests/file.rs`, or as `folder::file::name`, of `tests/folder/file.rs`.
+//! one. A name is written as `file::name`, of `tests/file.rs`, or as `folder::file::name`, of `tests/folder/file.rs`; of an
+//! integration as `integrations::folder::file::name`, of `integrations/folder/tests/file.rs`.
 
 use std::{
     collections::BTreeSet,
@@ -37,8 +38,14 @@ fn as_test(code: &str) -> Option<(&str, &str)> {
 
 /// The source that `file` names.
 fn source(file: &str) -> PathBuf {
-    let path = format!("tests/{}.rs", file.replace("::", "/"));
-    root().join(path)
+    let path = file.replace("::", "/");
+    let integration = path
+        .strip_prefix("integrations/")
+        .and_then(|path| path.split_once('/'));
+    root().join(match integration {
+        Some((folder, file)) => format!("integrations/{folder}/tests/{file}.rs"),
+        None => format!("tests/{path}.rs"),
+    })
 }
 
 /// Whether there is such a source, and a line of it begins a function of this name.
@@ -46,12 +53,15 @@ fn has_function(source: &Path, name: &str) -> bool {
     let Ok(text) = fs::read_to_string(source) else {
         return false;
     };
-    let begins = format!("fn {name}(");
+    // In a macro that makes one test for each store `fn` is left out.
+    let begins = format!("{name}(");
     text.lines().any(|line| {
         let line = line.trim_start();
-        line.strip_prefix("async ")
-            .unwrap_or(line)
-            .starts_with(&begins)
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        let named = line.strip_prefix("fn ");
+        let in_a_macro = named.is_none() && line.ends_with(") {");
+        let line = named.or(in_a_macro.then_some(line));
+        line.is_some_and(|line| line.starts_with(&begins))
     })
 }
 
