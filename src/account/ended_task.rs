@@ -29,8 +29,12 @@ impl EndedTask {
         let blocking = options.is_some_and(|options| options.blocking.is_some());
         let times = options.and_then(|options| options.times.as_ref());
         let (ran, longest_poll) = times.map_or_else(Default::default, |times| {
-            let ran = times.started.map(|started| started.elapsed());
-            (ran.unwrap_or_default(), times.longest_poll)
+            let ran = match (&end, times.started) {
+                (_, None) => Duration::ZERO,
+                (End::Completed | End::Failed(_) | End::Panicked(_), _) => times.ran,
+                (_, Some(started)) => started.elapsed(),
+            };
+            (ran, times.longest_poll)
         });
         EndedTask {
             label,

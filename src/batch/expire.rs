@@ -6,7 +6,7 @@ use super::{end, finish::finish, task_time::may_end};
 use crate::{
     account::EndedSet,
     report::drop_waker,
-    runner::{Core, Registry},
+    runner::{Core, Registry, RunnerRef},
     task::{End, Queue},
 };
 
@@ -14,10 +14,11 @@ use crate::{
 /// until nothing is left.
 pub(super) fn expire(
     registry: &Registry,
-    core: &Core,
+    runner: &RunnerRef,
     cx: &mut Context<'_>,
     ended_set: &mut EndedSet,
 ) {
+    let core = runner.get();
     let Some(limit) = core.scope_timeout else {
         return;
     };
@@ -35,7 +36,7 @@ pub(super) fn expire(
         }
     });
     end_waiting(registry, core, limit, ended_set);
-    let stays = end_expired(registry, registry.take_running(), limit, ended_set);
+    let stays = end_expired(registry, runner, limit, ended_set);
     registry.peek(|state| {
         state.queue.append(stays);
         // The queue has changed: this turn begins a round of its own.
@@ -70,7 +71,7 @@ fn end_waiting(registry: &Registry, core: &Core, limit: Duration, ended_set: &mu
     let (Some(permits), Some((waiter, waiting))) = (&core.limit, waiting) else {
         return;
     };
-    let (wakers, own) = permits.cancel(&waiter, waiting.len(), 0);
+    let (wakers, own) = permits.cancel(waiter.as_deref(), waiting.len(), 0);
     drop_waker(own);
     wakers.wake();
     for task in waiting {
@@ -82,14 +83,20 @@ fn end_waiting(registry: &Registry, core: &Core, limit: Duration, ended_set: &mu
 /// Ends tasks at the scope's limit; gives back blocking work that has begun, which can't be stopped.
 fn end_expired(
     registry: &Registry,
-    tasks: Queue,
+    runner: &RunnerRef,
     limit: Duration,
     ended_set: &mut EndedSet,
 ) -> Queue {
     let mut stays = Queue::default();
-    for mut task in tasks {
+    for mut task in registry.take_running() {
         match may_end(&mut task, limit) {
-            true => finish(registry, task, End::TimedOut(limit), ended_set),
+            true => finish(
+                registry,
+                Some(runner),
+                task,
+                End::TimedOut(limit),
+                ended_set,
+            ),
             false => stays.push_back(task),
         }
     }

@@ -1,29 +1,25 @@
 //! The end of a task that was polled.
 
-use super::permits::give_permit_on;
+use std::borrow::Cow;
+
+use super::{end::end_task, permits::give_permit_on};
 use crate::{
-    account::{EndedSet, EndedTask},
-    report::{self, Label},
-    runner::Registry,
+    account::EndedSet,
+    report,
+    runner::{Registry, RunnerRef},
     task::{BoxedTask, End},
 };
 
-/// Drops a plain task that has completed; returns whether that was all. If its destructor has panicked, that is counted and
+/// Drops a task that has completed; returns whether that was all. If its destructor has panicked, that is counted and
 /// reported here.
 #[inline]
-pub(super) fn drop_completed(
-    registry: &Registry,
-    task: BoxedTask,
-    ended_set: &mut EndedSet,
-) -> bool {
-    let (name, location) = (task.name(), task.location());
-    let sequence = task.sequence();
+pub(super) fn drop_completed(registry: &Registry, task: BoxedTask) -> bool {
+    let label = task.label();
     match report::catch(|| drop(task)) {
         Ok(()) => true,
         Err(payload) => {
             registry.peek(|state| state.unpublished.panicked += 1);
-            ended_set.push(sequence);
-            report::destructor_panicked(&Label::plain(name, location), payload);
+            report::destructor_panicked(&label, payload);
             false
         }
     }
@@ -31,20 +27,35 @@ pub(super) fn drop_completed(
 
 /// Drops, counts and reports a task that has ended.
 #[cold]
-pub(super) fn finish(registry: &Registry, task: BoxedTask, end: End, ended_set: &mut EndedSet) {
-    let sequence = task.sequence();
-    ended_set.push(sequence);
-    let runner = registry.runner();
+pub(super) fn finish(
+    registry: &Registry,
+    runner: Option<&RunnerRef>,
+    task: BoxedTask,
+    end: End,
+    ended_set: &mut EndedSet,
+) {
+    ended_set.push(task.sequence());
+    let runner = runner_of(registry, runner);
     let core = runner.get();
-    if let End::Lost(why) = end {
-        let lost = std::iter::once(task.label());
-        core.account.lose(&runner, why, lost);
+    if matches!(end, End::Completed) && core.observers.is_empty() {
+        // As a rule: nobody is told.
+        if drop_completed(registry, task) {
+            registry.peek(|state| state.unpublished.completed += 1);
+        }
+    } else {
+        if let End::Lost(why) = end {
+            let lost = std::iter::once(task.label());
+            core.account.lose(&*runner, why, lost);
+        }
+        end_task(registry, core, task, end);
     }
-    let ended = EndedTask::of(task, end);
-    let outcome = registry.peek(|state| {
-        ended.count(&mut state.unpublished);
-        state.outcome
-    });
-    ended.tell(&core.observers, outcome.flatten());
     give_permit_on(registry, core);
+}
+
+/// What a turn on the slow path knows, and one on the fast path as a rule need not know.
+pub(super) fn runner_of<'a>(
+    registry: &Registry,
+    runner: Option<&'a RunnerRef>,
+) -> Cow<'a, RunnerRef> {
+    runner.map_or_else(|| Cow::Owned(registry.runner()), Cow::Borrowed)
 }

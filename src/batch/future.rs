@@ -41,13 +41,13 @@ impl Future for Batch {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let kind = state.begin_turn();
+        let kind = (!slow_path).then(|| state.next_polls());
         // The tasks run in a registry of their own on this stack.
         let turn = TurnGuard::begin(&mut self, state);
         let registry = &turn.registry;
-        let done = match slow_path {
-            false => current::enter(registry, || turn::run(registry, cx, kind)),
-            true => current::enter_tasks(registry, || turn::run(registry, cx, kind)),
+        let done = match kind {
+            Some(kind) => current::enter(registry, || turn::run(registry, cx, kind)),
+            None => current::enter_tasks(registry, || turn::run_on_slow_path(registry, cx)),
         };
         turn.end();
         if !done {

@@ -15,7 +15,7 @@ use crate::{
         Core, DetectedRuntime, Inbox, Late, Registry, RunnerRef, ScopeState, SpawnedBatches,
         current, spare,
     },
-    task::{BoxedTask, End, Order, Queue},
+    task::{BoxedTask, End, Order, PollTask, Queue, TaskCell},
 };
 
 impl Batch {
@@ -51,10 +51,11 @@ impl Batch {
     #[cold]
     fn hand_over_on_slow_path(mut state: Box<ScopeState>, outcome: Outcome) -> Batch {
         state.slow_path = true;
+        let order = state.order;
         let runner = state.runner.clone();
         let registry = Registry::of(state);
         current::enter(&registry, || {
-            at_hand_over(&registry, runner.get(), outcome);
+            at_hand_over(&registry, runner.get(), outcome, order);
         });
         let Some(state) = registry.close() else {
             return Batch { state: None };
@@ -97,6 +98,7 @@ impl Batch {
         state.order = order;
         state.context = context;
         state.slow_path = true;
+        state.keyed = task.key().is_some();
         state.collect(task);
         Batch::hand_over(state, outcome, Some(order))
     }
@@ -106,8 +108,8 @@ impl Batch {
 #[inline]
 fn register(state: &mut ScopeState) {
     let account = &state.runner.get().account;
-    // Of a batch on the fast path nothing is looked at.
-    let extra = match state.slow_path || state.keyed {
+    // Of a batch that has neither nothing is looked at.
+    let extra = match state.keyed || state.inbox.is_some() {
         true => Extra::of(&state.queue, state.inbox.as_ref()),
         false => None,
     };
@@ -116,20 +118,23 @@ fn register(state: &mut ScopeState) {
 }
 
 /// The end of a request: decides which of its tasks run, and where. `registry` is current.
-fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
-    // For observers alone.
-    let since = (!core.observers.is_empty()).then(Instant::now);
+fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order) {
+    if !core.observers.is_empty() {
+        registry.peek(|state| state.could_start = Some(Instant::now()));
+    }
     let inbox = registry.inbox();
-    let (runtime, order, gated) = registry
-        .peek(|state| (state.runtime.clone(), state.order, state.gate.is_some()))
-        .unwrap_or_default();
+    let gated = registry.peek(|state| state.gate.is_some()) == Some(true);
     let mut kept = Queue::default();
     let mut tasks = match &inbox {
-        Some(inbox) => registry.take_back(inbox.hand_over(outcome, order, &runtime, gated)),
+        Some(inbox) => {
+            let runtime = registry.peek(|state| state.runtime.clone());
+            let runtime = runtime.unwrap_or_default();
+            registry.take_back(inbox.hand_over(outcome, order, &runtime, gated))
+        }
         None => registry.take_backlog(),
     };
     loop {
-        kept.append(decide(registry, core, outcome, tasks, since));
+        kept.append(decide(registry, core, outcome, tasks));
         // What the destructors of the discarded have deferred is of this request too.
         tasks = match &inbox {
             Some(inbox) if kept.is_empty() && !gated => registry.take_back(inbox.batch_ends()),
@@ -144,49 +149,36 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome) {
     if core.scope_timeout.is_some() {
         registry.peek(|state| state.extras_mut().deadline = Some(ScopeDeadline::new()));
     }
-    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if
-    // that is nothing, when its context is gone: who waits for the account is woken by it.
-    if !spawned.is_empty() {
-        registry.publish();
-    }
-    let spawned: SpawnedBatches = spawned
-        .into_iter()
-        .filter_map(|task| spawned_batch(registry, task))
-        .collect();
     registry.peek(|state| {
         state.joined = kept.len() as u64;
         state.queue = kept;
-        if !spawned.is_empty() {
-            state.extras_mut().spawned = spawned;
-        }
     });
+    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if that is
+    // nothing, when its context is gone: who waits for the account is woken by it.
+    if !spawned.is_empty() {
+        registry.publish();
+        let spawned = spawned_batches(registry, spawned);
+        registry.peek(|state| state.extras_mut().spawned = spawned);
+    }
 }
 
 /// Decides the conditions, and drops those that are not to run.
-pub(super) fn decide(
-    registry: &Registry,
-    core: &Core,
-    outcome: Outcome,
-    tasks: Queue,
-    since: Option<Instant>,
-) -> Queue {
-    let mut kept = Queue::default();
-    for mut task in tasks {
-        let mut condition = None;
-        if let Some(options) = task.as_mut().options_mut() {
-            condition = options.condition.take();
-            if let (Some(times), Some(since)) = (&mut options.times, since) {
-                times.ready = since;
-            }
-        }
-        let holds = condition.map(|condition| report::catch(|| (condition.holds)(outcome)));
-        match holds.unwrap_or(Ok(true)) {
-            Ok(true) => kept.push_back(task),
-            Ok(false) => end_task(registry, core, task, End::Discarded),
-            Err(payload) => end_task(registry, core, task, End::Panicked(payload)),
-        }
+pub(super) fn decide(registry: &Registry, core: &Core, outcome: Outcome, tasks: Queue) -> Queue {
+    let condition = |task: &TaskCell<dyn PollTask>| task.options()?.condition;
+    if !tasks.iter().any(|task| condition(task).is_some()) {
+        return tasks;
     }
-    kept
+    let decided = tasks.into_iter().filter_map(|task| {
+        let holds = condition(&task).map(|condition| report::catch(|| (condition.holds)(outcome)));
+        let end = match holds.unwrap_or(Ok(true)) {
+            Ok(true) => return Some(task),
+            Ok(false) => End::Discarded,
+            Err(payload) => End::Panicked(payload),
+        };
+        end_task(registry, core, task, end);
+        None
+    });
+    decided.collect()
 }
 
 /// Takes out those that are batches of their own.
@@ -196,20 +188,26 @@ pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Queue {
     })
 }
 
-/// A batch of one, with the scope's outcome and context. Its task is on the account already.
-pub(super) fn spawned_batch(registry: &Registry, task: BoxedTask) -> Option<Box<ScopeState>> {
+/// Batches of one, with the scope's outcome and context. Their tasks are on the account already.
+pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatches {
     let context = registry.context();
-    registry.peek(|state| {
-        let mut single = batch_of_one(state.runner.clone(), state.runtime.clone(), task);
-        single.outcome = state.outcome;
-        single.order = state.order;
-        single.context = context;
-        if let Some(deadline) = state.extras().and_then(|extras| extras.deadline.as_ref()) {
-            single.extras_mut().deadline = Some(deadline.share());
-        }
-        register(&mut single);
-        single
-    })
+    let batches = registry.peek(|state| {
+        let deadline = state.extras().and_then(|extras| extras.deadline.as_ref());
+        let batch = |task| {
+            let mut single = batch_of_one(state.runner.clone(), state.runtime.clone(), task);
+            single.outcome = state.outcome;
+            single.order = state.order;
+            single.context = context.clone();
+            single.could_start = state.could_start;
+            if let Some(deadline) = deadline {
+                single.extras_mut().deadline = Some(deadline.share());
+            }
+            register(&mut single);
+            single
+        };
+        tasks.into_iter().map(batch).collect()
+    });
+    batches.unwrap_or_default()
 }
 
 /// A batch of one that is on the account already.
@@ -217,6 +215,7 @@ fn batch_of_one(runner: RunnerRef, runtime: DetectedRuntime, task: BoxedTask) ->
     let mut state = spare::take(runner);
     state.runtime = runtime;
     state.slow_path = true;
+    state.keyed = task.key().is_some();
     state.on_account = true;
     state.joined = 1;
     // It keeps its number, and what it defers must not get the same.

@@ -2,7 +2,7 @@
 
 use super::{
     end::end_task,
-    hand_over::{decide, extract_spawned, spawned_batch},
+    hand_over::{decide, extract_spawned, spawned_batches},
     permits,
     release::release_spawned,
 };
@@ -51,15 +51,11 @@ pub(super) fn at_join(registry: &Registry, core: &Core, tasks: Queue) -> Queue {
         }
         return Queue::default();
     }
-    let mut kept = decide(registry, core, outcome, tasks, None);
+    let mut kept = decide(registry, core, outcome, tasks);
     let spawned = extract_spawned(&mut kept, order);
     if !spawned.is_empty() {
         registry.publish();
-        let batches = spawned
-            .into_iter()
-            .filter_map(|task| spawned_batch(registry, task))
-            .collect();
-        release_spawned(registry, batches);
+        release_spawned(registry, spawned_batches(registry, spawned));
     }
     kept
 }

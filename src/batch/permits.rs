@@ -1,6 +1,6 @@
 //! The permits of a batch under `max_running`: its tasks stand in the queue, get one each, and give it on.
 
-use std::task::Waker;
+use std::{mem, task::Waker};
 
 use super::end::lose_tasks;
 use crate::{
@@ -20,7 +20,7 @@ pub(crate) fn queue_for_permits(registry: &Registry, core: &Core, mut tasks: Que
         registry.peek(|state| state.queue_up(tasks));
         return;
     };
-    let state = registry.peek(|state| {
+    let acquired = registry.peek(|state| {
         let one_by_one = state.order == Order::Sequential;
         let permits = state.extras_mut().permits.get_or_insert_default();
         permits.queued = true;
@@ -28,26 +28,16 @@ pub(crate) fn queue_for_permits(registry: &Registry, core: &Core, mut tasks: Que
             false => tasks.len(),
             true => usize::from(permits.waiting.is_empty() && permits.running == 0),
         };
-        let reserved = std::mem::take(&mut permits.reserved);
-        (permits.waiter.clone(), reserved, wanted)
+        let reserved = mem::take(&mut permits.reserved);
+        let acquired = limit.acquire(&mut permits.waiter, tasks.len(), reserved, wanted);
+        let shed = tasks.split_off(acquired.accepted);
+        permits.waiting.append(tasks);
+        state.take_granted(acquired.granted);
+        (shed, acquired.wakers)
     });
-    let Some((waiter, reserved, wanted)) = state else {
+    let Some((shed, wakers)) = acquired else {
         return;
     };
-    let (accepted, wakers) = limit.acquire(&waiter, tasks.len(), reserved, wanted);
-    let mut position = 0;
-    let shed = tasks.extract(|_| {
-        position += 1;
-        position > accepted
-    });
-    registry.peek(|state| {
-        state
-            .extras_mut()
-            .permits
-            .get_or_insert_default()
-            .waiting
-            .append(tasks);
-    });
     wakers.wake();
     if shed.is_empty() {
         return;
@@ -62,25 +52,23 @@ pub(crate) fn take_permits(registry: &Registry, waker: &Waker) {
     let waiter = registry
         .peek(|state| {
             let permits = state.extras_if_any()?.permits.as_ref()?;
-            Some(permits.waiter.clone())
+            permits.waiter.clone()
         })
         .flatten();
     let Some(waiter) = waiter else { return };
     // Before the look, so that a permit that comes after it wakes.
     waiter.watch(waker);
-    registry.peek(|state| {
-        let extras = state.extras_mut();
-        let mut granted = Queue::default();
-        if let Some(permits) = &mut extras.permits {
-            for _ in 0..permits.waiter.take_granted() {
-                permits.running += 1;
-                if let Some(task) = permits.waiting.pop_front() {
-                    granted.push_back(task);
-                }
-            }
-        }
-        state.queue_up(granted);
-    });
+    registry.peek(|state| state.take_granted(waiter.take_granted()));
+}
+
+impl ScopeState {
+    fn take_granted(&mut self, granted: usize) {
+        let permits = self.extras_mut().permits.get_or_insert_default();
+        permits.running += granted;
+        let rest = permits.waiting.split_off(granted);
+        let granted = mem::replace(&mut permits.waiting, rest);
+        self.queue_up(granted);
+    }
 }
 
 /// A task with a permit has ended: the next in the queue gets it, or the next of this batch if it takes them one by one.
@@ -117,7 +105,11 @@ pub(crate) fn give_permit_on(registry: &Registry, core: &Core) {
 pub(super) fn give_up_permits(registry: &Registry, core: &Core) {
     let permits = registry.peek(ScopeState::take_permits).flatten();
     if let (Some(limit), Some(permits)) = (&core.limit, permits) {
-        let (wakers, own) = limit.cancel(&permits.waiter, permits.waiting.len(), permits.running);
+        let (wakers, own) = limit.cancel(
+            permits.waiter.as_deref(),
+            permits.waiting.len(),
+            permits.running,
+        );
         registry.peek(|state| state.queue.append(permits.waiting));
         drop_waker(own);
         wakers.wake();

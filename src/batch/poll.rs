@@ -5,18 +5,23 @@ use std::{
     time::Instant,
 };
 
-use super::task_time::expire;
+use super::{finish::runner_of, task_time::expire};
 use crate::{
     report::{self, TaskStarted},
-    runner::Registry,
-    task::{BoxedTask, End, Times},
+    runner::{Registry, RunnerRef},
+    task::{BoxedTask, End, PollTask, TaskCell},
 };
 
 /// Polls a task; `None` while it is pending.
 #[inline]
-pub(super) fn poll(registry: &Registry, task: &mut BoxedTask, cx: &mut Context<'_>) -> Option<End> {
+pub(super) fn poll(
+    registry: &Registry,
+    runner: Option<&RunnerRef>,
+    task: &mut BoxedTask,
+    cx: &mut Context<'_>,
+) -> Option<End> {
     if task.options().is_some() {
-        return poll_watched(registry, task, cx);
+        return poll_watched(registry, runner, task, cx);
     }
     poll_plain(task, cx)
 }
@@ -34,18 +39,25 @@ pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Option<E
 #[cold]
 pub(super) fn poll_watched(
     registry: &Registry,
+    runner: Option<&RunnerRef>,
     task: &mut BoxedTask,
     cx: &mut Context<'_>,
 ) -> Option<End> {
-    tell_started(registry, task);
-    let begun = match task.as_mut().options_mut() {
-        Some(options) if options.times.is_some() => Some(Instant::now()),
-        _ => None,
-    };
+    let times = task.options().and_then(|options| options.times.as_ref());
+    let begun = times.map(|times| times.started).map(|started| {
+        let started = started.unwrap_or_else(|| tell_started(registry, runner, task));
+        (started, Instant::now())
+    });
     let mut end = poll_plain(task, cx);
     if let Some(options) = task.as_mut().options_mut() {
-        if let (Some(times), Some(begun), None) = (&mut options.times, begun, &options.blocking) {
-            times.longest_poll = times.longest_poll.max(begun.elapsed());
+        if let (Some(times), Some((started, begun))) = (&mut options.times, begun) {
+            let now = Instant::now();
+            times.started = Some(started);
+            times.ran = now.saturating_duration_since(started);
+            if options.blocking.is_none() {
+                let took = now.saturating_duration_since(begun);
+                times.longest_poll = times.longest_poll.max(took);
+            }
         }
         if let (true, Some(late)) = (options.overdue, &mut end) {
             // It was reported at its limit: how it ends is told to nobody, and an error's destructor is the user's code.
@@ -61,30 +73,32 @@ pub(super) fn poll_watched(
     end
 }
 
-fn tell_started(registry: &Registry, task: &mut BoxedTask) {
-    let waits = |times: &Times| times.started.is_none();
-    let times = task.options().and_then(|options| options.times.as_ref());
-    if !times.is_some_and(waits) {
-        return;
-    }
-    let label = task.label();
-    let Some(options) = task.as_mut().options_mut() else {
-        return;
-    };
-    let blocking = options.blocking.is_some();
-    let Some(times) = &mut options.times else {
-        return;
-    };
+/// Returns when that was.
+#[cold]
+fn tell_started(
+    registry: &Registry,
+    runner: Option<&RunnerRef>,
+    task: &TaskCell<dyn PollTask>,
+) -> Instant {
     let now = Instant::now();
-    times.started = Some(now);
-    let opened = registry.peek(|state| state.extras()?.opened).flatten();
-    let ready = opened.map_or(times.ready, |opened| opened.max(times.ready));
-    let waited = now.saturating_duration_since(ready);
-    let outcome = registry.outcome();
-    registry.runner().get().observers.tell(|observer| {
-        observer.started(&TaskStarted {
-            task: label.info(outcome, blocking),
-            waited,
+    let Some((could_start, outcome)) = registry.peek(|state| (state.could_start, state.outcome))
+    else {
+        return now;
+    };
+    let options = task.options();
+    let times = options.and_then(|options| options.times.as_ref());
+    let ready = could_start.max(times.and_then(|times| times.joined));
+    let waited = ready.map(|ready| now.saturating_duration_since(ready));
+    let blocking = options.is_some_and(|options| options.blocking.is_some());
+    let label = task.label();
+    runner_of(registry, runner)
+        .get()
+        .observers
+        .tell(|observer| {
+            observer.started(&TaskStarted {
+                task: label.info(outcome, blocking),
+                waited: waited.unwrap_or_default(),
+            });
         });
-    });
+    now
 }

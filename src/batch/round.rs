@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     account::EndedSet,
-    runner::{Registry, ScopeState},
+    runner::{Registry, RunnerRef, ScopeState},
     task::{BoxedTask, End, MOST_POLLS},
 };
 
@@ -19,6 +19,7 @@ use crate::{
 #[inline]
 pub(super) fn round(
     registry: &Registry,
+    runner: Option<&RunnerRef>,
     cx: &mut Context<'_>,
     mut polls: usize,
     ended_set: &mut EndedSet,
@@ -30,7 +31,7 @@ pub(super) fn round(
         let plain = task.options().is_none();
         let polled = match plain {
             true => poll_plain(&mut task, cx),
-            false => poll_watched(registry, &mut task, cx),
+            false => poll_watched(registry, runner, &mut task, cx),
         };
         next = match polled {
             None => registry.peek(|state| {
@@ -38,23 +39,23 @@ pub(super) fn round(
                 state.queue.push_back(task);
                 state.next_of_round(polls, &mut again)
             }),
-            Some(end) if plain && matches!(end, End::Completed) => {
+            Some(end) if plain && runner.is_none() && matches!(end, End::Completed) => {
                 // It holds nothing, and forgetting it spares the fast path its destructor.
                 std::mem::forget(end);
                 let sequence = task.sequence();
-                let completed = drop_completed(registry, task, ended_set);
+                let completed = drop_completed(registry, task);
                 registry.peek(|state| {
                     state.unpublished.completed += u64::from(completed);
                     let next = state.next_of_round(polls, &mut again);
                     // The roster is told, unless this was all: then the whole entry is given up.
-                    if completed && (next.is_some() || !matches!(again, AfterTurn::Done)) {
+                    if next.is_some() || !matches!(again, AfterTurn::Done) {
                         ended_set.push(sequence);
                     }
                     next
                 })
             }
             Some(end) => {
-                finish(registry, task, end, ended_set);
+                finish(registry, runner, task, end, ended_set);
                 registry.peek(|state| state.next_of_round(polls, &mut again))
             }
         }
@@ -66,6 +67,7 @@ pub(super) fn round(
 /// Polls the first task, and the next when it has ended; returns whether there are more than one turn takes.
 pub(super) fn sequence(
     registry: &Registry,
+    runner: Option<&RunnerRef>,
     cx: &mut Context<'_>,
     ended_set: &mut EndedSet,
 ) -> AfterTurn {
@@ -73,12 +75,12 @@ pub(super) fn sequence(
         let Some(mut task) = registry.peek(|state| state.queue.pop_front()).flatten() else {
             return AfterTurn::Wait;
         };
-        match poll(registry, &mut task, cx) {
+        match poll(registry, runner, &mut task, cx) {
             None => {
                 registry.peek(|state| state.queue.push_front(task));
                 return AfterTurn::Wait;
             }
-            Some(end) => finish(registry, task, end, ended_set),
+            Some(end) => finish(registry, runner, task, end, ended_set),
         }
     }
     AfterTurn::PollAgain
@@ -88,7 +90,7 @@ pub(super) fn sequence(
 #[inline]
 pub(super) fn poll_single(registry: &Registry, cx: &mut Context<'_>) -> bool {
     let Some(mut task) = registry.peek(|state| state.queue.pop_front()).flatten() else {
-        return end_turn(registry, cx, false, &mut EndedSet::default());
+        return end_turn(registry, None, cx, false, &mut EndedSet::default());
     };
     match poll_plain(&mut task, cx) {
         Some(end) => one_ended(registry, cx, task, end),

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     account::EndedSet,
-    runner::{Registry, ScopeState},
+    runner::{Registry, RunnerRef, ScopeState},
     task::{MOST_POLLS, Order},
 };
 
@@ -29,8 +29,7 @@ use crate::{
 /// task that does nothing in them, and a poll for nothing of one that does something costs more.
 const POLLS_A_TASK: u64 = 3;
 
-/// Runs the turn that [`ScopeState::begin_turn`] has planned; returns whether nothing is left to run. `registry` is
-/// current.
+/// Runs the turn that [`ScopeState::next_polls`] has planned; returns whether nothing is left to run. `registry` is current.
 #[inline]
 pub(super) fn run(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> bool {
     match kind {
@@ -45,34 +44,57 @@ pub(super) fn run(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> 
 }
 
 #[inline(never)]
-fn run_general(registry: &Registry, cx: &mut Context<'_>, mut kind: TurnKind) -> bool {
+fn run_general(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> bool {
+    run_planned(registry, None, cx, kind, EndedSet::default())
+}
+
+/// As `run`, on the slow path: what came through handles takes part in the turn, so do tasks with new permits, and what is
+/// past its time does not.
+#[cold]
+pub(super) fn run_on_slow_path(registry: &Registry, cx: &mut Context<'_>) -> bool {
+    let runner = registry.runner();
     let mut ended_set = EndedSet::default();
-    if let TurnKind::Slow = kind {
-        kind = begin_slow_turn(registry, cx, &mut ended_set);
+    if let Some(inbox) = registry.inbox() {
+        let joined = inbox.batch_runs();
+        if !joined.is_empty() {
+            join_on_slow_path(registry, runner.get(), joined, &mut ended_set);
+        }
     }
+    take_permits(registry, cx.waker());
+    expire(registry, &runner, cx, &mut ended_set);
+    let kind = registry.peek(ScopeState::next_polls);
+    let kind = kind.unwrap_or(TurnKind::Sequence);
+    run_planned(registry, Some(&runner), cx, kind, ended_set)
+}
+
+#[inline(always)]
+fn run_planned(
+    registry: &Registry,
+    runner: Option<&RunnerRef>,
+    cx: &mut Context<'_>,
+    kind: TurnKind,
+    mut ended_set: EndedSet,
+) -> bool {
     let again = match kind {
-        TurnKind::Round(polls) => round(registry, cx, polls, &mut ended_set),
-        TurnKind::Single => round(registry, cx, 1, &mut ended_set),
-        TurnKind::Sequence => sequence(registry, cx, &mut ended_set),
-        TurnKind::Woken => woken::poll_all_woken(registry, cx, &mut ended_set),
-        TurnKind::Slow => AfterTurn::Wait,
+        TurnKind::Round(polls) => round(registry, runner, cx, polls, &mut ended_set),
+        TurnKind::Single => round(registry, runner, cx, 1, &mut ended_set),
+        TurnKind::Sequence => sequence(registry, runner, cx, &mut ended_set),
+        TurnKind::Woken => woken::poll_all_woken(registry, runner, cx, &mut ended_set),
     };
     match again {
         // Nearly all batches end here, after one turn.
         AfterTurn::Done => true,
         AfterTurn::NothingToPublish if ended_set.is_empty() => false,
         AfterTurn::Wait | AfterTurn::NothingToPublish => {
-            end_turn(registry, cx, false, &mut ended_set)
+            end_turn(registry, runner, cx, false, &mut ended_set)
         }
-        AfterTurn::PollAgain => end_turn(registry, cx, true, &mut ended_set),
+        AfterTurn::PollAgain => end_turn(registry, runner, cx, true, &mut ended_set),
     }
 }
 
 /// What a turn is to do. Not the tasks that it is to poll: like this it stays in registers.
 #[derive(Clone, Copy)]
 pub(super) enum TurnKind {
-    /// Look first at what batches on the fast path don't have.
-    Slow,
     /// So many polls.
     Round(usize),
     Sequence,
@@ -82,39 +104,9 @@ pub(super) enum TurnKind {
     Woken,
 }
 
-/// Before the turn: what came through handles takes part in it, so do tasks with new permits, and what is past its time
-/// does not.
-#[cold]
-fn begin_slow_turn(
-    registry: &Registry,
-    cx: &mut Context<'_>,
-    ended_set: &mut EndedSet,
-) -> TurnKind {
-    let runner = registry.runner();
-    let core = runner.get();
-    if let Some(inbox) = registry.inbox() {
-        let joined = inbox.batch_runs();
-        if !joined.is_empty() {
-            join_on_slow_path(registry, core, joined, ended_set);
-        }
-    }
-    take_permits(registry, cx.waker());
-    expire(registry, core, cx, ended_set);
-    let kind = registry.peek(ScopeState::next_polls);
-    kind.unwrap_or(TurnKind::Sequence)
-}
-
 impl ScopeState {
     #[inline]
-    pub(super) fn begin_turn(&mut self) -> TurnKind {
-        if self.slow_path {
-            return TurnKind::Slow;
-        }
-        self.next_polls()
-    }
-
-    #[inline]
-    fn next_polls(&mut self) -> TurnKind {
+    pub(super) fn next_polls(&mut self) -> TurnKind {
         if self.ready.is_some() {
             return TurnKind::Woken;
         }

@@ -3,12 +3,12 @@
 use std::task::{Context, Waker};
 
 use super::{
-    finish::{drop_completed, finish},
+    finish::{drop_completed, finish, runner_of},
     join::{at_join, take_in},
 };
 use crate::{
     account::EndedSet,
-    runner::{Registry, ScopeState},
+    runner::{Registry, RunnerRef, ScopeState},
     task::{BoxedTask, End, MOST_POLLS},
 };
 
@@ -33,7 +33,8 @@ pub(super) fn one_pending(
         back(state);
         state.has_nothing_to_publish()
     });
-    nothing_to_publish != Some(true) && end_turn(registry, cx, false, &mut EndedSet::default())
+    nothing_to_publish != Some(true)
+        && end_turn(registry, None, cx, false, &mut EndedSet::default())
 }
 
 /// The end of a turn in which one task was polled and has ended.
@@ -47,27 +48,26 @@ pub(super) fn one_ended(
     let mut ended_set = EndedSet::default();
     if task.options().is_none() && matches!(how, End::Completed) {
         let sequence = task.sequence();
-        if drop_completed(registry, task, &mut ended_set) {
-            let over = registry.peek(|state| {
-                state.unpublished.completed += 1;
-                state.is_done()
-            });
-            if over == Some(true) {
-                return true;
-            }
-            ended_set.push(sequence);
+        let completed = drop_completed(registry, task);
+        let over = registry.peek(|state| {
+            state.unpublished.completed += u64::from(completed);
+            state.is_done()
+        });
+        if over == Some(true) {
+            return true;
         }
+        ended_set.push(sequence);
     } else {
-        finish(registry, task, how, &mut ended_set);
+        finish(registry, None, task, how, &mut ended_set);
     }
-    end_turn(registry, cx, false, &mut ended_set)
+    end_turn(registry, None, cx, false, &mut ended_set)
 }
 
-/// The end of a turn: takes in what was deferred meanwhile, publishes, and sees to it that the batch is polled again.
 pub(super) fn end_turn(
     registry: &Registry,
+    runner: Option<&RunnerRef>,
     cx: &mut Context<'_>,
-    mut again: bool,
+    again: bool,
     ended_set: &mut EndedSet,
 ) -> bool {
     let state = registry.peek(|state| {
@@ -75,47 +75,60 @@ pub(super) fn end_turn(
         (state.unfinished(), state.slow_path, new)
     });
     let (left, slow_path, new) = state.unwrap_or_default();
-    if !slow_path {
-        let joined = registry.take_backlog();
-        if left == 0 && joined.is_empty() {
-            return true;
-        }
-        again |= !joined.is_empty();
-        if new || !ended_set.is_empty() {
-            registry.record(ended_set, &joined);
-            registry.peek(|state| state.queue_up(joined));
-        }
-    } else {
-        let runner = registry.runner();
-        let core = runner.get();
-        for round in 0.. {
-            let waits_for_others = left == 0 && !group_is_done(registry, cx.waker());
-            let joined = match registry.inbox() {
-                None => registry.take_backlog(),
-                Some(inbox) if left == 0 && !waits_for_others => {
-                    registry.take_back(inbox.batch_ends())
-                }
-                Some(inbox) => inbox.batch_waits(cx.waker()),
-            };
-            let none = joined.is_empty();
-            if left == 0 && none && !waits_for_others {
+    let joined = match slow_path {
+        true => end_turn_on_slow_path(registry, runner, cx, left, ended_set),
+        false => {
+            let joined = registry.take_backlog();
+            if left == 0 && joined.is_empty() {
                 return true;
             }
-            let joined = at_join(registry, core, joined);
-            if left == 0 && !none && joined.is_empty() && round < MOST_POLLS {
-                // None of it is to run here, so this may be the end: who waits for the account hears of it when the
-                // context is gone.
-                continue;
+            let again = !joined.is_empty();
+            if new || !ended_set.is_empty() {
+                registry.record(ended_set, &joined);
+                registry.peek(|state| state.queue_up(joined));
             }
-            again |= !none;
-            take_in(registry, core, joined, ended_set);
-            break;
+            Some(again)
         }
-    }
-    if again {
+    };
+    let Some(joined) = joined else { return true };
+    if again || joined {
         cx.waker().wake_by_ref();
     }
     false
+}
+
+/// Takes in what has joined; returns whether something has, or `None` if the batch has ended.
+#[cold]
+fn end_turn_on_slow_path(
+    registry: &Registry,
+    runner: Option<&RunnerRef>,
+    cx: &mut Context<'_>,
+    left: usize,
+    ended_set: &mut EndedSet,
+) -> Option<bool> {
+    let runner = runner_of(registry, runner);
+    let core = runner.get();
+    for round in 0.. {
+        let waits_for_others = left == 0 && !group_is_done(registry, cx.waker());
+        let joined = match registry.inbox() {
+            None => registry.take_backlog(),
+            Some(inbox) if left == 0 && !waits_for_others => registry.take_back(inbox.batch_ends()),
+            Some(inbox) => inbox.batch_waits(cx.waker()),
+        };
+        let none = joined.is_empty();
+        if left == 0 && none && !waits_for_others {
+            return None;
+        }
+        let joined = at_join(registry, core, joined);
+        if left == 0 && !none && joined.is_empty() && round < MOST_POLLS {
+            // None of it is to run here, so this may be the end: who waits for the account hears of it when the
+            // context is gone.
+            continue;
+        }
+        take_in(registry, core, joined, ended_set);
+        return Some(!none);
+    }
+    None
 }
 
 /// Whether nothing that was split off is waited for.

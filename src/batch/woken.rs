@@ -7,7 +7,11 @@ use super::{
     poll::poll,
     turn_end::{AfterTurn, one_ended, one_pending},
 };
-use crate::{account::EndedSet, runner::Registry, task::ReadySet};
+use crate::{
+    account::EndedSet,
+    runner::{Registry, RunnerRef},
+    task::ReadySet,
+};
 
 /// A turn of a batch on the fast path whose tasks have wakers of their own, if just one was woken, as nearly always;
 /// returns whether nothing is left to run.
@@ -29,7 +33,7 @@ pub(super) fn poll_woken(registry: &Registry, cx: &mut Context<'_>) -> Option<bo
     let (mut ready, slot) = found.flatten()?;
     // No way out of here unwinds, so that the others go back.
     let end = match ready.polled(slot) {
-        Some((task, waker)) => poll(registry, task, &mut Context::from_waker(waker)),
+        Some((task, waker)) => poll(registry, None, task, &mut Context::from_waker(waker)),
         None => None,
     };
     let left = end.and_then(|end| Some((ready.leave(slot)?, end)));
@@ -45,6 +49,7 @@ pub(super) fn poll_woken(registry: &Registry, cx: &mut Context<'_>) -> Option<bo
 /// Polls the tasks whose wakers were woken, or gives each a waker.
 pub(super) fn poll_all_woken(
     registry: &Registry,
+    runner: Option<&RunnerRef>,
     cx: &mut Context<'_>,
     ended_set: &mut EndedSet,
 ) -> AfterTurn {
@@ -58,9 +63,9 @@ pub(super) fn poll_all_woken(
         let Some((task, waker)) = ready.polled(slot) else {
             continue;
         };
-        if let Some(end) = poll(registry, task, &mut Context::from_waker(waker)) {
+        if let Some(end) = poll(registry, runner, task, &mut Context::from_waker(waker)) {
             if let Some(task) = ready.leave(slot) {
-                finish(registry, task, end, ended_set);
+                finish(registry, runner, task, end, ended_set);
             }
         }
     }

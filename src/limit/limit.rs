@@ -77,6 +77,15 @@ pub(crate) struct PermitWaiter {
     waker: Mutex<KeptWaker>,
 }
 
+/// Tasks that stand in the queue for permits.
+pub(crate) struct Acquired {
+    /// So many of them; for the others there is no room.
+    pub(crate) accepted: usize,
+    /// So many of these have a permit at once.
+    pub(crate) granted: usize,
+    pub(crate) wakers: WakeList,
+}
+
 impl Member for PermitRequest {
     fn has_left(&self) -> bool {
         self.waiter.left.load(Ordering::Relaxed)
@@ -138,14 +147,14 @@ impl Limit {
         tasks.min(room).min(behind)
     }
 
-    /// Puts tasks in the queue, behind all others, for at most `wanted` permits. Returns how many tasks were accepted.
+    /// Puts tasks in the queue, behind all others, for at most `wanted` permits.
     pub(crate) fn acquire(
         &self,
-        waiter: &Arc<PermitWaiter>,
+        waiter: &mut Option<Arc<PermitWaiter>>,
         tasks: usize,
         reserved: usize,
         wanted: usize,
-    ) -> (usize, WakeList) {
+    ) -> Acquired {
         let mut state = lock(&self.state);
         // What was promised is in `waiting` already; what was promised in excess goes back.
         let excess = reserved.saturating_sub(tasks);
@@ -156,15 +165,26 @@ impl Limit {
         let accepted = reserved + unasked;
         state.waiting += accepted - reserved;
         self.give_up_lent(&mut state);
-        let wanted = wanted.min(accepted);
+        let mut wanted = wanted.min(accepted);
+        // Nobody is before them: as many as there are permits need not stand in the queue.
+        let granted = match state.queue.first() {
+            None => wanted.min(self.max_running.saturating_sub(state.running)),
+            Some(_) => 0,
+        };
+        state.running += granted;
+        state.waiting -= granted;
+        wanted -= granted;
         if wanted > 0 {
+            let waiter = waiter.get_or_insert_default().clone();
             // Relaxed: `requests` is changed and read under the lock of the state alone.
             waiter.requests.fetch_add(1, Ordering::Relaxed);
-            let waiter = waiter.clone();
             state.queue.push(PermitRequest { waiter, wanted });
         }
-        let wakers = self.grant(&mut state);
-        (accepted, wakers)
+        Acquired {
+            accepted,
+            granted,
+            wakers: self.grant(&mut state),
+        }
     }
 
     /// A task has ended, and its permit goes on to the first in the queue.
@@ -185,17 +205,21 @@ impl Limit {
     /// to be used again. Its waker is given back too, to be dropped when nothing is locked.
     pub(crate) fn cancel(
         &self,
-        waiter: &PermitWaiter,
+        waiter: Option<&PermitWaiter>,
         waiting: usize,
         running: usize,
     ) -> (WakeList, Option<Waker>) {
         let mut state = lock(&self.state);
-        let waker = lock(&waiter.waker).take();
-        // Relaxed, as `has_left` reads it: under the lock of the state.
-        waiter.left.store(true, Ordering::Relaxed);
-        state.queue.leaves(waiter.requests.load(Ordering::Relaxed));
+        let mut waker = None;
         // Granted, and not taken yet: running here, and waiting there.
-        let granted = waiter.take_granted();
+        let mut granted = 0;
+        if let Some(waiter) = waiter {
+            waker = lock(&waiter.waker).take();
+            // Relaxed, as `has_left` reads it: under the lock of the state.
+            waiter.left.store(true, Ordering::Relaxed);
+            state.queue.leaves(waiter.requests.load(Ordering::Relaxed));
+            granted = waiter.take_granted();
+        }
         state.running -= running + granted;
         state.waiting -= waiting - granted;
         (self.grant(&mut state), waker)
@@ -203,7 +227,7 @@ impl Limit {
 
     /// Gives free permits to the first in the queue, and free room to the first scopes that wait for it.
     pub(crate) fn grant(&self, state: &mut LimitState) -> WakeList {
-        let mut woken = Vec::new();
+        let mut woken = WakeList::default();
         while state.running < self.max_running {
             let Some(request) = state.queue.first() else {
                 break;
@@ -211,7 +235,7 @@ impl Limit {
             // Release, with the Acquire of the swap in `take_granted`.
             request.waiter.granted.fetch_add(1, Ordering::Release);
             request.wanted -= 1;
-            woken.extend(lock(&request.waiter.waker).take());
+            woken.add(lock(&request.waiter.waker).take());
             if request.wanted == 0 {
                 request.waiter.requests.fetch_sub(1, Ordering::Relaxed);
                 state.queue.pop();
@@ -235,10 +259,10 @@ impl Limit {
             if let Some(room) = state.rooms.pop() {
                 let mut room = lock(&room.state);
                 room.granted = true;
-                woken.extend(room.waker.take());
+                woken.add(room.waker.take());
             }
         }
-        woken.into_iter().collect()
+        woken
     }
 
     /// Whether so many tasks have room. More than ever fit have it when nobody waits.

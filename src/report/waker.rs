@@ -7,11 +7,16 @@ use super::unwind::{catch, forget_payload};
 
 /// Who is to be woken, once nothing is locked.
 #[must_use]
+#[derive(Default)]
 pub(crate) struct WakeList {
     list: Vec<Waker>,
 }
 
 impl WakeList {
+    pub(crate) fn add(&mut self, waker: Option<Waker>) {
+        self.list.extend(waker);
+    }
+
     pub(crate) fn wake(self) {
         for waker in self.list {
             wake(waker);

@@ -68,14 +68,14 @@ impl Core {
         if !self.on_defer.is_empty() {
             task = self.wrap(task, &label, outcome);
         }
-        // All tasks of such a Runner have options: their ends are told, or give a permit on.
-        let options = task.as_mut().make_options();
-        options.timeout = options.timeout.or(self.task_timeout);
+        if let Some(limit) = self.task_timeout {
+            task.as_mut().make_options().timeout.get_or_insert(limit);
+        }
         if !self.observers.is_empty() {
+            let options = task.as_mut().make_options();
             options.times = Some(Times {
-                ready: Instant::now(),
-                started: None,
-                longest_poll: Duration::ZERO,
+                joined: outcome.map(|_| Instant::now()),
+                ..Times::default()
             });
             let blocking = options.blocking.is_some();
             self.observers.tell(|observer| {

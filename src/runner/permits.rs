@@ -8,7 +8,8 @@ use crate::{limit::PermitWaiter, task::Queue};
 #[derive(Default)]
 pub(crate) struct Permits {
     pub(crate) waiting: Queue,
-    pub(crate) waiter: Arc<PermitWaiter>,
+    /// Made when there were not permits for all at once.
+    pub(crate) waiter: Option<Arc<PermitWaiter>>,
     pub(crate) running: usize,
     /// Room for the first of them was promised to the scope before its answer, and is counted as waiting.
     pub(crate) reserved: usize,

@@ -112,13 +112,8 @@ impl Registry {
         if let Some(inbox) = self.inbox() {
             return inbox.forget(key);
         }
-        let removed = self.peek(|state| {
-            let removed = state.backlog.remove(key)?;
-            state.unpublished.discarded += 1;
-            Some((removed, state.runner.clone(), state.outcome))
-        });
-        match removed.flatten() {
-            Some((task, runner, outcome)) => {
+        match self.peek(|state| state.forget(key)).flatten() {
+            Some((runner, outcome, task)) => {
                 account::discard(&runner.get().observers, outcome, task);
                 true
             }
@@ -263,7 +258,7 @@ impl Registry {
             let counts = std::mem::take(&mut state.unpublished);
             // The roster knows the inbox of a batch that is on it.
             let inbox = state.inbox.as_ref().filter(|_| state.roster_key.is_none());
-            let extra = match state.slow_path || state.keyed {
+            let extra = match state.keyed || state.inbox.is_some() {
                 true => Extra::of(joined, inbox),
                 false => None,
             };

@@ -1,6 +1,6 @@
 //! Boxes of ended batches, kept for the next: making and dropping one is the dearest part of a scope with one task.
 
-use std::cell::Cell;
+use std::{cell::Cell, mem};
 
 use super::{core::RunnerRef, runtime::DetectedRuntime, state::ScopeState};
 use crate::task::Order;
@@ -43,7 +43,7 @@ pub(crate) fn take(runner: RunnerRef) -> Box<ScopeState> {
 #[inline]
 pub(crate) fn keep(mut state: Box<ScopeState>) {
     if !state.is_plain() {
-        return;
+        state.empty();
     }
     state.runner = RunnerRef::global();
     state.runtime = DetectedRuntime::Nothing;
@@ -59,6 +59,7 @@ pub(crate) fn keep(mut state: Box<ScopeState>) {
     state.order = Order::default();
     state.started = false;
     state.roster_key = None;
+    state.could_start = None;
     state.on_account = false;
     let _ = SPARES.try_with(|spares| {
         let len = spares.len.get();
@@ -71,7 +72,15 @@ pub(crate) fn keep(mut state: Box<ScopeState>) {
 }
 
 impl ScopeState {
-    /// Whether it holds nothing that few batches have: what does is dropped with its box.
+    /// Drops what few batches have, and what is not kept with the box.
+    #[cold]
+    fn empty(&mut self) {
+        let runner = RunnerRef::global();
+        let before = mem::replace(self, ScopeState::new(runner));
+        drop(before);
+    }
+
+    /// Whether it holds nothing that few batches have.
     #[inline]
     fn is_plain(&self) -> bool {
         self.inbox.is_none()

@@ -48,6 +48,8 @@ pub(crate) struct ScopeState {
     /// What the account does not know yet.
     pub(crate) unpublished: Counts,
     pub(crate) roster_key: Option<RosterKey>,
+    /// For observers: the hand-over, or when the gate was opened. Nothing could start before.
+    pub(crate) could_start: Option<Instant>,
     /// With the spawner, and not to start before this is open.
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) context: Values,
@@ -62,6 +64,9 @@ pub(crate) struct ScopeState {
 /// Batches that were split off, in their boxes, in which they go on.
 #[allow(clippy::vec_box)]
 pub(crate) type SpawnedBatches = Vec<Box<ScopeState>>;
+
+/// A task that was taken out of the backlog, and what is needed to tell observers of it.
+pub(crate) type Discarded = (RunnerRef, Option<Outcome>, (Key, BoxedTask));
 
 /// What few batches have.
 #[derive(Default)]
@@ -79,8 +84,6 @@ pub(crate) struct Extras {
     pub(crate) permits: Option<Permits>,
     /// The time of all tasks of the request, if its Runner limits it.
     pub(crate) deadline: Option<ScopeDeadline>,
-    /// When the gate was opened: nothing could start before.
-    pub(crate) opened: Option<Instant>,
     /// This is the registry of code that a handle has brought along.
     pub(crate) attached: Option<Attachment>,
     /// What is lost with it is counted, and not reported.
@@ -108,6 +111,7 @@ impl ScopeState {
             keyed: false,
             unpublished: Counts::default(),
             roster_key: None,
+            could_start: None,
             gate: None,
             context: Values::default(),
             inbox: None,
@@ -148,9 +152,9 @@ impl ScopeState {
 
     /// Its gate is open: what it holds was ready from now on. For observers.
     pub(crate) fn open_at(&mut self, now: Instant) {
-        let extras = self.extras_mut();
-        extras.opened = Some(now);
-        for batch in &mut extras.spawned {
+        self.could_start = Some(now);
+        let extras = self.extras.iter_mut();
+        for batch in extras.flat_map(|extras| &mut extras.spawned) {
             batch.open_at(now);
         }
     }
@@ -184,15 +188,31 @@ impl ScopeState {
         }
     }
 
-    pub(crate) fn collect_keyed(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
+    /// As `collect`, for tasks that may have a key and options. Gives back the task that it replaces, for `account::discard`.
+    pub(crate) fn collect_any(&mut self, key: Option<Key>, task: BoxedTask) -> Option<Discarded> {
+        self.slow_path |= task.options().is_some();
+        let Some(key) = key else {
+            self.collect(task);
+            return None;
+        };
         let replaced = self.backlog.push_keyed(key, task);
         self.keyed = true;
         self.unpublished.deferred += 1;
-        self.unpublished.discarded += u64::from(replaced.is_some());
         if !self.on_account {
             self.open_account();
         }
-        replaced
+        self.discarded(replaced)
+    }
+
+    /// Takes back what has this key.
+    pub(crate) fn forget(&mut self, key: &str) -> Option<Discarded> {
+        let removed = self.backlog.remove(key);
+        self.discarded(removed)
+    }
+
+    fn discarded(&mut self, task: Option<(Key, BoxedTask)>) -> Option<Discarded> {
+        self.unpublished.discarded += u64::from(task.is_some());
+        Some((self.runner.clone(), self.outcome, task?))
     }
 
     /// The first defer: from here on the scope is pending, and the spawner is looked for while a runtime is current.

@@ -14,29 +14,28 @@ use crate::{
 /// As `Registry::collect`, for tasks with a key or with options, and for scopes that need more than the fast path.
 #[cold]
 pub(super) fn place(registry: &Registry, key: Option<Key>, mut task: BoxedTask) {
-    let runner = registry.with_state(|state| state.runner.clone());
-    let outcome = registry.outcome();
-    task.as_mut().show_key(key.as_ref(), runner.get().slow_path);
-    let task = runner.get().prepare(task, outcome);
-    if let Some(inbox) = registry.inbox() {
-        return store(&inbox, key, task, registry.is_attached());
-    }
-    let replaced = registry.with_state(|state| {
-        state.slow_path |= task.options().is_some();
-        match key {
-            None => {
-                state.collect(task);
-                None
-            }
-            Some(key) => state.collect_keyed(key, task),
-        }
+    // Hooks and observers are the user's code: the state is in its place while they run.
+    let prepares = registry.with_state(|state| {
+        let slow_path = state.runner.get().slow_path;
+        slow_path.then(|| state.runner.clone())
     });
-    if let Some(replaced) = replaced {
-        discard(&runner.get().observers, outcome, replaced);
+    task.as_mut().show_key(key.as_ref(), prepares.is_some());
+    if let Some(runner) = prepares {
+        task = runner.get().prepare(task, registry.outcome());
+    }
+    let stored = registry.with_state(|state| match &state.inbox {
+        Some(inbox) => Err((inbox.clone(), key, task)),
+        None => Ok(state.collect_any(key, task)),
+    });
+    match stored {
+        Err((inbox, key, task)) => store(&inbox, key, task, registry.is_attached()),
+        Ok(Some((runner, outcome, replaced))) => {
+            discard(&runner.get().observers, outcome, replaced);
+        }
+        Ok(None) => {}
     }
 }
 
-/// Gives a task that is prepared to the inbox of its scope; when the batch of that is over, it is handed over at once.
 pub(super) fn store(inbox: &Inbox, key: Option<Key>, task: BoxedTask, attached: bool) {
     if let Some(late) = inbox.store(key, task, attached) {
         Batch::late(late).release();

@@ -8,7 +8,46 @@ use super::{
 };
 use crate::report::{Key, Label};
 
-type Keyed = HashMap<Key, BoxedTask>;
+/// Tasks that can be taken back by their key. As a rule they are few, and then a table of them would cost more than the
+/// looks at all of them.
+#[derive(Default)]
+struct Keyed {
+    few: [Option<(Key, BoxedTask)>; FEW],
+    many: HashMap<Key, BoxedTask>,
+}
+
+const FEW: usize = 4;
+
+impl Keyed {
+    fn iter(&self) -> impl Iterator<Item = (&Key, &BoxedTask)> {
+        let few = self.few.iter().flatten().map(|(key, task)| (key, task));
+        few.chain(&self.many)
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = (Key, BoxedTask)> {
+        self.few.into_iter().flatten().chain(self.many)
+    }
+
+    fn insert(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
+        let replaced = self.remove(key.as_str());
+        match self.few.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some((key, task)),
+            None => {
+                self.many.insert(key, task);
+            }
+        }
+        replaced
+    }
+
+    fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
+        let has_it = |(of, _): &mut (Key, BoxedTask)| of.as_str() == key;
+        let found = self.few.iter_mut().find_map(|place| place.take_if(has_it));
+        match found {
+            None if !self.many.is_empty() => self.many.remove_entry(key),
+            found => found,
+        }
+    }
+}
 
 /// Tasks in the order of deferral, of which those with a key can be taken back.
 ///
@@ -56,14 +95,13 @@ impl Backlog {
     /// The task with the same key that this one replaces is given back: dropping it is the user's code.
     pub(crate) fn push_keyed(&mut self, key: Key, mut task: BoxedTask) -> Option<(Key, BoxedTask)> {
         self.number(&mut task);
-        let of_replaced = key.clone();
         let replaced = self.keyed.get_or_insert_default().insert(key, task)?;
         self.len -= 1;
-        Some((of_replaced, replaced))
+        Some(replaced)
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
-        let removed = self.keyed.as_mut()?.remove_entry(key)?;
+        let removed = self.keyed.as_mut()?.remove(key)?;
         self.len -= 1;
         Some(removed)
     }

@@ -92,10 +92,13 @@ pub(crate) struct TaskOptions {
     pub(crate) times: Option<Times>,
 }
 
+#[derive(Default)]
 pub(crate) struct Times {
-    /// Since when it could have started: its hand-over, or its deferral after that.
-    pub(crate) ready: Instant,
+    /// When it was deferred, if that was after the hand-over: before that it could not start.
+    pub(crate) joined: Option<Instant>,
     pub(crate) started: Option<Instant>,
+    /// From then to the end of its last poll.
+    pub(crate) ran: Duration,
     pub(crate) longest_poll: Duration,
 }
 

@@ -78,19 +78,26 @@ impl Queue {
     }
 
     /// Takes out those that `remove` chooses, in order; the others keep theirs.
-    pub(crate) fn extract(&mut self, mut remove: impl FnMut(&mut BoxedTask) -> bool) -> Queue {
-        let mut removed = Queue::default();
-        for _ in 0..self.len {
-            if let Some(mut task) = self.pop_front() {
-                let queue = if remove(&mut task) {
-                    &mut removed
-                } else {
-                    &mut *self
-                };
-                queue.push_back(task);
-            }
+    pub(crate) fn extract(&mut self, remove: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> Queue {
+        if !self.iter().any(&remove) {
+            return Queue::default();
         }
+        let (removed, kept) = mem::take(self).into_iter().partition(|task| remove(task));
+        *self = kept;
         removed
+    }
+
+    /// Takes out all but so many.
+    pub(crate) fn split_off(&mut self, first: usize) -> Queue {
+        if first >= self.len {
+            return Queue::default();
+        }
+        let mut rest = mem::take(self);
+        while self.len < first {
+            let Some(task) = rest.pop_front() else { break };
+            self.push_back(task);
+        }
+        rest
     }
 
     pub(crate) fn append(&mut self, mut other: Queue) {
@@ -121,9 +128,7 @@ impl Queue {
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<BoxedTask> {
         if self.front.is_empty() {
-            while let Some(task) = self.back.pop() {
-                self.front.push(task);
-            }
+            self.turn_round();
         }
         let task = self.front.pop()?;
         self.len -= 1;
@@ -131,6 +136,13 @@ impl Queue {
     }
 
     /// The tasks from the next one to the last.
+    #[inline]
+    fn turn_round(&mut self) {
+        while let Some(task) = self.back.pop() {
+            self.front.push(task);
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
         // Nearly always `front` has them all.
         let mut back = Vec::new();
@@ -153,6 +165,25 @@ impl Queue {
         } else {
             self.iter().for_each(f);
         }
+    }
+}
+
+impl FromIterator<BoxedTask> for Queue {
+    fn from_iter<I: IntoIterator<Item = BoxedTask>>(tasks: I) -> Self {
+        let mut queue = Queue::default();
+        queue.extend(tasks);
+        // At once, so that `iter` need not.
+        if let Some(first) = queue.front.pop() {
+            queue.turn_round();
+            queue.front.push(first);
+        }
+        queue
+    }
+}
+
+impl Extend<BoxedTask> for Queue {
+    fn extend<I: IntoIterator<Item = BoxedTask>>(&mut self, tasks: I) {
+        tasks.into_iter().for_each(|task| self.push_back(task));
     }
 }
 
