@@ -152,13 +152,17 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
     registry.peek(|state| {
         state.joined = kept.len() as u64;
         state.queue = kept;
+        state.slow_path = state.needs_slow_path();
     });
     // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if that is
     // nothing, when its context is gone: who waits for the account is woken by it.
     if !spawned.is_empty() {
         registry.publish();
         let spawned = spawned_batches(registry, spawned);
-        registry.peek(|state| state.extras_mut().spawned = spawned);
+        registry.peek(|state| {
+            state.extras_mut().spawned = spawned;
+            state.slow_path = true;
+        });
     }
 }
 
@@ -168,10 +172,15 @@ pub(super) fn decide(registry: &Registry, core: &Core, outcome: Outcome, tasks: 
     if !tasks.iter().any(|task| condition(task).is_some()) {
         return tasks;
     }
-    let decided = tasks.into_iter().filter_map(|task| {
+    let decided = tasks.into_iter().filter_map(|mut task| {
         let holds = condition(&task).map(|condition| report::catch(|| (condition.holds)(outcome)));
         let end = match holds.unwrap_or(Ok(true)) {
-            Ok(true) => return Some(task),
+            Ok(true) => {
+                if !task.options().is_some_and(|options| options.spawned) {
+                    task.as_mut().give_up_obeyed_options();
+                }
+                return Some(task);
+            }
             Ok(false) => End::Discarded,
             Err(payload) => End::Panicked(payload),
         };
@@ -197,6 +206,7 @@ pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatch
             let mut single = batch_of_one(state.runner.clone(), state.runtime.clone(), task);
             single.outcome = state.outcome;
             single.order = state.order;
+            single.slow_path = single.needs_slow_path();
             single.context = context.clone();
             single.could_start = state.could_start;
             if let Some(deadline) = deadline {
@@ -211,10 +221,14 @@ pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatch
 }
 
 /// A batch of one that is on the account already.
-fn batch_of_one(runner: RunnerRef, runtime: DetectedRuntime, task: BoxedTask) -> Box<ScopeState> {
+fn batch_of_one(
+    runner: RunnerRef,
+    runtime: DetectedRuntime,
+    mut task: BoxedTask,
+) -> Box<ScopeState> {
+    task.as_mut().give_up_obeyed_options();
     let mut state = spare::take(runner);
     state.runtime = runtime;
-    state.slow_path = true;
     state.keyed = task.key().is_some();
     state.on_account = true;
     state.joined = 1;

@@ -41,7 +41,8 @@ pub(crate) struct ScopeState {
     /// Whether anything but the fast path is needed: the Runner has limits, observers or a hook, a task has a condition,
     /// a time limit or a closure, the order is Parallel, or there is an inbox.
     ///
-    /// Invariant 5: it is never cleared while the scope lives, so what was looked at once need not be looked at again.
+    /// Invariant 5: it is never cleared but at the hand-over, when conditions are decided and nobody else knows this state:
+    /// what was looked at once need not be looked at again.
     pub(crate) slow_path: bool,
     /// Whether a task had a key: the roster is told of it.
     pub(crate) keyed: bool,
@@ -250,6 +251,15 @@ impl ScopeState {
                 .give_inbox(roster_key, inbox.clone());
         }
         inbox
+    }
+
+    /// Whether a batch needs anything but the fast path.
+    pub(crate) fn needs_slow_path(&self) -> bool {
+        self.runner.get().slow_path
+            || self.order == Order::Parallel
+            || self.inbox.is_some()
+            || self.extras.is_some()
+            || self.queue.iter().any(|task| task.options().is_some())
     }
 
     #[inline]

@@ -192,6 +192,17 @@ impl TaskCell<dyn PollTask> {
     }
 
     /// Gives it the options of the task that its work wraps.
+    /// Its condition holds, or it is a batch of its own: nothing is kept that only said so.
+    pub(crate) fn give_up_obeyed_options(self: Pin<&mut Self>) {
+        let options = &mut self.project().options.0;
+        let _obeyed = options.take_if(|options| {
+            options.key.is_none()
+                && options.timeout.is_none()
+                && options.blocking.is_none()
+                && options.times.is_none()
+        });
+    }
+
     pub(crate) fn set_options(self: Pin<&mut Self>, options: Option<Box<TaskOptions>>) {
         *self.project().options.0 = options;
     }
