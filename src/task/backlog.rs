@@ -1,6 +1,6 @@
 //! Tasks that wait for the hand-over, or, deferred by a running task, for the next turn.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem};
 
 use super::{
     cell::BoxedTask,
@@ -31,7 +31,10 @@ impl Keyed {
     fn insert(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
         let replaced = self.remove(key.as_str());
         match self.few.iter_mut().find(|place| place.is_none()) {
-            Some(place) => *place = Some((key, task)),
+            Some(place) => {
+                let gap = place.replace((key, task));
+                mem::forget(gap);
+            }
             None => {
                 self.many.insert(key, task);
             }
@@ -116,39 +119,26 @@ impl Backlog {
     /// Takes everything, in the order of deferral.
     #[inline]
     pub(crate) fn take(&mut self) -> Queue {
-        let len = std::mem::take(&mut self.len);
+        let len = mem::take(&mut self.len);
         let mut ordered = Stack::default();
-        if self.keyed.is_none() {
-            while let Some(task) = self.newest.pop() {
-                ordered.push(task);
-            }
-        } else {
-            self.merge_into(&mut ordered);
+        if let Some(keyed) = self.keyed.take() {
+            self.merge_into(&mut ordered, *keyed);
+        }
+        while let Some(task) = self.newest.pop() {
+            ordered.push(task);
         }
         Queue::from_ordered(ordered, len)
     }
 
     #[cold]
-    fn merge_into(&mut self, ordered: &mut Stack) {
-        let mut keyed: Vec<BoxedTask> = self
-            .keyed
-            .take()
-            .map(|keyed| keyed.into_iter().map(with_key).collect())
-            .unwrap_or_default();
+    fn merge_into(&mut self, ordered: &mut Stack, keyed: Keyed) {
+        let mut keyed: Vec<BoxedTask> = keyed.into_iter().map(with_key).collect();
         keyed.sort_unstable_by_key(|task| task.sequence());
-        while let Some(task) = self.newest.pop() {
-            while keyed
-                .last()
-                .is_some_and(|last| last.sequence() > task.sequence())
-            {
-                if let Some(task) = keyed.pop() {
-                    ordered.push(task);
-                }
+        while let Some(last) = keyed.pop() {
+            while let Some(later) = self.newest.pop_after(last.sequence()) {
+                ordered.push(later);
             }
-            ordered.push(task);
-        }
-        while let Some(task) = keyed.pop() {
-            ordered.push(task);
+            ordered.push(last);
         }
     }
 }

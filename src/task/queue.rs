@@ -30,6 +30,12 @@ impl Stack {
         Some(task)
     }
 
+    /// The top one, if it has a higher number.
+    pub(crate) fn pop_after(&mut self, sequence: u64) -> Option<BoxedTask> {
+        let later = self.top.as_ref()?.sequence() > sequence;
+        later.then(|| self.pop()).flatten()
+    }
+
     fn is_empty(&self) -> bool {
         self.top.is_none()
     }
