@@ -45,8 +45,11 @@ pub(super) fn poll_watched(
 ) -> Option<End> {
     let times = task.options().and_then(|options| options.times.as_ref());
     let begun = times.map(|times| times.started).map(|started| {
-        let started = started.unwrap_or_else(|| tell_started(registry, runner, task));
-        (started, Instant::now())
+        let begun = Instant::now();
+        if started.is_none() {
+            tell_started(registry, runner, task, begun);
+        }
+        (started.unwrap_or(begun), begun)
     });
     let mut end = poll_plain(task, cx);
     if let Some(options) = task.as_mut().options_mut() {
@@ -73,17 +76,16 @@ pub(super) fn poll_watched(
     end
 }
 
-/// Returns when that was.
 #[cold]
 fn tell_started(
     registry: &Registry,
     runner: Option<&RunnerRef>,
     task: &TaskCell<dyn PollTask>,
-) -> Instant {
-    let now = Instant::now();
+    now: Instant,
+) {
     let Some((could_start, outcome)) = registry.peek(|state| (state.could_start, state.outcome))
     else {
-        return now;
+        return;
     };
     let options = task.options();
     let times = options.and_then(|options| options.times.as_ref());
@@ -100,5 +102,4 @@ fn tell_started(
                 waited: waited.unwrap_or_default(),
             });
         });
-    now
 }

@@ -75,12 +75,12 @@ impl Batch {
         let Some(state) = self.state.take() else {
             return;
         };
-        let runner = state.runner.clone();
-        let core = runner.get();
-        if core.limit.is_none() || state.is_queued() {
+        if state.runner.get().limit.is_none() || state.is_queued() {
             self.state = Some(state);
             return;
         }
+        let runner = state.runner.clone();
+        let core = runner.get();
         let turn = TurnGuard::begin(self, state);
         let registry = &turn.registry;
         current::enter(registry, || {

@@ -111,8 +111,8 @@ pub struct TaskFinished<'a> {
     pub end: TaskEnd<'a>,
     /// How long after its first poll; zero if it was never polled.
     pub ran: Duration,
-    /// The longest time that one poll of it took: what it kept its siblings and the runtime's thread from doing. Zero
-    /// for closures on the blocking pool, which keep nobody.
+    /// The longest time that one poll of it took: what it kept its siblings and the runtime's thread from doing. The
+    /// first includes what observers did at its start. Zero for closures on the blocking pool, which keep nobody.
     pub longest_poll: Duration,
 }
 

@@ -263,6 +263,13 @@ impl RunnerRef {
         }
     }
 
+    pub(super) fn or_clone_of(self, other: &RunnerRef) -> RunnerRef {
+        match self.given {
+            Some(_) => self,
+            None => other.clone(),
+        }
+    }
+
     pub(super) fn core(&self) -> &Arc<Core> {
         self.given.as_ref().unwrap_or_else(|| global())
     }

@@ -142,10 +142,7 @@ impl Inbox {
         }
         // Counted before it is stored, under the lock that the batch needs to find it: a task that ended before it was
         // counted would make the account wrong. Nobody is woken by it: a task of ours is pending.
-        account.publish(&Counts {
-            deferred: 1,
-            ..Counts::default()
-        });
+        account.open();
         let replaced = match key {
             None => {
                 state.backlog.push(task);

@@ -242,6 +242,19 @@ impl Registry {
     }
 
     /// Lets the account know what this scope still keeps to itself.
+    /// The Runner, if its defers need anything of it. It is to be given back, and lent to the next: a clone costs more than
+    /// the rest of the look.
+    pub(crate) fn lend_runner(&self) -> Option<RunnerRef> {
+        self.with_state(|state| {
+            let lends = state.runner.get().slow_path;
+            lends.then(|| self.runner.take().or_clone_of(&state.runner))
+        })
+    }
+
+    pub(crate) fn take_back_runner(&self, runner: RunnerRef) {
+        self.runner.set(runner);
+    }
+
     pub(crate) fn publish(&self) {
         let unpublished =
             self.peek(|state| (state.runner.clone(), mem::take(&mut state.unpublished)));

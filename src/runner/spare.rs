@@ -28,15 +28,14 @@ pub(crate) fn take(runner: RunnerRef) -> Box<ScopeState> {
         spares.len.set(spares.len.get() - 1);
         Some(state)
     });
-    match spare {
-        Ok(Some(mut state)) => {
-            state.slow_path = runner.get().slow_path;
-            state.runner = runner;
-            state
-        }
+    let mut state = match spare {
+        Ok(Some(state)) => state,
         // Written where it is, as in `TaskCell::boxed`.
-        _ => Box::write(Box::new_uninit(), ScopeState::new(runner)),
-    }
+        _ => Box::write(Box::new_uninit(), ScopeState::new()),
+    };
+    state.slow_path = runner.get().slow_path;
+    state.runner = runner;
+    state
 }
 
 /// Keeps the box of a batch that has ended, if it is a plain one.
@@ -75,9 +74,7 @@ impl ScopeState {
     /// Drops what few batches have, and what is not kept with the box.
     #[cold]
     fn empty(&mut self) {
-        let runner = RunnerRef::global();
-        let before = mem::replace(self, ScopeState::new(runner));
-        drop(before);
+        drop(mem::replace(self, ScopeState::new()));
     }
 
     /// Whether it holds nothing that few batches have.

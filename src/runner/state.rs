@@ -92,10 +92,11 @@ pub(crate) struct Extras {
 }
 
 impl ScopeState {
-    pub(crate) fn new(runner: RunnerRef) -> ScopeState {
+    pub(crate) fn new() -> ScopeState {
         ScopeState {
-            slow_path: runner.get().slow_path,
-            runner,
+            slow_path: false,
+            // Not looked at, or it would be made: there may be others alone.
+            runner: RunnerRef::global(),
             runtime: DetectedRuntime::Nothing,
             backlog: Backlog::default(),
             queue: Queue::default(),
