@@ -154,8 +154,8 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         state.queue = kept;
         state.slow_path = state.needs_slow_path();
     });
-    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if that is
-    // nothing, when its context is gone: who waits for the account is woken by it.
+    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if
+    // that is nothing, when its context is gone: who waits for the account is woken by it.
     if !spawned.is_empty() {
         registry.publish();
         let spawned = spawned_batches(registry, spawned);

@@ -29,7 +29,8 @@ use crate::{
 /// task that does nothing in them, and a poll for nothing of one that does something costs more.
 const POLLS_A_TASK: u64 = 3;
 
-/// Runs the turn that [`ScopeState::next_polls`] has planned; returns whether nothing is left to run. `registry` is current.
+/// Runs the turn that [`ScopeState::next_polls`] has planned; returns whether nothing is left to run. `registry` is
+/// current.
 #[inline]
 pub(super) fn run(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> bool {
     match kind {

@@ -190,7 +190,8 @@ impl ScopeState {
         }
     }
 
-    /// As `collect`, for tasks that may have a key and options. Gives back the task that it replaces, for `account::discard`.
+    /// As `collect`, for tasks that may have a key and options. Gives back the task that it replaces, for
+    /// `account::discard`.
     pub(crate) fn collect_any(&mut self, key: Option<Key>, task: BoxedTask) -> Option<Discarded> {
         self.slow_path |= task.options().is_some();
         let Some(key) = key else {

@@ -1,7 +1,7 @@
 //! The request phase: scopes, and deferring into them.
 //!
-//! To be read in this order: `scope`, `waiting`, `held`; `open`, `entered`, `open_room`, `start_guard`, `runner`; `error`, `place`, `defer`; `builder`, `handle`;
-//! `context`. A builder may have a handle, and a handle makes builders.
+//! To be read in this order: `scope`, `waiting`, `held`; `open`, `entered`, `open_room`, `start_guard`, `runner`;
+//! `error`, `place`, `defer`; `builder`, `handle`; `context`. A builder may have a handle, and a handle makes builders.
 
 mod builder;
 pub mod context;
