@@ -1,0 +1,134 @@
+//! One invocation: the runtime's own future, which ends when the response is sent, and then the tasks.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use after::{Batch, OpenScope, Outcome, context};
+use lambda_runtime::Error;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::ending::{Ending, Told};
+
+pin_project_lite::pin_project! {
+    /// The future of an [`AfterLambdaService`](crate::AfterLambdaService): resolves when the response is sent and what was
+    /// deferred is done, or cut off.
+    ///
+    /// Dropped before the response is sent, it hands over as [`Cancelled`](Outcome::Cancelled); dropped after that, what
+    /// is unfinished is lost and reported. Never panics when it is dropped.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct AfterLambdaFuture<F> {
+        // `Some` until the response is sent.
+        #[pin]
+        inner: Option<F>,
+        sent: Option<Result<(), Error>>,
+        // `Some` until the outcome is known.
+        scope: Option<OpenScope>,
+        told: Told,
+        batch: Option<Batch>,
+        // The request's, for the log.
+        id: String,
+        until: Instant,
+        // Made when there is something to wait for.
+        #[pin]
+        deadline: Option<Sleep>,
+    }
+
+    impl<F> PinnedDrop for AfterLambdaFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(scope) = this.scope {
+                // What its destructors defer is of this invocation. It ends as cancelled when its field is dropped.
+                scope.clean_up("an invocation", || this.inner.set(None));
+            }
+        }
+    }
+}
+
+impl<F> AfterLambdaFuture<F> {
+    pub(crate) fn begin(
+        mut scope: OpenScope,
+        id: String,
+        until: Instant,
+        call: impl FnOnce() -> F,
+    ) -> Self {
+        let (ending, told) = Ending::new();
+        let inner = scope.enter(|| {
+            context::set(ending);
+            call()
+        });
+        AfterLambdaFuture {
+            inner: Some(inner),
+            sent: None,
+            scope: Some(scope),
+            told,
+            batch: None,
+            id,
+            until,
+            deadline: None,
+        }
+    }
+}
+
+impl<F> Future for AfterLambdaFuture<F>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        if let (Some(inner), Some(scope)) = (this.inner.as_mut().as_pin_mut(), &mut *this.scope) {
+            *this.sent = Some(ready!(scope.enter(|| inner.poll(cx))));
+            scope.enter(|| this.inner.set(None));
+        }
+        let until = *this.until;
+        let mut is_late = |cx: &mut Context<'_>| {
+            if this.deadline.is_none() {
+                this.deadline.set(Some(sleep_until(until)));
+            }
+            let deadline = this.deadline.as_mut().as_pin_mut();
+            deadline.is_none_or(|deadline| deadline.poll(cx).is_ready())
+        };
+        if this.scope.is_some() {
+            let outcome = match this.told.poll(cx) {
+                Poll::Ready(Some(outcome)) => outcome,
+                Poll::Ready(None) if matches!(this.sent, Some(Err(_))) => Outcome::Failed,
+                Poll::Ready(None) => Outcome::Finished,
+                // The platform has its answer, and the body is still there: a stream that was broken off.
+                Poll::Pending if is_late(cx) => Outcome::Cancelled,
+                Poll::Pending => return Poll::Pending,
+            };
+            *this.batch = this.scope.take().map(|scope| scope.hold(outcome));
+        }
+        if let Some(batch) = &mut *this.batch {
+            if Pin::new(&mut *batch).poll(cx).is_pending() {
+                if !is_late(cx) {
+                    return Poll::Pending;
+                }
+                let names: Vec<&str> = batch.names().collect();
+                eprintln!(
+                    "after-lambda: the deadline of invocation {} cuts off {} deferred: {}",
+                    this.id,
+                    batch.len(),
+                    names.join(", ")
+                );
+            }
+            // What is left is lost, and reported by `after`, with the places of its `defer`.
+            *this.batch = None;
+        }
+        Poll::Ready(this.sent.take().expect("polled after completion"))
+    }
+}
+
+impl<F> fmt::Debug for AfterLambdaFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AfterLambdaFuture")
+            .field("id", &self.id)
+            .field("sent", &self.inner.is_none())
+            .finish_non_exhaustive()
+    }
+}
