@@ -1,9 +1,10 @@
 //! A function for the tests: `tests/lambda.rs` runs it under an emulator of the platform that stops its process.
 //!
-//! `FUNCTION` is `buffered`, `streamed`, `concurrent` or `events`. What its tasks do they tell the emulator at `MARKS`.
+//! `FUNCTION` is `buffered`, `streamed`, `layered`, `concurrent` or `events`. What its tasks do they tell the emulator at `MARKS`.
 
 use std::{env, time::Duration};
 
+use after::tower::AfterLayer;
 use after_lambda::{AfterLambdaLayer, OutcomeLayer};
 use axum::{
     Router,
@@ -70,6 +71,10 @@ fn chunks(last: Result<&'static str, std::io::Error>) -> Body {
 }
 
 fn app() -> Router {
+    routes().layer(OutcomeLayer::new())
+}
+
+fn routes() -> Router {
     Router::new()
         .route(
             "/ok",
@@ -142,7 +147,6 @@ fn app() -> Router {
             after::defer(async move { mark(&uri.path()[1..]).await });
             "the answer"
         })
-        .layer(OutcomeLayer::new())
 }
 
 async fn event(event: LambdaEvent<Value>) -> Result<&'static str, Error> {
@@ -174,6 +178,14 @@ async fn main() -> Result<(), Error> {
             streaming_runtime_concurrent(app())
                 .layer(layer)
                 .run_concurrent()
+                .await
+        }
+        // As it serves elsewhere: with scopes of its own inside the invocation's.
+        Ok("layered") => {
+            let app = routes().layer(AfterLayer::new());
+            Runtime::new(StreamAdapter::from(app))
+                .layer(layer)
+                .run()
                 .await
         }
         Ok("events") => {

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use after::{Batch, OpenScope, Outcome, context};
+use after::{Batch, OpenScope, Outcome, Runner, context};
 use lambda_runtime::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -29,6 +29,9 @@ pin_project_lite::pin_project! {
         scope: Option<OpenScope>,
         told: Told,
         batch: Option<Batch>,
+        // Where the platform freezes: whose tasks all have to end first.
+        runner: Option<Runner>,
+        rest: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
         // The request's, for the log.
         id: String,
         until: Instant,
@@ -51,6 +54,7 @@ pin_project_lite::pin_project! {
 impl<F> AfterLambdaFuture<F> {
     pub(crate) fn begin(
         mut scope: OpenScope,
+        runner: Option<Runner>,
         id: String,
         until: Instant,
         call: impl FnOnce() -> F,
@@ -66,6 +70,8 @@ impl<F> AfterLambdaFuture<F> {
             scope: Some(scope),
             told,
             batch: None,
+            runner,
+            rest: None,
             id,
             until,
             deadline: None,
@@ -109,16 +115,37 @@ where
                 if !is_late(cx) {
                     return Poll::Pending;
                 }
-                let names: Vec<&str> = batch.names().collect();
+                let (id, count) = (&*this.id, batch.len());
+                let names = batch.names().collect::<Vec<_>>().join(", ");
                 eprintln!(
-                    "after-lambda: the deadline of invocation {} cuts off {} deferred: {}",
-                    this.id,
-                    batch.len(),
-                    names.join(", ")
+                    "after-lambda: the deadline of invocation {id} cuts off {count} deferred: {names}"
                 );
             }
-            // What is left is lost, and reported by `after`, with the places of its `defer`.
+            // What is left is lost, and reported by `after` with the place of its `defer`.
             *this.batch = None;
+        }
+        // What a scope inside this one has collected, or came through a handle when the batch was over.
+        if let Some(runner) = this.runner.take_if(|_| this.rest.is_none()) {
+            if runner.stats().pending > 0 {
+                let drained = runner.clone();
+                *this.rest = Some(Box::pin(async move { drained.drain().await }));
+                *this.runner = Some(runner);
+            }
+        }
+        if let Some(rest) = &mut *this.rest {
+            if rest.as_mut().poll(cx).is_pending() {
+                if !is_late(cx) {
+                    return Poll::Pending;
+                }
+                for task in this.runner.iter().flat_map(Runner::unfinished) {
+                    let (id, name, location) = (&*this.id, task.name, task.location);
+                    eprintln!(
+                        "after-lambda: at the deadline of invocation {id} `{name}` ({location}) is unfinished: it is frozen"
+                    );
+                }
+            }
+            *this.rest = None;
+            *this.runner = None;
         }
         Poll::Ready(this.sent.take().expect("polled after completion"))
     }

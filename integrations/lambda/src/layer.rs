@@ -1,6 +1,7 @@
 //! What the user sets, and the service around the runtime's own.
 
 use std::{
+    env,
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
@@ -97,6 +98,7 @@ impl<S> Layer<S> for AfterLambdaLayer {
         AfterLambdaService {
             inner,
             layer: self.clone(),
+            concurrent: is_concurrent(),
         }
     }
 }
@@ -106,6 +108,14 @@ impl<S> Layer<S> for AfterLambdaLayer {
 pub struct AfterLambdaService<S> {
     inner: S,
     layer: AfterLambdaLayer,
+    concurrent: bool,
+}
+
+/// Whether the platform gives out several invocations at a time, by what the runtime itself goes by.
+fn is_concurrent() -> bool {
+    let most = env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok();
+    most.and_then(|most| most.parse().ok())
+        .is_some_and(|most: u32| most > 1)
 }
 
 impl<S> Service<LambdaInvocation> for AfterLambdaService<S>
@@ -121,10 +131,13 @@ where
     }
 
     fn call(&mut self, invocation: LambdaInvocation) -> Self::Future {
-        let scope = match &self.layer.runner {
-            Some(runner) => runner.open(),
-            None => after::open(),
+        let runner = match &self.layer.runner {
+            Some(runner) => runner.clone(),
+            None => Runner::global(),
         };
+        let scope = runner.open();
+        // With others in progress only the own tasks are waited for. The platform does not freeze then.
+        let runner = (!self.concurrent).then_some(runner);
         let deadline = invocation.context.deadline();
         // The platform says it in the time of day; what passes from here on is measured by a clock that nobody sets.
         let left = deadline
@@ -133,6 +146,6 @@ where
         let until = Instant::now() + left.saturating_sub(self.layer.margin);
         let id = invocation.context.request_id.clone();
         let inner = &mut self.inner;
-        AfterLambdaFuture::begin(scope, id, until, || inner.call(invocation))
+        AfterLambdaFuture::begin(scope, runner, id, until, || inner.call(invocation))
     }
 }

@@ -57,7 +57,8 @@ pub(crate) enum Seen {
 
 #[derive(Clone)]
 struct Platform {
-    freezes: bool,
+    /// Not any more when it is being ended. Locked while a signal is sent.
+    freezes: Arc<Mutex<bool>>,
     pid: watch::Sender<Option<Pid>>,
     log: watch::Sender<Vec<Seen>>,
     released: watch::Sender<bool>,
@@ -90,7 +91,7 @@ impl Function {
     async fn start_on(example: &str, kind: &str, concurrency: Option<u32>) -> Function {
         let (events, receiver) = mpsc::unbounded_channel();
         let platform = Platform {
-            freezes: concurrency.is_none(),
+            freezes: Arc::new(Mutex::new(concurrency.is_none())),
             pid: watch::Sender::new(None),
             log: watch::Sender::new(Vec::new()),
             released: watch::Sender::new(false),
@@ -213,6 +214,8 @@ impl Function {
 
     /// As the platform ends it: it is thawed, and has SIGTERM.
     pub(crate) fn terminate(&self) {
+        let mut freezes = self.platform.freezes.lock().unwrap();
+        *freezes = false;
         kill(pid(&self.child), Signal::SIGTERM).unwrap();
         kill(pid(&self.child), Signal::SIGCONT).unwrap();
     }
@@ -256,6 +259,14 @@ impl Drop for Function {
 }
 
 impl Platform {
+    fn freezes(&self, pid: Pid) -> bool {
+        let freezes = self.freezes.lock().unwrap();
+        if *freezes {
+            kill(pid, Signal::SIGSTOP).unwrap();
+        }
+        *freezes
+    }
+
     fn saw(&self, seen: Seen) {
         self.log.send_modify(|log| log.push(seen));
     }
@@ -268,10 +279,9 @@ async fn next(State(platform): State<Platform>) -> impl IntoResponse {
         .await
         .unwrap()
         .unwrap();
-    if platform.freezes {
-        kill(pid, Signal::SIGSTOP).unwrap();
+    if platform.freezes(pid) {
         // It is sent, and takes effect when each thread has come by.
-        while !is_stopped(pid) {
+        while !is_stopped(pid) && *platform.freezes.lock().unwrap() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -282,9 +292,8 @@ async fn next(State(platform): State<Platform>) -> impl IntoResponse {
         return std::future::pending().await;
     };
     platform.saw(Seen::Event(id));
-    if platform.freezes {
-        kill(pid, Signal::SIGCONT).unwrap();
-    }
+    // One that goes on already does not mind.
+    kill(pid, Signal::SIGCONT).unwrap();
     let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + limit;
     Response::builder()
         .header("lambda-runtime-aws-request-id", id.to_string())
