@@ -234,3 +234,12 @@ async fn the_example_runs_its_task_before_the_freeze_and_ends_at_sigterm() {
     function.terminate();
     assert!(function.ends().await.success());
 }
+
+/// What the page of the documentation shows is the example, which the test above runs.
+#[test]
+fn the_program_of_the_documentation_is_the_example() {
+    let page = include_str!("../../../docs/serverless.md");
+    let example = include_str!("../examples/axum.rs");
+    let (_, program) = example.split_once("\n\n").expect("a header");
+    assert!(page.contains(program.trim()), "{program}");
+}
