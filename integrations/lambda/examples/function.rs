@@ -1,6 +1,6 @@
 //! A function for the tests: `tests/lambda.rs` runs it under an emulator of the platform that stops its process.
 //!
-//! `FUNCTION` is `buffered`, `streamed`, `layered`, `concurrent` or `events`. What its tasks do they tell the emulator at `MARKS`.
+//! `MARGIN_MS` is the layer's, and `FUNCTION` is `buffered`, `streamed`, `layered`, `concurrent` or `events`. What its tasks do they tell the emulator at `MARKS`.
 
 use std::{env, time::Duration};
 
@@ -43,6 +43,10 @@ async fn mark_and(what: impl AsRef<str>, told: oneshot::Sender<()>) {
 /// The same work, whoever runs it.
 async fn work(begun: oneshot::Sender<()>) {
     mark_and("wait: begun", begun).await;
+    // Longer than the way to the next invocation.
+    for step in 0..20 {
+        mark(format!("step {step}")).await;
+    }
     mark("ended").await;
 }
 
@@ -165,7 +169,13 @@ async fn main() -> Result<(), Error> {
         println!("{report}");
     })
     .await;
-    let layer = AfterLambdaLayer::new();
+    let layer = match env::var("MARGIN_MS") {
+        Ok(margin) => {
+            let margin = margin.parse().expect("a number");
+            AfterLambdaLayer::new().margin(Duration::from_millis(margin))
+        }
+        Err(_) => AfterLambdaLayer::new(),
+    };
     match env::var("FUNCTION").as_deref() {
         Ok("buffered") => Runtime::new(Adapter::from(app())).layer(layer).run().await,
         Ok("streamed") => {

@@ -93,6 +93,10 @@ where
         }
         let until = *this.until;
         let mut is_late = |cx: &mut Context<'_>| {
+            // The timer rounds up to its next tick, and where no time is left nothing begins.
+            if Instant::now() >= until {
+                return true;
+            }
             if this.deadline.is_none() {
                 this.deadline.set(Some(sleep_until(until)));
             }
@@ -116,9 +120,10 @@ where
                     return Poll::Pending;
                 }
                 let (id, count) = (&*this.id, batch.len());
-                let names = batch.names().collect::<Vec<_>>().join(", ");
+                let names: Vec<_> = batch.names().map(|name| format!("`{name}`")).collect();
+                let names = names.join(", ");
                 eprintln!(
-                    "after-lambda: the deadline of invocation {id} cuts off {count} deferred: {names}"
+                    "after-lambda: the deadline of invocation {id} cuts off {count} unfinished: {names}"
                 );
             }
             // What is left is lost, and reported by `after` with the place of its `defer`.

@@ -3,10 +3,21 @@
 
 mod emulator;
 
-use std::time::Duration;
+use std::{convert::Infallible, sync::Mutex, time::Duration};
 
+use after::Outcome;
+use after_lambda::{AfterLambdaLayer, OutcomeLayer};
+use axum::{
+    body::{Body, Bytes},
+    http::{Request, Response},
+};
 use emulator::{Function, Seen};
+use futures_util::stream;
+use http_body_util::BodyExt;
+use lambda_runtime::{Context, Error, LambdaInvocation, service_fn};
 use serde_json::json;
+use tower_layer::Layer;
+use tower_service::Service;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -51,10 +62,18 @@ async fn the_same_work_spawned_is_frozen_in_the_middle() {
     function.sees_nth(Seen::Next, 2).await;
     function.release();
     assert!(function.is_frozen());
-    let other = function.get("/other");
-    let thawed = function.sees(Seen::Event(other)).await;
-    let ended = function.sees(mark("ended")).await;
-    assert!(thawed < ended, "{:#?}", function.log());
+    let thawed = function.get("/other");
+    let (mut frozen, step) = (3, mark("step 0"));
+    function.sees_nth(Seen::Next, frozen).await;
+    // Each invocation of others takes it a little further, or not.
+    while frozen < 100 && !function.log().contains(&step) {
+        function.get("/other");
+        frozen += 1;
+        function.sees_nth(Seen::Next, frozen).await;
+    }
+    let thawed = function.sees(Seen::Event(thawed)).await;
+    let goes_on = function.sees(step).await;
+    assert!(thawed < goes_on, "{:#?}", function.log());
 }
 
 /// What is unfinished shortly before the deadline is lost, and named while there is still time for it.
@@ -70,7 +89,7 @@ async fn the_deadline_cuts_off_what_is_unfinished_and_names_it() {
     assert!(function.is_frozen());
     // Frozen: whatever it has written, it wrote before.
     function
-        .logs("the deadline of invocation 1 cuts off 1 deferred: endless")
+        .logs("the deadline of invocation 1 cuts off 1 unfinished: `endless`")
         .await;
     function
         .logs("`endless` (integrations/lambda/examples/function.rs:")
@@ -164,6 +183,14 @@ async fn tasks_of_scopes_inside_the_invocation_are_waited_for() {
     tells("layered", "/fail", "Failed").await;
     tells("layered", "/panic", "Panicked").await;
     tells("layered", "/stream", "Finished").await;
+    let mut function = Function::start("function", "layered").await;
+    function.sees(Seen::Next).await;
+    function.get("/after");
+    function.sees(response(1, "the answer")).await;
+    function.release();
+    let ended = function.sees(mark("ended")).await;
+    let frozen = function.sees_nth(Seen::Next, 2).await;
+    assert!(ended < frozen, "{:#?}", function.log());
 }
 
 /// They are not this crate's to drop: they are named and frozen.
@@ -178,6 +205,52 @@ async fn the_deadline_names_what_a_scope_inside_has_left() {
     let named =
         "at the deadline of invocation 1 `endless` (integrations/lambda/examples/function.rs:";
     function.logs(named).await;
+}
+
+/// The runtime drops a stream when the platform has broken off the response.
+#[tokio::test]
+async fn a_body_that_is_dropped_before_its_end_is_cancelled() {
+    static TOLD: Mutex<Option<Outcome>> = Mutex::new(None);
+
+    async fn handler(_: Request<()>) -> Result<Response<Body>, Infallible> {
+        after::defer(async { *TOLD.lock().unwrap() = after::outcome() });
+        let pieces = stream::repeat_with(|| Ok::<_, Infallible>("again "));
+        Ok(Response::new(Body::from_stream(pieces)))
+    }
+
+    let runtime = service_fn(|_: LambdaInvocation| async {
+        let mut app = OutcomeLayer::new().layer(service_fn(handler));
+        let mut body = app.call(Request::new(())).await?.into_body();
+        let piece = body.frame().await.expect("a piece")?;
+        assert_eq!(piece.into_data().expect("data"), "again ");
+        assert_eq!(*TOLD.lock().unwrap(), None);
+        Ok::<_, Error>(())
+    });
+    let mut service = AfterLambdaLayer::new().layer(runtime);
+    let mut context = Context::default();
+    context.deadline = u64::MAX / 1_000_000;
+    let (parts, body) = Response::new(Bytes::new()).into_parts();
+    let invocation = LambdaInvocation {
+        parts,
+        body,
+        context,
+    };
+    service.call(invocation).await.expect("sent");
+    assert_eq!(*TOLD.lock().unwrap(), Some(Outcome::Cancelled));
+}
+
+/// The margin is taken off the time that is left.
+#[tokio::test]
+async fn a_margin_longer_than_the_time_limit_leaves_no_time() {
+    let mut function = Function::start_with_margin("function", "buffered", LONG * 2).await;
+    function.sees(Seen::Next).await;
+    function.get("/endless");
+    function.sees(response(1, "the answer")).await;
+    function.sees_nth(Seen::Next, 2).await;
+    let named = "the deadline of invocation 1 cuts off 2 unfinished: ";
+    function.logs(named).await;
+    let told = |seen: &Seen| matches!(seen, Seen::Mark(_));
+    assert!(!function.log().iter().any(told), "{:#?}", function.log());
 }
 
 #[tokio::test]

@@ -80,15 +80,25 @@ type Output = Arc<Mutex<String>>;
 impl Function {
     /// An example of this crate, under a platform that freezes.
     pub(crate) async fn start(example: &str, kind: &str) -> Function {
-        Function::start_on(example, kind, None).await
+        Function::start_on(example, kind, None, None).await
     }
 
     /// With `concurrency` invocations at a time, and nothing is frozen.
     pub(crate) async fn start_concurrent(example: &str, kind: &str, concurrency: u32) -> Function {
-        Function::start_on(example, kind, Some(concurrency)).await
+        Function::start_on(example, kind, Some(concurrency), None).await
     }
 
-    async fn start_on(example: &str, kind: &str, concurrency: Option<u32>) -> Function {
+    /// With this margin before the deadline.
+    pub(crate) async fn start_with_margin(example: &str, kind: &str, margin: Duration) -> Function {
+        Function::start_on(example, kind, None, Some(margin)).await
+    }
+
+    async fn start_on(
+        example: &str,
+        kind: &str,
+        concurrency: Option<u32>,
+        margin: Option<Duration>,
+    ) -> Function {
         let (events, receiver) = mpsc::unbounded_channel();
         let platform = Platform {
             freezes: Arc::new(Mutex::new(concurrency.is_none())),
@@ -129,6 +139,9 @@ impl Function {
             .stderr(Stdio::piped());
         if let Some(concurrency) = concurrency {
             command.env("AWS_LAMBDA_MAX_CONCURRENCY", concurrency.to_string());
+        }
+        if let Some(margin) = margin {
+            command.env("MARGIN_MS", margin.as_millis().to_string());
         }
         tokio::spawn(take_marks(marks, platform.clone()));
         let mut child = command.spawn().expect("the example starts");
