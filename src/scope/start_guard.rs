@@ -15,7 +15,7 @@ use crate::runner::gate::Hold;
 /// executor, and none of your code runs there, no task, no destructor, no observer. One that is leaked, or kept for
 /// ever, keeps the tasks waiting for ever: they stay pending. Tasks whose batch is dropped meanwhile are lost, as ever.
 ///
-/// Time limits, and the line for permits, begin when the last one is dropped. What a [`Handle`] defers
+/// Time limits, and the line for permits, begin when the last one is dropped. What a [`Handle`](crate::Handle) defers
 /// meanwhile starts with the rest. `Send` and `Sync`; cloning and dropping it costs two atomic operations.
 ///
 /// ```
