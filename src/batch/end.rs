@@ -25,7 +25,15 @@ pub(crate) fn lose_tasks(registry: &Registry, core: &Core, why: Loss, mut tasks:
         let shared = task.options().and_then(|options| options.blocking.as_ref());
         shared.is_some_and(|shared| shared.has_ended())
     });
-    for task in returned {
+    for mut task in returned {
+        if let Some(times) = task
+            .as_mut()
+            .options_mut()
+            .and_then(|options| options.times.as_mut())
+        {
+            // Its last poll was when it began.
+            times.ran = times.started.map_or(times.ran, |started| started.elapsed());
+        }
         let shared = task.options().and_then(|options| options.blocking.clone());
         let end = shared.and_then(|shared| shared.take_end());
         let end = end.unwrap_or(End::Lost(why));

@@ -42,7 +42,7 @@ impl Batch {
         mem::forget(gap);
         state.joined = state.queue.len() as u64;
         if state.queue.is_empty() {
-            state.runner.get().account.publish(&state.unpublished);
+            close::settle(state);
             return Batch { state: None };
         }
         Batch::registered(state)
@@ -135,8 +135,9 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
     };
     loop {
         kept.append(decide(registry, core, outcome, tasks));
-        // What the destructors of the discarded have deferred is of this request too.
-        tasks = match &inbox {
+        // What the destructors of the discarded have deferred is of this request too. They may also have taken the first
+        // handle: the inbox is looked for each time.
+        tasks = match &registry.inbox() {
             Some(inbox) if kept.is_empty() && !gated => registry.take_back(inbox.batch_ends()),
             Some(inbox) => inbox.batch_runs(),
             None => registry.take_backlog(),

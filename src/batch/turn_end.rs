@@ -17,7 +17,7 @@ pub(super) enum AfterTurn {
     /// All is done.
     Done,
     Wait,
-    /// As `No`, and if nobody has ended there is nothing to tell either.
+    /// As `Wait`, and if nobody has ended there is nothing to tell either.
     NothingToPublish,
     PollAgain,
 }

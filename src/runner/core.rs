@@ -94,7 +94,6 @@ impl Core {
             .as_ref()
             .is_some_and(|options| options.blocking.is_some());
         let info = label.info(outcome, blocking);
-        let address = (&raw const *task).cast();
         let mut future = TaskFuture::of(task);
         for hook in &self.on_defer {
             // The task went with the hook that panics: what is left of it ends so.
@@ -103,12 +102,13 @@ impl Core {
                 TaskFuture::new(std::future::ready(TaskOutput { end }))
             });
         }
-        let boxed = |future| TaskCell::boxed(Wrapped { task: future }, label.name, label.location);
         let mut task = match future.into_deferred() {
-            Ok(task) if task.is_at(address) => task,
-            // Another task, which a hook has kept.
-            Ok(other) => boxed(TaskFuture::of(other)),
-            Err(future) => boxed(future),
+            // This one, or another that a hook has kept: it runs for this call now.
+            Ok(mut task) => {
+                task.as_mut().relabel(label);
+                task
+            }
+            Err(future) => TaskCell::boxed(Wrapped { task: future }, label.name, label.location),
         };
         task.as_mut().set_options(options);
         task

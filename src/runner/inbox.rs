@@ -364,6 +364,10 @@ impl InboxState {
     /// Nobody will look again. What is given back is to be dropped when this is not locked any more: its values'
     /// destructors are the user's code.
     fn end(&mut self) -> Values {
+        if self.phase == Phase::Over {
+            // `past` stays what it is.
+            return Values::default();
+        }
         self.phase = Phase::Over;
         let context = mem::take(&mut self.context);
         self.past = context.past();

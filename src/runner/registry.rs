@@ -241,7 +241,6 @@ impl Registry {
         })
     }
 
-    /// Lets the account know what this scope still keeps to itself.
     /// The Runner, if its defers need anything of it. It is to be given back, and lent to the next: a clone costs more than
     /// the rest of the look.
     pub(crate) fn lend_runner(&self) -> Option<RunnerRef> {
@@ -255,6 +254,7 @@ impl Registry {
         self.runner.set(runner);
     }
 
+    /// Lets the account know what this scope still keeps to itself.
     pub(crate) fn publish(&self) {
         let unpublished =
             self.peek(|state| (state.runner.clone(), mem::take(&mut state.unpublished)));

@@ -34,6 +34,7 @@ pub(super) fn place(registry: &Registry, key: Option<Key>, mut task: BoxedTask) 
     }
 }
 
+/// Gives a task that is prepared to the inbox of its scope; when the batch of that is over, it is handed over at once.
 pub(super) fn store(inbox: &Inbox, key: Option<Key>, task: BoxedTask, attached: bool) {
     if let Some(late) = inbox.store(key, task, attached) {
         Batch::late(late).release();

@@ -76,7 +76,7 @@ fn drop_options(options: Option<Box<TaskOptions>>) {
 pub(crate) struct TaskOptions {
     /// Given to it at the hand-over, if it has no other option: until then it stands under its key.
     pub(crate) key: Option<Key>,
-    /// Decided at the hand-over, and taken out then.
+    /// Decided at the hand-over, once.
     pub(crate) condition: Option<Condition>,
     /// Its time limit, until that has passed.
     pub(crate) timeout: Option<Duration>,
@@ -153,9 +153,10 @@ impl TaskCell<dyn PollTask> {
         }
     }
 
-    /// Whether this is the task at `address`.
-    pub(crate) fn is_at(&self, address: *const ()) -> bool {
-        std::ptr::addr_eq(self, address)
+    /// It runs for the call of `defer` with this label.
+    pub(crate) fn relabel(self: Pin<&mut Self>, label: &Label) {
+        let this = self.project();
+        (*this.name, *this.location) = (label.name, label.location);
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -191,7 +192,6 @@ impl TaskCell<dyn PollTask> {
         self.make_options().key = Some(key);
     }
 
-    /// Gives it the options of the task that its work wraps.
     /// Its condition holds, or it is a batch of its own: nothing is kept that only said so.
     pub(crate) fn give_up_obeyed_options(self: Pin<&mut Self>) {
         let options = &mut self.project().options.0;
@@ -203,6 +203,7 @@ impl TaskCell<dyn PollTask> {
         });
     }
 
+    /// Gives it the options of the task that its work wraps.
     pub(crate) fn set_options(self: Pin<&mut Self>, options: Option<Box<TaskOptions>>) {
         *self.project().options.0 = options;
     }

@@ -141,7 +141,6 @@ impl Queue {
         Some(task)
     }
 
-    /// The tasks from the next one to the last.
     #[inline]
     fn turn_round(&mut self) {
         while let Some(task) = self.back.pop() {
@@ -149,6 +148,7 @@ impl Queue {
         }
     }
 
+    /// The tasks from the next one to the last.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
         // Nearly always `front` has them all.
         let mut back = Vec::new();

@@ -6,12 +6,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use after::{
-    Observer, Order, Overflow, Runner, RunnerBuilder, TaskDeferred, TaskEnd, TaskFinished,
-    TaskFuture, TaskInfo, TaskStarted,
+    Batch, Observer, Order, Overflow, Runner, RunnerBuilder, Spawner, TaskDeferred, TaskEnd,
+    TaskFinished, TaskFuture, TaskInfo, TaskStarted, spawner::BlockingWork,
 };
 
 use crate::common::{
@@ -937,4 +937,79 @@ fn a_hook_may_exchange_tasks() {
     drop(batch);
     let stats = balanced(&runner);
     assert_eq!((stats.completed, stats.lost), (1, 1));
+}
+
+/// Sentence 27: a task that a hook has kept, and gives back for another call of `defer`, runs for that call, and under its name;
+/// also where the allocator gives it the place of one that the hook has dropped.
+#[test]
+fn a_task_that_is_given_back_later_has_the_name_of_that_call() {
+    fn defer(name: &'static str) {
+        after::task(name).defer(async {});
+    }
+    let kept: Mutex<Option<TaskFuture>> = Mutex::new(None);
+    let (runner, batches) = keeping_with(|builder| {
+        builder.on_defer(move |task: &TaskInfo<'_>, future| match task.name {
+            "first" => {
+                drop(future);
+                defer("second");
+                kept.lock().unwrap().take().unwrap()
+            }
+            _ => {
+                *kept.lock().unwrap() = Some(future);
+                TaskFuture::new(std::future::pending())
+            }
+        })
+    });
+    now_or_never(runner.scope(async { defer("first") }));
+    let batch = batches.take_one();
+    assert!(batch.names().eq(["second", "first"]));
+    drop(batch);
+    balanced(&runner);
+}
+
+/// A closure that has returned, of which its batch has not heard when it is dropped, ran for as long as it did.
+#[test]
+fn a_closure_that_returned_unheard_ran_for_as_long_as_it_did() {
+    struct Ran(Arc<Mutex<Vec<Duration>>>);
+
+    impl Observer for Ran {
+        fn finished(&self, event: &TaskFinished<'_>) {
+            self.0.lock().unwrap().push(event.ran);
+        }
+    }
+
+    /// Blocking work is run by the test.
+    struct Keeps(Mutex<Vec<BlockingWork>>);
+
+    impl Spawner for Keeps {
+        fn spawn(&self, _: Batch) {}
+
+        fn spawn_blocking(&self, work: BlockingWork) {
+            self.0.lock().unwrap().push(work);
+        }
+    }
+
+    let ran: Arc<Mutex<Vec<Duration>>> = Arc::default();
+    let keeps = Arc::new(Keeps(Mutex::default()));
+    let least = Duration::from_millis(2);
+    let runner = Runner::builder()
+        .spawner(keeps.clone())
+        .observer(Ran(ran.clone()))
+        .build();
+    let request = async {
+        after::defer_blocking(move || {
+            let begun = Instant::now();
+            while begun.elapsed() < least {}
+        });
+    };
+    let ((), mut batch) = now_or_never(runner.scope(request).held());
+    for _ in 0..2 {
+        assert!(poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    let work = keeps.0.lock().unwrap().pop();
+    work.expect("the batch has begun").run();
+    drop(batch);
+    let ran = ran.lock().unwrap();
+    assert!(ran[0] >= least, "{ran:?}");
+    assert_eq!(balanced(&runner).completed, 1);
 }

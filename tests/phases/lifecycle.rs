@@ -794,3 +794,87 @@ fn late_work_sees_the_values_while_a_spawned_task_of_the_request_runs() {
     log.assert(&["meanwhile: Some(\"set\")", "afterwards: None"]);
     balanced(&runner);
 }
+
+/// Sentences 8, 15 and 20: the destructor of a task that is discarded at the hand-over may take the first handle of its request.
+/// What comes by it, at once or later, runs.
+#[test]
+fn a_discarded_task_may_take_the_first_handle() {
+    for at_once in [true, false] {
+        let (runner, batches) = keeping();
+        let log = Log::new();
+        let kept: Arc<Mutex<Option<Handle>>> = Arc::default();
+        let defer = {
+            let log = log.clone();
+            move |handle: &Handle| {
+                let log = log.clone();
+                handle.defer(async move { log.add("ran") });
+            }
+        };
+        let on_drop = {
+            let (kept, defer) = (kept.clone(), defer.clone());
+            OnDrop(Some(move || {
+                let handle = after::try_handle().unwrap();
+                if at_once {
+                    defer(&handle);
+                }
+                *kept.lock().unwrap() = Some(handle);
+            }))
+        };
+        now_or_never(runner.scope(async {
+            after::task("discarded")
+                .on_failure()
+                .defer(async move { drop(on_drop) });
+        }));
+        let handle = kept.lock().unwrap().take().unwrap();
+        if !at_once {
+            assert_eq!(runner.stats().pending, 0, "nothing is left of it");
+            defer(&handle);
+        }
+        polls_to_end(&mut batches.take_one(), 3);
+        log.assert(&["ran"]);
+        assert_eq!(balanced(&runner).pending, 0);
+        assert!(now_or_never(runner.shutdown(Duration::ZERO)).is_clean());
+    }
+}
+
+struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0.take().unwrap()();
+    }
+}
+
+/// Sentence 18: whoever waits for the account finds the values of a request gone, also when all that it had deferred was taken
+/// back by its key.
+#[test]
+fn values_are_gone_when_nothing_is_left_to_hand_over() {
+    struct Sees(Weak<()>, Mutex<Option<bool>>);
+
+    impl std::task::Wake for Sees {
+        fn wake(self: Arc<Self>) {
+            *self.1.lock().unwrap() = Some(self.0.strong_count() == 0);
+        }
+    }
+
+    let (runner, _batches) = keeping();
+    let value = Arc::new(());
+    let sees = Arc::new(Sees(Arc::downgrade(&value), Mutex::default()));
+    let mut request = Box::pin(runner.scope(async move {
+        context::set(value);
+        after::task("mail").key("mail").defer(async {});
+        yields(1).await;
+        assert!(after::forget("mail"));
+    }));
+    assert!(poll_once(request.as_mut()).is_pending());
+    let mut drain = pin!(runner.drain());
+    let waker = std::task::Waker::from(sees.clone());
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(drain.as_mut().poll(&mut cx).is_pending());
+    assert!(poll_once(request.as_mut()).is_ready());
+    assert_eq!(
+        *sees.1.lock().unwrap(),
+        Some(true),
+        "woken, with the values gone"
+    );
+}
