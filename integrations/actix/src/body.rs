@@ -40,8 +40,7 @@ pin_project_lite::pin_project! {
                 _ => Outcome::Cancelled,
             };
             if let Some(mut scope) = this.scope.take() {
-                // A panic here goes on, as it would have: the scope that the unwinding drops ends as cancelled.
-                scope.enter(|| this.body.set(None));
+                scope.clean_up("the body of a response", || this.body.set(None));
                 scope.end(outcome);
             }
         }

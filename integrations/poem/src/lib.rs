@@ -25,16 +25,12 @@
 //!
 //! [poem]: https://docs.rs/poem
 
-mod body;
-
 use after::{Runner, tower::AfterLayer};
 use http_body_util::combinators::BoxBody;
 use poem::{
     Endpoint, Error, IntoResponse as _, Middleware, Request, Response, ResponseParts, Result,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
-
-use self::body::SyncBody;
 
 /// The middleware: makes each request a scope, which ends when its body does.
 ///
@@ -124,10 +120,7 @@ impl<E: Endpoint> Endpoint for AfterEndpoint<E> {
             extensions: head.extensions,
         };
         // Not by `Response::from`, which forgets how long the body is.
-        Ok(Response::from_parts(
-            parts,
-            BoxBody::new(SyncBody::new(body)).into(),
-        ))
+        Ok(Response::from_parts(parts, BoxBody::new(body).into()))
     }
 }
 

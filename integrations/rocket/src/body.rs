@@ -42,7 +42,7 @@ impl<'r> AfterBody<'r> {
     /// The inner body is dropped in the scope, because its destructors may defer.
     fn end(&mut self, outcome: Outcome) {
         if let Some(mut scope) = self.scope.take() {
-            scope.enter(|| self.body = None);
+            scope.clean_up("the body of a response", || self.body = None);
             scope.end(outcome);
         }
     }

@@ -26,8 +26,6 @@
 //!
 //! [salvo]: https://docs.rs/salvo
 
-mod body;
-
 use std::{convert::Infallible, mem};
 
 use after::{
@@ -35,13 +33,12 @@ use after::{
     tower::{AfterBody, AfterLayer},
 };
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use salvo_core::{
     Depot, FlowCtrl, Handler, Request, Response, async_trait,
     http::{ResBody, StatusCode},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
-
-use self::body::SyncBody;
 
 /// The hoop: makes each request a scope, which ends when its body does.
 ///
@@ -146,7 +143,7 @@ fn put_answer(response: &mut Response, answer: http::Response<AfterBody<ResBody>
     *response.headers_mut() = head.headers;
     response.extensions = head.extensions;
     if !matches!(response.body, ResBody::Error(_)) && !body.is_end_stream() {
-        response.body(ResBody::Boxed(Box::pin(SyncBody::new(body))));
+        response.body(ResBody::Boxed(Box::pin(body.map_err(Into::into))));
     }
 }
 
