@@ -221,7 +221,7 @@ impl TaskBuilder {
         self.place(task);
     }
 
-    /// Gives the node to the handle's scope, or to the current one, which the caller has seen to exist.
+    /// Gives the task to the handle's scope, or to the current one, which the caller has seen to exist.
     fn place(self, mut task: BoxedTask) {
         if self.condition.is_some() || self.timeout.is_some() || self.spawned {
             let options = task.as_mut().make_options();

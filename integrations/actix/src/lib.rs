@@ -96,6 +96,8 @@ impl After {
 
     /// What counts as [`Outcome::Failed`](after::Outcome::Failed). Default: a status of 400 or above.
     ///
+    /// `failed` runs with the scope current. If it panics, the request ends as `Cancelled`, and the panic goes on.
+    ///
     /// ```
     /// let after = after_actix::After::new().failed_if(|status| status.is_server_error());
     /// # drop(after);

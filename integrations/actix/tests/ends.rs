@@ -1,5 +1,12 @@
 //! How a request ends where a body's destructor does.
 
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
 use actix_web::{
     App, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
@@ -7,12 +14,6 @@ use actix_web::{
 };
 use after::{Outcome, testing::Recorder};
 use after_actix::After;
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::{Arc, Mutex},
-    task::{Context, Poll},
-};
 
 /// A body without an end, whose destructor panics.
 struct PanicsOnDrop;
