@@ -10,8 +10,8 @@
 //! - Of what was handed over, no more waits than may: `max_waiting` when what is beyond is shed, twice that when it is
 //!   pushed back, or as much as the largest request that was let in whole; besides what an answer has waited for that was
 //!   read (21).
-//! - What an answer has waited for is not shed, unless so many tasks of others have passed since that together they are
-//!   more than may wait (21).
+//! - What an answer has waited for is not shed, unless its response was given up and there have been so many tasks since
+//!   then that together they are more than may be there at once (21).
 //! - A request that has deferred nothing never waits, nobody does where nothing pushes back, and nothing is shed where no
 //!   number of waiting tasks is set (21).
 //!
@@ -304,11 +304,8 @@ struct Known {
 /// What a request has waited for, and lends until its end.
 #[derive(Clone, Copy)]
 struct Place {
-    tasks: usize,
-    /// How many tasks had passed when it was lent, its own among them.
-    passed: usize,
-    /// It was not sure of it when it waited for more.
-    lapsed: bool,
+    /// How many tasks were gone when it was lent, and had no place.
+    gone: usize,
 }
 
 impl Known {
@@ -641,8 +638,6 @@ struct Machine {
     batches: Vec<HandedOver>,
     /// The most tasks of one request for which room was asked.
     largest: usize,
-    /// For how many tasks places were lent.
-    passed: usize,
 }
 
 impl Machine {
@@ -679,7 +674,6 @@ impl Machine {
             frames: Vec::new(),
             batches: Vec::new(),
             largest: 0,
-            passed: 0,
         }
     }
 
@@ -1104,30 +1098,28 @@ impl Machine {
         if !self.has_waited(asked) {
             return;
         }
-        let earlier = self.know(asked.id, |known| known.place);
-        let lapsed = earlier.is_some_and(|place| self.has_lapsed(place));
-        let tasks = asked.tasks.len();
-        self.passed += tasks;
-        let place = Place {
-            tasks,
-            passed: self.passed,
-            lapsed,
-        };
-        self.know(asked.id, |known| known.place = Some(place));
+        let notes = &mut *self.notes.lock().unwrap();
+        let gone = notes.tasks.iter().filter(|task| {
+            // A task that was replaced leaves its place to its request.
+            matches!(task.state, State::Completed | State::Gone)
+                && notes.requests[task.request].handed_over()
+        });
+        let gone = gone.count();
+        notes.requests[asked.id].place = Some(Place { gone });
     }
 
-    /// Whether it may have lost the place that it has lent.
+    /// Whether it may have lost the place that it has lent: what runs, what waits and what is lent may at once have been
+    /// more than twice what may wait, besides what may run. There were no more than those that were there when it was
+    /// lent, and that have come since.
     fn has_lapsed(&self, place: Place) -> bool {
         let most = match self.limits {
-            Limits::Backpressure(_, waiting) => waiting,
+            Limits::Backpressure(running, waiting) => running + 2 * waiting,
             _ => usize::MAX,
         };
-        let others = self.passed - place.passed;
-        // The last one stays, whatever its size.
-        place.lapsed || (others > 0 && place.tasks + others > most)
+        self.notes.lock().unwrap().tasks.len() - place.gone > most
     }
 
-    /// At the hand-over, with the place that it has lent.
+    /// At the hand-over of a response that was given up, with the place that it has lent.
     fn has_its_place(&self, request: usize) {
         let place = self.know(request, |known| known.place);
         if place.is_some_and(|place| !self.has_lapsed(place)) {
@@ -1212,7 +1204,10 @@ impl Machine {
         }
         self.is_over(asked, outcome);
         self.absorb(asked.id);
-        self.has_its_place(asked.id);
+        // However many others have passed since: it was read.
+        if self.know(asked.id, |known| known.place.is_some()) {
+            self.all_accepted(asked.id);
+        }
     }
 
     fn cancel(&mut self, asked: &mut Asked) {
