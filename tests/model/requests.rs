@@ -7,9 +7,9 @@
 //! - No task starts before its request's moment: the head is out, the body has ended, the server has let go of the last
 //!   byte (22, 22b). It starts once, with the outcome that the request has ended with.
 //! - No more tasks run at once than may (21).
-//! - Of what was handed over, no more waits than may: `max_waiting` when what is beyond is shed, twice that when it is
-//!   pushed back, or as much as the largest request that was let in whole; besides what an answer has waited for that was
-//!   read (21).
+//! - Of what was handed over, no more waits than may: `max_waiting` when what is beyond is shed. When it is pushed back,
+//!   twice that and one request more, whose place was lent last; or once that and two that were let in whole, if they are
+//!   larger. What an answer has waited for that was read comes on top (21).
 //! - What an answer has waited for is not shed, unless its response was given up and there have been so many tasks since
 //!   then that together they are more than may be there at once (21).
 //! - A request that has deferred nothing never waits, nobody does where nothing pushes back, and nothing is shed where no
@@ -709,8 +709,11 @@ impl Machine {
         let most = match self.limits {
             Limits::None | Limits::Running(_) => return,
             Limits::Shed(running, waiting) => running + waiting,
-            // One was let in, and one that was let in before it has its place back.
-            Limits::Backpressure(running, waiting) => running + 2 * waiting.max(self.largest),
+            // Twice what may wait, or one that was let in whole before what could not wait; and the place that was lent last
+            // stays, whatever came before it.
+            Limits::Backpressure(running, waiting) => {
+                running + waiting + waiting.max(self.largest) + self.largest
+            }
         };
         let notes = self.notes.lock().unwrap();
         // What an answer has waited for, and was read, comes on top: it is never dropped.
