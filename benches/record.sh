@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all benchmarks, stores their results in docs/results, puts their tables into docs/performance.md, and draws the
+# Runs all benchmarks, stores their results in docs/dev/results, puts their tables into docs/dev/benchmarks.md, and draws the
 # charts again.
 #
 # A table stands there between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is the benchmark's. What the text around
@@ -8,11 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-results=docs/results
+results=docs/dev/results
 mkdir -p "$results"
 AFTER_RESULTS=$results cargo bench --all-features --locked
 
-page=docs/performance.md
+page=docs/dev/benchmarks.md
 for tables in "$results"/*.md; do
     name=$(basename "$tables" .md)
     grep -q "^<!-- $name -->$" "$page" || { echo "$page has no place for the tables of $name" >&2; exit 1; }

@@ -1,5 +1,5 @@
 //! One small service twice: with `tokio::spawn` in its handler, and with `after`. Both get the same requests, and then a
-//! deploy. What became of the work is printed. `docs/from-spawn.md` goes from the one to the other step by step.
+//! deploy. What happened to the tasks is printed. `docs/from-spawn.md` goes from the one to the other step by step.
 //!
 //! `cargo run --example from_spawn`
 
@@ -69,10 +69,10 @@ async fn audit(_number: u32) {
     noted.end("done");
 }
 
-/// The mail server takes its time, and refuses one.
+/// The mail server takes a second, and refuses one.
 async fn receipt(number: u32) -> Result<(), &'static str> {
     let noted = Noted::begin("receipt");
-    sleep(Duration::from_millis(300)).await;
+    sleep(Duration::from_secs(1)).await;
     if number == 3 {
         noted.end("failed");
         return Err("the mail server refuses");
@@ -101,7 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lost = deploy(
         Router::new().route("/order/{number}", get(before::order)),
         async {
-            // There is nothing to wait for: nobody has kept the handles.
+            // Nothing can be waited for: nobody kept the handles.
         },
     )?;
 
@@ -111,7 +111,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .layer(AfterLayer::new());
     let kept = deploy(app, async {
         let report = after::shutdown(Duration::from_secs(10)).await;
-        println!("  the account: {report}");
+        println!("  the report: {report}");
     })?;
 
     if lost == 0 || kept != 0 {
@@ -136,15 +136,15 @@ fn deploy(app: Router, before_the_end: impl Future<Output = ()>) -> Result<u32, 
         let server = tokio::spawn(server.into_future());
         task::spawn_blocking(move || clients(address)).await??;
         drop(stop);
-        // A client that holds its connection does not hold the deploy.
+        // A client that keeps its connection open does not hold the deploy.
         if let Ok(ended) = timeout(Duration::from_secs(10), server).await {
             ended??;
         }
         before_the_end.await;
         Ok::<_, Box<dyn Error>>(())
     })?;
-    // What `main` does when it returns: unfinished tasks go with the runtime. With a limit, because a runtime that is
-    // dropped waits for closures that are stuck.
+    // As when `main` returns: unfinished tasks are dropped with the runtime. With a limit, because a runtime that is dropped
+    // waits for stuck closures.
     runtime.shutdown_timeout(Duration::from_secs(10));
     let mut cut_off = 0;
     for (task, ends) in &*book() {
@@ -173,7 +173,7 @@ fn clients(address: SocketAddr) -> Result<(), ureq::Error> {
             while CHARGING.load(SeqCst) != number {
                 std::thread::yield_now();
             }
-            // The client has gone, while its handler waits for the bank.
+            // The client disconnects while its handler waits for the bank.
             drop(client);
             continue;
         }

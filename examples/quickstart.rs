@@ -1,8 +1,8 @@
-//! What `after` is for: one handler, measured over HTTP without it and with it.
+//! One handler, measured over HTTP without `after` and with it.
 //!
-//! Run it with `cargo run --example quickstart`, or keep the server up and ask it yourself with curl:
-//! `cargo run --example quickstart -- --serve`. Stopped by Ctrl-C or SIGTERM it ends with code 0, or with 2 if deferred
-//! tasks were unfinished; ask it for what [`stuck`] has, and stop it then.
+//! `cargo run --example quickstart` measures. `cargo run --example quickstart -- --serve` keeps the server up, for you to
+//! try with curl. Ctrl-C or SIGTERM stops it: it ends with code 0, or with 2 if deferred tasks were unfinished. The routes
+//! of [`stuck`] show the latter.
 
 mod stuck;
 
@@ -16,13 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    extract::Request,
-    middleware::{self, Next},
-    response::Response,
-    routing::get,
-};
+use after::tower::AfterLayer;
+use axum::{Router, routing::get};
 use tokio::{
     net::TcpListener,
     task,
@@ -37,7 +32,7 @@ async fn without_after() -> &'static str {
     "hello\n"
 }
 
-/// The client waits for what it asked for.
+/// The client waits for the database alone.
 async fn with_after() -> &'static str {
     database().await;
     after::task("logging").defer(logging());
@@ -45,26 +40,19 @@ async fn with_after() -> &'static str {
     "hello\n"
 }
 
-/// Around each handler: its request is over when its response is there, or when its client has gone.
-async fn scope(request: Request, next: Next) -> Response {
-    after::scope(next.run(request))
-        .failed_if(|response| !response.status().is_success())
-        .await
-}
-
 fn app() -> Router {
     Router::new()
         .route("/without-after", get(without_after))
         .route("/with-after", get(with_after))
         .merge(stuck::routes())
-        .layer(middleware::from_fn(scope))
+        .layer(AfterLayer::new())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    // `stop` resolves `stopping`: for the server, and for whatever else awaits it.
+    // `stop`, below, resolves `stopping`: the server ends, and so does what else awaits it.
     let server = axum::serve(listener, app()).with_graceful_shutdown(after::stopping());
     let server = tokio::spawn(server.into_future());
 
@@ -74,7 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         compare(address).await?;
     }
 
-    // In this order: first the server lets its last requests end, then the work that they left behind is waited for.
+    // In this order: first the server completes its last requests, then the tasks that they left behind are waited for.
     after::stop();
     let limit = stuck::limit();
     match timeout(limit, server).await {
@@ -82,14 +70,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Err(_) => println!("Connections are still open after {limit:?}."),
     }
     let report = after::shutdown(limit).await;
-    println!("The server has stopped. What became of the deferred tasks:\n  {report}");
+    println!("The server has stopped. What happened to the deferred tasks:\n  {report}");
     let stats = report.stats();
     let completed = report.is_clean() && stats.completed == stats.deferred;
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if completed { 0 } else { 2 })
 }
 
-/// Leaves the server to its user, until Ctrl-C or SIGTERM.
+/// Serves until Ctrl-C or SIGTERM.
 async fn serve(address: SocketAddr) -> io::Result<()> {
     let told_to_stop = told_to_stop()?;
     println!("Serving on http://{address}; stop it with Ctrl-C. In another terminal, try:\n");
@@ -102,7 +90,7 @@ async fn serve(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Resolves at Ctrl-C or SIGTERM. From the call on, these no longer end the process by themselves.
+/// Resolves at Ctrl-C or SIGTERM. From the call on, these signals no longer end the process themselves.
 #[cfg(unix)]
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -137,9 +125,9 @@ async fn compare(address: SocketAddr) -> Result<(), Box<dyn Error>> {
         milliseconds(with.waited())
     );
 
-    println!("One request without `after`: all work is done before the answer.\n");
+    println!("One request without `after`: all work is done before the response.\n");
     without.draw();
-    println!("One request with `after`: logging and analytics run when the answer is out.\n");
+    println!("One request with `after`: logging and analytics run after the response.\n");
     with.draw();
     if with.waited() >= without.waited() {
         return Err("the client waited no less with `after`".into());
@@ -151,13 +139,13 @@ const REQUESTS: usize = 5;
 
 /// The request of median duration, out of several.
 async fn measure(url: String) -> Result<Exchange, Box<dyn Error>> {
-    // Straight to the server, whatever proxy the environment names, and not for ever.
+    // No proxy, whatever the environment says, and a timeout.
     let config = ureq::Agent::config_builder()
         .proxy(None)
         .timeout_global(Some(Duration::from_secs(10)));
     let agent = ureq::Agent::new_with_config(config.build());
     let mut exchanges = Vec::new();
-    // The first one opens the connection, which is not what is to be measured.
+    // The first one opens the connection, and is not measured.
     for _ in 0..=REQUESTS {
         *work() = Some(Vec::new());
         let (agent, url) = (agent.clone(), url.clone());
@@ -167,7 +155,7 @@ async fn measure(url: String) -> Result<Exchange, Box<dyn Error>> {
             Ok::<_, ureq::Error>((asked, Instant::now()))
         });
         let (asked, answered) = client.await??;
-        // So that what was noted down is this request's work, and all of it.
+        // So that all work of this request is noted, and none of another.
         after::Runner::global().drain().await;
         let mut work = work().take().unwrap_or_default();
         work.sort_by_key(|work| work.began);
@@ -230,7 +218,7 @@ async fn analytics() {
     simulate("analytics", Duration::from_millis(30)).await;
 }
 
-/// Stands in for a query or a call to another service, and notes down when it was.
+/// Stands in for a query or a call to another service. Notes when it ran.
 async fn simulate(name: &'static str, length: Duration) {
     let began = Instant::now();
     sleep(length).await;
@@ -241,7 +229,7 @@ async fn simulate(name: &'static str, length: Duration) {
     }
 }
 
-/// What was done since the measurement began; `None` while nothing is measured.
+/// What ran since the measurement began; `None` while nothing is measured.
 fn work() -> std::sync::MutexGuard<'static, Option<Vec<Work>>> {
     static WORK: Mutex<Option<Vec<Work>>> = Mutex::new(None);
     WORK.lock().unwrap_or_else(PoisonError::into_inner)

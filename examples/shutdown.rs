@@ -88,10 +88,10 @@ impl Service {
     }
 }
 
-/// Around each handler: its request is over when its response is there, or when its client has gone.
+/// Around each handler, without the layer: the request ends when its response is made, or when its client disconnects.
 async fn scope(request: Request, next: Next) -> Response {
     after::scope(next.run(request))
-        .failed_if(|response| !response.status().is_success())
+        .failed_if(|response| response.status().as_u16() >= 400)
         .await
 }
 

@@ -83,18 +83,18 @@ fn check(name: &str) -> usize {
 /// Each row of the conformance list that is met names its tests.
 #[test]
 fn the_tests_of_the_conformance_list_exist() {
-    assert!(check("conformance.md") > 30);
+    assert!(check("dev/conformance.md") > 30);
 }
 
 #[test]
 fn the_tests_of_the_reliability_page_exist() {
-    assert!(check("reliability.md") > 60);
+    assert!(check("dev/reliability.md") > 60);
 }
 
 /// Every sentence of the semantics has one row there, and a test in it.
 #[test]
 fn every_promise_has_a_row_with_a_test() {
-    let text = document("reliability.md");
+    let text = document("dev/reliability.md");
     let sentences = (1..=27).map(|number| number.to_string());
     for sentence in sentences.chain(["9b".into(), "18b".into(), "22b".into()]) {
         let begins = format!("| {sentence} |");

@@ -1,4 +1,4 @@
-//! The public API as a text, so that a review sees every change of it: `docs/public-api.txt`.
+//! The public API as a text, so that a review sees every change of it: `docs/dev/public-api.txt`.
 //!
 //! To write it anew: `AFTER_ACCEPT_API=1 cargo test --all-features --test public_api`.
 //!
@@ -69,7 +69,7 @@ fn the_public_api_is_the_one_that_was_reviewed() {
         .filter(|item| !details.iter().any(|detail| item.contains(detail)))
         .collect();
 
-    let path = root.join("docs/public-api.txt");
+    let path = root.join("docs/dev/public-api.txt");
     if env::var_os("AFTER_ACCEPT_API").is_some() {
         fs::write(&path, api).unwrap();
         return;

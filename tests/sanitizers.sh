@@ -10,7 +10,7 @@
 #
 # ThreadSanitizer is not here: it needs a standard library that is instrumented too (`-Zbuild-std` and the `rust-src`
 # component, which a plain toolchain lacks). Without, it reports races in a correct `Mutex` shared through an `Arc`. Races
-# are looked for with loom instead: see docs/reliability.md.
+# are looked for with loom instead: see docs/dev/reliability.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -150,12 +150,13 @@ fn half_a_request_does_not_hold_it_past_the_limit() {
 /// The servers that are shown to be copied. `layered`: a request is over when its body is, else when its response is there.
 const PROGRAMS: &[Program] = &[
     Program {
-        name: "quickstart",
-        layered: false,
-    },
-    Program {
         name: "shutdown",
         layered: false,
+    },
+    #[cfg(feature = "tower")]
+    Program {
+        name: "quickstart",
+        layered: true,
     },
     #[cfg(feature = "tower")]
     Program {
@@ -270,11 +271,45 @@ fn half_a_request_holds_the_process_for_its_limit() {
     }
 }
 
-/// The whole answer, on a connection of its own.
+/// The first program of the README, as it stands there (`tests/documents.rs` compares): the client has its response, both
+/// tasks run, and SIGTERM ends it with code 0.
+#[test]
+#[cfg(feature = "tower")]
+fn the_readmes_first_program_loses_no_task_at_sigterm() {
+    let mut server = Server::of("checkout", &[], LONG_MS);
+    let answer = ask(server.address, "POST", "checkout");
+    assert!(answer.ends_with("\r\n\r\nthanks\n"), "{answer}");
+    server.terminate();
+    let (status, output) = server.end();
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.contains("nothing unfinished; deferred 2, completed 2"));
+}
+
+/// The program of `docs/production.md`, likewise.
+#[test]
+#[cfg(all(feature = "tower", feature = "tracing"))]
+fn the_program_for_production_loses_no_task_at_sigterm() {
+    let mut server = Server::of("production", &[], LONG_MS);
+    let answer = get(server.address, "");
+    assert!(answer.ends_with("\r\n\r\nhello\n"), "{answer}");
+    server.terminate();
+    let (status, output) = server.end();
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.contains("audit: Some(Finished)"), "{output}");
+    assert!(output.contains("nothing unfinished; deferred 2, completed 2"));
+}
+
+/// The whole answer to a GET, on a connection of its own.
 fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, "GET", path)
+}
+
+/// The whole answer, on a connection of its own.
+fn ask(address: SocketAddr, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(WATCHDOG)).unwrap();
-    let request = format!("GET /{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("{method} /{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -314,6 +349,7 @@ impl Server {
         let mut child = Command::new(example(name))
             .args(arguments)
             .env("LIMIT_MS", limit_ms.to_string())
+            .env("ADDRESS", "127.0.0.1:0")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

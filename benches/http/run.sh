@@ -2,8 +2,8 @@
 # An axum service under load on loopback, its work spawned, awaited and deferred: what a request costs, and what its
 # client waits for.
 #
-#   benches/http/run.sh           about 18 minutes on a quiet machine of two cores; writes docs/results/http.csv,
-#                                 draws docs/latency.svg, and puts the tables into docs/performance.md
+#   benches/http/run.sh           about 18 minutes on a quiet machine of two cores; writes docs/dev/results/http.csv,
+#                                 draws docs/dev/latency.svg, and puts the tables into docs/dev/benchmarks.md
 #   benches/http/run.sh --quick   seconds: checks that each variant answers and that no task is lost; keeps no figure
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,14 +22,14 @@ case ${1:-} in
     "$program" record "$kept" --quick
     ;;
 "")
-    "$program" record docs/results/http.csv
+    "$program" record docs/dev/results/http.csv
     cargo run --quiet --locked --package charts
     # The tables stand between two comments.
     tables=$(mktemp)
     trap 'rm -f "$tables"' EXIT
-    "$program" table docs/results/http.csv | tee "$tables"
+    "$program" table docs/dev/results/http.csv | tee "$tables"
     sed -i -e "/<!-- http tables -->/r $tables" -e '/<!-- http tables -->/,/<!-- end of http tables -->/{/<!--/!d}' \
-        docs/performance.md
+        docs/dev/benchmarks.md
     ;;
 *)
     echo "unknown: $1" >&2

@@ -1,4 +1,4 @@
-//! Draws `docs/*.svg` from the figures in `docs/results`.
+//! Draws the charts of `docs` from the figures in `docs/dev/results`.
 //!
 //! - `cargo run -p charts` draws every chart whose figures are there
 //! - `cargo run -p charts -- --check` fails if one of them is not what its figures give
@@ -19,8 +19,8 @@ type Draw = fn(&Figures<'_>) -> Result<String, Failure>;
 
 /// Figures, picture, and who draws it.
 const CHARTS: [(&str, &str, Draw); 2] = [
-    ("results/tasks.csv", "cost.svg", cost::draw),
-    ("results/http.csv", "latency.svg", latency::draw),
+    ("dev/results/tasks.csv", "cost.svg", cost::draw),
+    ("dev/results/http.csv", "dev/latency.svg", latency::draw),
 ];
 
 fn main() -> Result<(), Failure> {
