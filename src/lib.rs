@@ -539,9 +539,14 @@ pub use crate::{
 };
 
 /// The README's programs, as doctests.
-#[cfg(all(doctest, feature = "tower"))]
+#[cfg(all(doctest, feature = "tower", feature = "tracing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The programs of the page on production, as doctests.
+#[cfg(all(doctest, feature = "tower", feature = "tracing"))]
+#[doc = include_str!("../docs/production.md")]
+struct Production;
 
 /// The programs of the page on testing, as doctests.
 #[cfg(all(doctest, feature = "tower"))]

@@ -1,5 +1,5 @@
-//! The documents that name tests name those that exist, so that a renamed or deleted test can't leave a promise without
-//! one. A name is written as `file::name`, of `tests/file.rs`, or as `folder::file::name`, of `tests/folder/file.rs`; of an
+//! What the documents say of this repository holds: the programs are examples, which are run; the links lead somewhere; the
+//! tests that are named exist, so that a renamed or deleted test can't leave a promise without one. A name is written as `file::name`, of `tests/file.rs`, or as `folder::file::name`, of `tests/folder/file.rs`; of an
 //! integration as `integrations::folder::file::name`, of `integrations/folder/tests/file.rs`.
 
 use std::{
@@ -108,6 +108,176 @@ fn every_promise_has_a_row_with_a_test() {
             "sentence {sentence}"
         );
     }
+}
+
+/// The Markdown files of users and maintainers: those of the root, of `docs`, of the examples and of the integrations.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    let mut folders = ["docs", "examples", "integrations"]
+        .map(|folder| root().join(folder))
+        .to_vec();
+    let entries = |folder: &Path| {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().path())
+    };
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    pages.extend(entries(root()).filter(is_page));
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_page(&path) {
+                pages.push(path);
+            }
+        }
+    }
+    assert!(pages.len() > 20);
+    pages
+}
+
+/// The blocks of Rust on a page, without their fences.
+fn programs(page: &str) -> Vec<String> {
+    let mut programs = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if line.starts_with("```rust") {
+            let program = lines.by_ref().take_while(|line| !line.starts_with("```"));
+            programs.push(program.map(|line| format!("{line}\n")).collect());
+        }
+    }
+    programs
+}
+
+/// What a document shows of an example: without the comment at its head, and without what is there for other systems.
+fn shown(example: &str) -> String {
+    let path = root().join("examples").join(example).with_extension("rs");
+    let text = fs::read_to_string(path).unwrap();
+    let begin = text.find("\nuse ").unwrap() + 1;
+    text[begin..]
+        .replace("#[cfg(unix)]\n", "")
+        .replace("\n#[cfg(not(unix))]\nfn main() {}\n", "")
+}
+
+/// `tests/shutdown_process.rs` runs it, and ends it by SIGTERM.
+#[test]
+fn the_readmes_first_program_is_the_example_checkout() {
+    let page = fs::read_to_string(root().join("README.md")).unwrap();
+    assert_eq!(programs(&page)[0], shown("checkout"));
+}
+
+/// The same.
+#[test]
+fn the_program_for_production_is_the_example_production() {
+    assert_eq!(programs(&document("production.md"))[0], shown("production"));
+}
+
+/// What serves is an example that is run, so that no page shows a server which does not start, or does not stop. The other
+/// one is the guide's "before", which loses work as the guide says. What is on the page about serverless platforms is compared
+/// with the examples of the integrations by their own tests.
+#[test]
+fn each_program_that_serves_is_an_example() {
+    let mut others = Vec::new();
+    let pages = pages().into_iter().filter(|path| {
+        let path = path.strip_prefix(root()).unwrap();
+        path.starts_with("docs") || path.parent() == Some(Path::new(""))
+    });
+    for path in pages {
+        let page = fs::read_to_string(&path).unwrap();
+        for program in programs(&page) {
+            let serves = ["axum::serve(", "serve_connection(", "Runtime::new(Adapter"]
+                .iter()
+                .any(|call| program.contains(call));
+            // The end of a `main` that goes on before.
+            let is_whole = program.contains("async fn main()");
+            let is_example = ["checkout", "production"]
+                .iter()
+                .any(|example| program == shown(example));
+            if serves && is_whole && !is_example {
+                others.push(path.file_name().unwrap().to_owned());
+            }
+        }
+    }
+    others.retain(|page| page != "serverless.md");
+    assert_eq!(others, ["from-spawn.md"]);
+}
+
+/// A reader has five minutes.
+#[test]
+fn the_readme_has_at_most_200_lines() {
+    let page = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(page.lines().count() <= 200);
+}
+
+/// A window of 1300 pixels shows about so many columns.
+#[test]
+fn code_on_pages_for_users_is_at_most_88_columns_wide() {
+    let mut wide = Vec::new();
+    let users = pages().into_iter().filter(|path| {
+        let path = path.strip_prefix(root()).unwrap();
+        path == Path::new("README.md") || path.parent() == Some(Path::new("docs"))
+    });
+    // Not yet.
+    let users = users.filter(|path| !path.ends_with("testing.md") && !path.ends_with("durable.md"));
+    for path in users {
+        let page = fs::read_to_string(&path).unwrap();
+        for line in programs(&page).iter().flat_map(|program| program.lines()) {
+            if line.chars().count() > 88 {
+                wide.push(format!("{}: {line}", path.display()));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "{wide:#?}");
+}
+
+/// The relative links of a page: what stands between `](` and `)`, and in `src` and `srcset`.
+fn links(page: &str) -> Vec<&str> {
+    let mut links = Vec::new();
+    for (open, close) in [("](", ')'), ("src=\"", '"'), ("srcset=\"", '"')] {
+        let found = page.split(open).skip(1);
+        links.extend(found.filter_map(|rest| Some(rest.split_once(close)?.0)));
+    }
+    // In brackets before a parenthesis, but code.
+    links.retain(|link| !link.contains("://") && !link.contains(' '));
+    links
+}
+
+/// The anchors of a page's headings, as forges make them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let line = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = line
+                .chars()
+                .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn relative_links_lead_to_a_file_and_to_a_heading() {
+    let mut dead = Vec::new();
+    let mut count = 0;
+    for path in pages() {
+        let page = fs::read_to_string(&path).unwrap();
+        for link in links(&page) {
+            count += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            let leads = target.exists()
+                && (anchor.is_empty()
+                    || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor));
+            if !leads {
+                dead.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+    assert!(count > 100, "{count}");
 }
 
 /// What the checks above rest on.
