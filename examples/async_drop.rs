@@ -51,7 +51,7 @@ async fn main() -> io::Result<()> {
     println!("a request that ends:");
     after::scope(async {
         drop(Upload::receive(&path).await?);
-        assert!(path.exists(), "the clean-up does not delay the answer");
+        assert!(path.exists(), "the clean-up does not delay the response");
         io::Result::Ok(())
     })
     .await?;

@@ -9,7 +9,7 @@ use async_std::{channel::unbounded, task};
 fn main() {
     task::block_on(async {
         let (done, all_done) = unbounded();
-        // Inside a task of async-std its executor is found by itself, beside whatever other runtime is compiled in.
+        // Inside a task of async-std its executor is found automatically, whatever other runtime is compiled in.
         let request = after::scope(async move {
             let audit = done.clone();
             after::task("audit").defer(async move {
@@ -27,7 +27,7 @@ fn main() {
             done.is_empty()
         });
         let nothing_begun = task::spawn(request).await;
-        println!("the request is over, and no task had begun before: {nothing_begun}");
+        println!("the request has ended, and no task had started before: {nothing_begun}");
 
         let report = after::shutdown(Duration::from_secs(5)).await;
         let mut ended = Vec::new();

@@ -1,9 +1,8 @@
-//! The layer on an axum router: each request is a scope, and is over when its response body is.
+//! The layer on an axum router: each request is a scope, which ends with its response body.
 //!
-//! Run it with `cargo run --example axum`: it asks itself over HTTP and prints what its tasks say. Or
-//! keep the server up and ask it yourself with curl: `cargo run --example axum -- --serve`. Stopped by
-//! Ctrl-C or SIGTERM it ends with code 0, or with 2 if deferred tasks were unfinished; ask it for what [`stuck`] has, and
-//! stop it then.
+//! `cargo run --example axum` sends requests to itself and prints what the tasks log. `cargo run --example axum -- --serve`
+//! keeps the server up, for you to try with curl. Ctrl-C or SIGTERM stops it: it ends with code 0, or with 2 if deferred tasks
+//! were unfinished. The routes of [`stuck`] show the latter.
 
 mod stuck;
 
@@ -32,7 +31,7 @@ use axum::{
 use futures::stream::{self, StreamExt};
 use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking, time::timeout};
 
-/// Where the tasks of this example tell what they have seen.
+/// Where the tasks of this example log what they see.
 type Audit = mpsc::UnboundedSender<String>;
 
 async fn hello(State(audit): State<Audit>) -> &'static str {
@@ -46,18 +45,18 @@ async fn purchase(State(audit): State<Audit>, Path(item): Path<String>) -> (Stat
     (StatusCode::PAYMENT_REQUIRED, format!("no {item} for you\n"))
 }
 
-/// A response that goes on until its client goes, or the server stops. Each chunk may defer too.
+/// A response that goes on until the client disconnects, or the server stops. Each chunk may defer too.
 async fn events(State(audit): State<Audit>) -> Body {
     record(audit);
     let chunk = Ok::<_, Infallible>(Bytes::from_static(b"tick\n"));
     let ticks = stream::repeat(chunk).inspect(|_| {
-        let count = async { println!("  (so many ticks were counted, and told once)") };
+        let count = async { println!("  (the ticks are counted, and logged once)") };
         after::task("count").key("count").defer(count);
     });
     Body::from_stream(ticks.take_until(after::stopping()))
 }
 
-/// Goes on for ever too, and its audit does not wait for that: the handler says so in the response's extensions.
+/// Goes on forever too, and its audit does not wait for that: `RunAfter::Head` in the response's extensions.
 async fn clock(State(audit): State<Audit>) -> impl IntoResponse {
     record(audit);
     let chunk = Ok::<_, Infallible>(Bytes::from_static(b"tock\n"));
@@ -67,12 +66,12 @@ async fn clock(State(audit): State<Audit>) -> impl IntoResponse {
     )
 }
 
-/// The audit of a request, which knows what was asked and how it has ended.
+/// The audit of a request: what was requested, and how it ended.
 fn record(audit: Audit) {
     after::task("audit").defer(async move {
         let request: RequestHead = context::get().ok_or("the layer captures no requests")?;
         let user = request.cookie("user").unwrap_or("nobody");
-        let outcome = after::outcome().ok_or("the request is not over")?;
+        let outcome = after::outcome().ok_or("the request has not ended")?;
         audit.send(format!("{} by {user}: {outcome:?}", request.uri().path()))?;
         after::Ok(())
     });
@@ -93,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    // `stop` resolves `stopping`: for the server, and for the streams that it waits for.
+    // `stop`, below, resolves `stopping`: the server ends, and so do the streams that it waits for.
     let server = axum::serve(listener, app).with_graceful_shutdown(after::stopping());
     let server = tokio::spawn(server.into_future());
 
@@ -114,7 +113,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         for (path, expected) in [
             ("/", "/ by ann: Finished"),
             ("/purchase/tea", "/purchase/tea by ann: Failed"),
-            // The client reads a few ticks and goes.
+            // The client reads a few ticks and disconnects.
             ("/events", "/events by ann: Cancelled"),
             ("/clock", "/clock by ann: Finished"),
         ] {
@@ -136,11 +135,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = after::shutdown(limit).await;
     println!("{report}");
     let completed = report.is_clean() && report.stats().failed == 0;
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if completed { 0 } else { 2 })
 }
 
-/// Resolves at Ctrl-C or SIGTERM. From the call on, these no longer end the process by themselves.
+/// Resolves at Ctrl-C or SIGTERM. From the call on, these signals no longer end the process themselves.
 #[cfg(unix)]
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -162,10 +161,10 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The first bytes of an answer, as a client with a cookie reads it.
+/// The first bytes of a response, as a client with a cookie reads it.
 async fn ask(url: String) -> Result<String, Box<dyn Error>> {
     let client = spawn_blocking(move || {
-        // Straight to the server, whatever proxy the environment names, and not for ever.
+        // No proxy, whatever the environment says, and a timeout.
         let config = ureq::Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)

@@ -1,4 +1,4 @@
-//! No runtime at all: requests on threads of the program, what they leave behind on a small pool of `after`.
+//! No runtime at all: requests on threads of the program, and their tasks on a small pool of `after`.
 //!
 //! Run it with `cargo run --example bare_threads`; `--no-default-features --features threads` will do.
 
@@ -45,5 +45,5 @@ async fn answer(number: u32, audit: Sender<(u32, String)>) {
         let thread = thread::current();
         audit.send((number, thread.name().unwrap_or("unnamed").to_owned()))
     });
-    println!("request {number}: answered");
+    println!("request {number}: response sent");
 }

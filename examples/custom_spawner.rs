@@ -7,7 +7,7 @@ use std::{error::Error, io, sync::mpsc, thread, time::Duration};
 use after::{Batch, Runner, Spawner, spawner::BlockingWork};
 use futures::{StreamExt, channel::mpsc as async_mpsc, executor};
 
-/// Never on the threads that answer requests, whatever the runtime.
+/// Never on the threads that handle requests, whatever the runtime.
 struct Background {
     batches: async_mpsc::UnboundedSender<Batch>,
     blocking: mpsc::Sender<BlockingWork>,
@@ -18,7 +18,7 @@ impl Background {
         let (batches, incoming) = async_mpsc::unbounded();
         thread::Builder::new()
             .name("background".into())
-            // A batch is a future: all that have come are polled beside each other, on this one thread.
+            // A batch is a future: all batches are polled concurrently, on this one thread.
             .spawn(|| executor::block_on(incoming.for_each_concurrent(None, |batch| batch)))?;
         let (blocking, incoming) = mpsc::channel::<BlockingWork>();
         thread::Builder::new()
@@ -30,7 +30,7 @@ impl Background {
 
 impl Spawner for Background {
     fn spawn(&self, batch: Batch) {
-        // If the thread has gone, the batch comes back in the error and is dropped with it: its tasks are then counted
+        // If the thread has ended, the batch comes back in the error and is dropped with it: its tasks are then counted
         // as lost and reported, so there is nothing to do here.
         let _ = self.batches.unbounded_send(batch);
     }
@@ -45,14 +45,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runner = Runner::new(Background::start()?);
     let (ran_on, threads) = mpsc::channel();
 
-    let answer = executor::block_on(runner.scope(async {
+    let response = executor::block_on(runner.scope(async {
         let here = ran_on.clone();
         after::task("audit").defer(async move { here.send(("audit", thread_name())) });
         let here = ran_on;
         after::task("report").defer_blocking(move || here.send(("report", thread_name())));
-        "the answer"
+        "the response"
     }));
-    println!("{answer}, on thread `{}`", thread_name());
+    println!("{response}, on thread `{}`", thread_name());
 
     let report = executor::block_on(runner.shutdown(Duration::from_secs(5)));
     let mut threads: Vec<_> = threads.try_iter().collect();

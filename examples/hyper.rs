@@ -1,7 +1,7 @@
-//! The layer on a bare hyper service, whose tasks start when its response was written to the socket.
+//! The layer on a bare hyper service. Its tasks start when the response was written to the socket.
 //!
-//! Run it with `cargo run --example hyper`. It asks itself over HTTP, slowly, and ends. With `-- --serve`
-//! it serves what [`stuck`] has until Ctrl-C or SIGTERM, and ends with code 0, or with 2 if deferred tasks were unfinished.
+//! `cargo run --example hyper` sends a request to itself, reads the response slowly, and ends. With `-- --serve` it serves the
+//! routes of [`stuck`] until Ctrl-C or SIGTERM. It ends with code 0, or with 2 if deferred tasks were unfinished.
 
 mod stuck;
 
@@ -52,7 +52,7 @@ async fn download(_: Request<Incoming>, read: Progress) -> Response<Body> {
     Response::new(Body::from(vec![7; LENGTH]))
 }
 
-/// Serves until `stop`, and for `limit` at the most from then on.
+/// Serves until `stop`, and then for at most `limit`.
 async fn serve(
     listener: TcpListener,
     service: BoxCloneService<Request<Incoming>, Response<Body>, Infallible>,
@@ -69,7 +69,7 @@ async fn serve(
             () = &mut stop => break,
         };
         let Ok((socket, _)) = accepted else {
-            // Too many files are open, say: that may pass.
+            // For example too many open files: that may pass.
             sleep(Duration::from_secs(1)).await;
             continue;
         };
@@ -83,7 +83,7 @@ async fn serve(
         });
     }
     drop(listener);
-    // For streams and whatever else ends at `stopping`: they are waited for here.
+    // Ends streams that await `stopping`: the server waits for them here.
     after::stop();
     if timeout(limit, connections.shutdown()).await.is_err() {
         println!("connections are still open after {limit:?}");
@@ -127,11 +127,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{report}");
     let stats = report.stats();
     let completed = report.is_clean() && stats.completed == stats.deferred;
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if completed && as_expected { 0 } else { 2 })
 }
 
-/// Resolves at Ctrl-C or SIGTERM. From the call on, these no longer end the process by themselves.
+/// Resolves at Ctrl-C or SIGTERM. From the call on, these signals no longer end the process themselves.
 #[cfg(unix)]
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -153,9 +153,9 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Reads in small pieces, and tells how far it is.
+/// Reads in small pieces, and counts them.
 fn ask(address: SocketAddr, progress: &AtomicUsize) -> Result<usize, ureq::Error> {
-    // Straight to the server, whatever proxy the environment names, and not for ever.
+    // No proxy, whatever the environment says, and a timeout.
     let config = ureq::Agent::config_builder()
         .proxy(None)
         .timeout_global(Some(Duration::from_secs(30)));

@@ -4,7 +4,7 @@
 //! Run it with `cargo run --example lanes`.
 //!
 //! A task that sleeps between two tries keeps its permit under `max_running`, and its place. On one Runner a mail server
-//! that is down for a minute would hold every audit, and with backpressure every answer. Here it fills its own lane: what
+//! that is down for a minute would hold every audit, and with backpressure every response. Here it fills its own lane: what
 //! is too much there is shed, and a durable queue is the place for mails that must not be.
 
 use std::{process, time::Duration};
@@ -18,7 +18,7 @@ fn slow_lane() -> Runner {
     Runner::builder()
         .max_running(2)
         .max_waiting(4)
-        // A mail server that is down must not hold answers.
+        // A mail server that is down must not hold back responses.
         .overflow(Overflow::Shed)
         .build()
 }
@@ -59,7 +59,7 @@ async fn mail(number: u32) -> Result<(), &'static str> {
 
 /// Both lanes end side by side, within one limit.
 async fn shutdown(slow: &Runner, limit: Duration) -> [ShutdownReport; 2] {
-    // At the signal, before the server ends: whatever awaits `stopping` is told, on both.
+    // At the signal, before the server ends: whatever awaits `stopping` ends, on both.
     after::stop();
     slow.stop();
     // .. the server ends its last requests ..
@@ -72,8 +72,8 @@ async fn main() {
     let slow = slow_lane();
 
     for number in 1..=20 {
-        let answer = after::scope(order(&slow, number)).await;
-        assert_eq!(answer, format!("order {number}"));
+        let response = after::scope(order(&slow, number)).await;
+        assert_eq!(response, format!("order {number}"));
     }
     // All audits have run, while mails fill their lane: two are being tried, four wait, and the others are shed.
     Runner::global().drain().await;
@@ -85,7 +85,7 @@ async fn main() {
     let [quick, mails] = shutdown(&slow, Duration::from_secs(10)).await;
     println!("quick lane: {quick}\nslow lane: {mails}");
     assert!(quick.is_clean() && mails.is_clean());
-    // The six were told to stop, and say that their mails were not sent.
+    // The six end at `stopping`, and report that their mails were not sent.
     assert_eq!(mails.stats().failed, 6);
     // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
     process::exit(if quick.is_clean() && mails.is_clean() {
@@ -96,5 +96,5 @@ async fn main() {
 }
 
 async fn send(_number: u32) -> Result<(), &'static str> {
-    Err("the mail server does not answer")
+    Err("the mail server does not respond")
 }

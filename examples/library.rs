@@ -57,7 +57,7 @@ pub mod notes {
     impl Error for NoText {}
 
     impl Notes {
-        /// Saves a note. It is found by its words once the caller's request is over, if that went well.
+        /// Saves a note. The search finds it after the caller's request, if that succeeded.
         pub fn save(&self, title: &str, text: &str) -> Result<(), NoText> {
             within(|| {
                 if text.is_empty() {
@@ -150,7 +150,7 @@ pub mod notes {
 /// The titles that were indexed.
 type Indexed = Result<Vec<String>, Box<dyn Error>>;
 
-/// A handler below the layer: the request is the client's, and its tasks run when the answer is out.
+/// A handler below the layer: the request is the client's, and its tasks run after the response.
 pub fn in_a_handler() -> Indexed {
     async fn save(
         State(notes): State<Notes>,
@@ -186,7 +186,7 @@ pub fn in_a_handler() -> Indexed {
             assert_eq!(answer.status(), expected);
             assert!(
                 !notes.indexed().contains(&title.into()),
-                "not before the client has the answer"
+                "not before the client has the response"
             );
             to_bytes(answer.into_body(), 100).await?;
             runner.drain().await;

@@ -2,12 +2,12 @@
 //!
 //! | | One scope for | Its tasks run |
 //! |---|---|---|
-//! | a WebSocket | each message. The upgrade is a request of its own, which ends with the 101; a scope for the whole connection would keep all work until the client goes | when the reply to that message is sent |
+//! | a WebSocket | each message. The upgrade is a request of its own, which ends with the 101; a scope for the whole connection would keep all tasks until the client disconnects | when the reply to that message is sent |
 //! | a consumer of messages | each message, its acknowledgement included, or each batch that is acknowledged as one | when the broker has its acknowledgement. What must not be lost with the process is done before that, and not deferred |
 //! | a command | the command: `main` is one scope, and `shutdown` is awaited before it exits | when the result is printed |
-//! | a loop, as cron runs things | each round. A scope around the loop never ends, and runs nothing | when the round is over |
+//! | a loop, as cron runs things | each round. A scope around the loop never ends, and runs nothing | when the round ends |
 //!
-//! The rule: a scope is for what somebody waits for. Where that is answered, printed, acknowledged or stored, it ends.
+//! The rule: a scope is for what somebody waits for. It ends where the reply is sent, printed, acknowledged or stored.
 //!
 //! `cargo run --example not_http` does each of the four, and ends.
 
@@ -45,7 +45,7 @@ fn log(what: &'static str) {
 
 async fn upgrade(upgrade: WebSocketUpgrade) -> Response {
     log("somebody has connected"); // runs with the 101
-    // The messages are requests of the same Runner: one account, one shutdown.
+    // The messages are requests of the same Runner: one set of statistics, one shutdown.
     let runner = after::handle().runner();
     upgrade.on_upgrade(move |socket| talk(socket, runner))
 }

@@ -3,7 +3,7 @@
 //! Run it with `cargo run --example retries`.
 //!
 //! How often and how long to retry is for a crate of its own to say. What matters here is the end: a deploy must not
-//! wait for a back-off of minutes, so the retries stop when the shutdown begins, and say so.
+//! wait for a back-off of minutes, so the retries end when the shutdown begins, and say so.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -38,7 +38,7 @@ async fn main() {
     .await;
 
     slow.tried(3).await;
-    // The other one would go on for ever, after ever longer waits. The shutdown may take ten seconds, and takes none.
+    // The other one would go on forever, after ever longer waits. The shutdown may take ten seconds, and takes none.
     broken.tried(3).await;
     let report = after::shutdown(Duration::from_secs(10)).await;
     println!("{report}");
@@ -74,7 +74,7 @@ impl Webhook {
             Ok(())
         } else {
             println!("{name}: attempt {tries} has failed");
-            Err(Undelivered("the receiver answers 503"))
+            Err(Undelivered("the receiver returns 503"))
         }
     }
 

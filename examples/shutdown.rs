@@ -1,13 +1,13 @@
 //! A server that is stopped with a signal and loses nothing: axum's graceful shutdown, then `after::shutdown`.
 //!
 //! `cargo run --example shutdown -- [--port N] [--log FILE] [--limit-ms N] [--task-ms N]`, then ask it with
-//! `curl http://127.0.0.1:PORT/work?id=7`. It answers at once; the work is done `--task-ms` later, and appends the id
+//! `curl http://127.0.0.1:PORT/work?id=7`. It responds at once; the task ends `--task-ms` later, and appends the id
 //! to the log. Stop it with Ctrl-C or SIGTERM:
 //!
-//! 1. The listener is closed, what awaits `after::stopping()` ends, and the requests that have come in are answered: for
-//!    `--limit-ms` at the most.
-//! 2. The work that they left behind is waited for: again for `--limit-ms` at the most.
-//! 3. The report is printed. A second signal meanwhile brings it at once, as things stand then.
+//! 1. The listener is closed, what awaits `after::stopping()` ends, and the requests that have arrived are completed: for at
+//!    most `--limit-ms`.
+//! 2. Their tasks are waited for: again for at most `--limit-ms`.
+//! 3. The report is printed. A second signal prints it at once, and ends the process.
 //!
 //! | Exit code | |
 //! |---|---|
@@ -16,13 +16,11 @@
 //! | 2 | tasks were unfinished at the limit; what stops the service should know that work was lost |
 //! | 3 | a second signal |
 //!
-//! With `--selftest` it asks and stops itself, and looks whether the log, one of its own, is complete (on Unix: it takes
-//! a signal).
+//! With `--selftest` it sends requests and SIGTERM to itself, and checks that its log is complete (Unix only).
 //!
-//! Ask it for what [`stuck`] has, a closure that never returns or a stream without an end, and stop it then: it ends all
-//! the same.
+//! The routes of [`stuck`] have a closure that never returns, and a stream without an end. It ends all the same.
 //!
-//! Whoever sends SIGKILL later, `docker stop` after ten seconds, say, should leave time for twice the limit.
+//! SIGKILL, which `docker stop` sends after ten seconds, must not come before twice the limit.
 
 mod stuck;
 
@@ -55,7 +53,7 @@ use tokio::{
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// Answers at once. The line comes later, and must come: the client has been told that the work is accepted.
+/// Responds at once. The line comes later, and must come: the response says that the work is accepted.
 async fn work(
     State(service): State<Arc<Service>>,
     RawQuery(query): RawQuery,
@@ -131,7 +129,7 @@ async fn main() -> Result<(), AnyError> {
         after::stop();
         match timeout(limit, server).await {
             Ok(ended) => ended??,
-            // A client that is connected and never finishes its request would otherwise hold the process for ever.
+            // A client that is connected and never finishes its request would otherwise hold the process forever.
             // What its request has deferred is waited for all the same.
             Err(_) => println!("connections are still open after {limit:?}"),
         }
@@ -143,7 +141,7 @@ async fn main() -> Result<(), AnyError> {
             // Waits for nothing: it says how things stand.
             let report = Runner::global().shutdown(Duration::ZERO).await;
             println!("ended by a second signal: {report}");
-            // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+            // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
             process::exit(3);
         }
     };
@@ -158,7 +156,7 @@ async fn main() -> Result<(), AnyError> {
         logged.sort_unstable();
         assert_eq!(answered, logged);
         println!(
-            "all {} requests that were answered are in the log",
+            "all {} requests with a response are in the log",
             logged.len()
         );
     }
@@ -250,10 +248,10 @@ impl Options {
     }
 }
 
-/// Sends some requests, and then the signal, whatever became of them. Gives the ids that were answered.
+/// Sends some requests, and then the signal, even if they fail. Returns the ids that got a response.
 async fn selftest(address: SocketAddr) -> Result<Vec<u64>, AnyError> {
     let asked = tokio::task::spawn_blocking(move || {
-        // Straight to the server, whatever proxy the environment names, and not for ever.
+        // No proxy, whatever the environment says, and a timeout.
         let config = ureq::Agent::config_builder()
             .proxy(None)
             .timeout_global(Some(Duration::from_secs(10)));

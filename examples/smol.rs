@@ -1,4 +1,4 @@
-//! A server on smol whose work after the answer runs on smol too. Nothing has to be configured.
+//! A server on smol. Its tasks run after the response, on smol too. Nothing has to be configured.
 //!
 //! Run it with `cargo run --example smol --features smol`.
 
@@ -26,8 +26,8 @@ fn main() -> io::Result<()> {
         let mut said = String::new();
         let mut client = TcpStream::connect(address).await?;
         client.read_to_string(&mut said).await?;
-        println!("the client has the whole answer: {said:?}");
-        // Only now can the deferred task end: had it run before the answer, nobody would have come this far.
+        println!("the client has the whole response: {said:?}");
+        // Only now can the deferred task end: had it run before the response, the client would still be waiting.
         let _ = confirm.send(()).await;
         server.await?;
 
@@ -44,7 +44,10 @@ async fn answer(mut connection: TcpStream, confirmed: Receiver<()>) -> io::Resul
     after::task("audit").defer(async move {
         confirmed.recv().await?;
         let thread = std::thread::current();
-        println!("audit: answered {client}, on thread {:?}", thread.name());
+        println!(
+            "audit: responded to {client}, on thread {:?}",
+            thread.name()
+        );
         after::Ok(())
     });
     connection.write_all(b"hello from smol").await?;

@@ -94,7 +94,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints and keeps what it is told, and times the spans.
+/// Prints and keeps events, and times the spans.
 struct Spans;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {

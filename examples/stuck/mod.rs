@@ -1,5 +1,5 @@
-//! What may hold a server that is told to stop, to be tried on the examples that serve: `curl` one of these, and stop the
-//! example. `tests/shutdown_process.rs` does so.
+//! Routes that could keep a server from stopping, for the examples that serve: `curl` one of them, then stop the example.
+//! `tests/shutdown_process.rs` does so.
 
 use std::{convert::Infallible, env, future::ready, thread, time::Duration};
 
@@ -24,20 +24,20 @@ async fn closure() -> &'static str {
     "deferred\n"
 }
 
-/// Goes when its runtime does, or with the process.
+/// Dropped with its runtime, or with the process.
 async fn task() -> &'static str {
     after::task("stuck task").defer(std::future::pending::<()>());
     "deferred\n"
 }
 
-/// A server that is told to stop waits for its responses.
+/// A server waits for its responses when it stops.
 async fn stream_without_an_end() -> Body {
     after::task("audit").defer(async {});
     let first = stream::once(ready(Ok::<_, Infallible>("open\n")));
     Body::from_stream(first.chain(stream::pending()))
 }
 
-/// The same as it should be: it ends when `after::stop` is called.
+/// The same done right: it ends when `after::stop` is called.
 async fn stream_that_is_told() -> Body {
     after::task("audit").defer(async {});
     let first = stream::once(ready(Ok::<_, Infallible>("open\n")));

@@ -18,9 +18,9 @@ async fn hello(answer_read: web::Data<Notify>) -> impl Responder {
     let name: Rc<str> = "actix".into();
     let answer_read = answer_read.into_inner();
     after::task("audit").defer(async move {
-        // Ends only when the client has read the answer: had it run before, there would never have been one.
+        // Ends only when the client has read the response: had it run before, the client would still be waiting.
         answer_read.notified().await;
-        println!("audit, after the answer: {:?}", after::outcome());
+        println!("audit, after the response: {:?}", after::outcome());
     });
     yield_now().await;
     format!("hello from {name}")
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         App::new()
             .app_data(data.clone())
             .route("/", web::get().to(hello))
-            // Outermost: the request is over when the body of its answer is, or when nobody reads it.
+            // Outermost: the request ends with its response body, or when nobody reads that.
             .wrap(After::new())
     })
     .workers(1)
@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let config = ureq::Agent::config_builder()
             // The server is here, whatever proxy the environment names.
             .proxy(None)
-            // If the task kept the answer from coming, this ends the wait.
+            // If the task held back the response, this ends the wait.
             .timeout_global(Some(Duration::from_secs(10)));
         let agent = ureq::Agent::new_with_config(config.build());
         agent.get(&url).call()?.body_mut().read_to_string()

@@ -1,7 +1,7 @@
 //! async-graphql on axum: resolvers run in the layer's future and defer. A data loader spawns what it loads, where there is no
 //! scope: its spawner takes the handle of the request along.
 //!
-//! GraphQL answers with HTTP 200 whatever happens, so the outcome is that of HTTP. A resolver that knows better defers under
+//! GraphQL always responds with HTTP 200, so the outcome is that of HTTP. A resolver that knows better defers under
 //! a condition of its own. Subscriptions are no requests: open a scope an event.
 
 use std::{collections::HashMap, convert::Infallible, future::Future};
@@ -47,7 +47,7 @@ impl Query {
     }
 }
 
-/// Serves until told to stop; the requests in progress are ended.
+/// Serves until `stopping` resolves; the requests in progress are completed.
 pub async fn serve(
     listener: TcpListener,
     layer: AfterLayer,

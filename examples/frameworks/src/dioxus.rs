@@ -26,7 +26,7 @@ fn receipt() {
     after::task("receipt").defer(async { println!("receipt") });
 }
 
-/// Serves until told to stop; the requests in progress are ended.
+/// Serves until `stopping` resolves; the requests in progress are completed.
 pub async fn serve(
     listener: TcpListener,
     layer: AfterLayer,

@@ -34,7 +34,7 @@ fn methods() -> RpcModule<()> {
     module
 }
 
-/// Serves until told to stop; the calls in progress are ended.
+/// Serves until `stopping` resolves; the calls in progress are completed.
 pub async fn serve(
     listener: TcpListener,
     layer: AfterLayer,

@@ -23,7 +23,7 @@ pub async fn purchase(item: String) -> Result<String, ServerFnError> {
     }
 }
 
-/// Serves until told to stop; the requests in progress are ended.
+/// Serves until `stopping` resolves; the requests in progress are completed.
 pub async fn serve(
     listener: TcpListener,
     layer: AfterLayer,

@@ -89,12 +89,10 @@ fn config() -> Config {
     .expect("a configuration")
 }
 
-/// Serves until told to stop; the requests in progress are ended. On the global Runner, as the initializer's layer is.
+/// Serves until `stopping` resolves; the requests in progress are completed. On the global Runner, as the initializer's layer is.
 pub async fn serve(listener: TcpListener, stopping: impl Future<Output = ()> + Send + 'static) {
     let booted = App::boot(StartMode::ServerOnly, &Environment::Test, config()).await;
     let routes = booted.expect("it boots").router.expect("it serves");
     let server = axum::serve(listener, routes).with_graceful_shutdown(stopping);
-    server
-        .await
-        .expect("it accepts connections until it is told to stop");
+    server.await.expect("it accepts connections until it stops");
 }

@@ -20,7 +20,7 @@ pub fn routes() -> BoxedFilter<(impl Reply,)> {
         .boxed()
 }
 
-/// Serves routes, the layer outermost, until told to stop; the requests in progress are ended.
+/// Serves routes, the layer outermost, until `stopping` resolves; the requests in progress are completed.
 pub async fn serve<R: Reply + 'static>(
     routes: BoxedFilter<(R,)>,
     listener: TcpListener,

@@ -1,5 +1,5 @@
-//! What becomes of deferred work, for Prometheus: an axum service that serves `after::metrics::Metrics` on `/metrics`,
-//! and on `/admin/unfinished` which tasks have not ended, for a person.
+//! Statistics of deferred tasks for Prometheus: an axum service with `after::metrics::Metrics` on `/metrics`, and a list of the
+//! tasks that have not ended on `/admin/unfinished`, for a person.
 //!
 //! Run it with `cargo run -p prometheus-example`: it asks itself, prints the metrics and ends. With `-- --serve` it
 //! stays up until Ctrl-C.
@@ -27,7 +27,7 @@ type AnyError = Box<dyn Error + Send + Sync>;
 async fn order() -> &'static str {
     after::task("audit").defer(sleep(Duration::from_millis(5)));
     after::task("receipt").on_success().defer(async {});
-    after::task("webhook").defer(async { Err::<(), _>("the receiver answers 503") });
+    after::task("webhook").defer(async { Err::<(), _>("the receiver returns 503") });
     "ordered\n"
 }
 
@@ -53,7 +53,7 @@ async fn unfinished() -> String {
     text
 }
 
-/// Around each handler: its request is over when its response is there, or when its client has gone.
+/// Around each handler, without the layer: the request ends when its response is made, or when its client disconnects.
 async fn scope(request: Request, next: Next) -> Response {
     after::scope(next.run(request))
         .failed_if(|response| !response.status().is_success())
@@ -124,7 +124,7 @@ async fn main() -> Result<(), AnyError> {
     process::exit(if report.is_clean() { 0 } else { 2 })
 }
 
-/// Asks for everything, and looks whether the metrics say what became of it.
+/// Sends all requests, and checks the metrics.
 async fn ask(address: SocketAddr) -> Result<(), AnyError> {
     for _ in 0..3 {
         assert_eq!(fetch(address, "order").await?.0, 200);
@@ -193,10 +193,10 @@ async fn ask(address: SocketAddr) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// The status and the text of an answer. Not blocking the runtime, on which the server runs as well.
+/// The status and the text of a response. Not blocking the runtime, on which the server runs as well.
 async fn fetch(address: SocketAddr, path: &'static str) -> Result<(u16, String), AnyError> {
     let answer = tokio::task::spawn_blocking(move || {
-        // Straight to the server, whatever proxy the environment names, and not for ever.
+        // No proxy, whatever the environment says, and a timeout.
         let config = ureq::Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)

@@ -1,6 +1,6 @@
-//! A gRPC service that keeps a record of each call, written when the call is over.
+//! A gRPC service that keeps a record of each call, written when the call has ended.
 //!
-//! gRPC answers with HTTP 200 whatever happens: how a call has ended stands in `grpc-status`, in the trailers or, if
+//! gRPC always responds with HTTP 200. How a call has ended stands in `grpc-status`, in the trailers or, if
 //! there is nothing else to send, in the head. [`AfterLayer::grpc`] makes the layer look there.
 
 use after::{Outcome, Runner, tower::AfterLayer};
