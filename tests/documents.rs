@@ -201,6 +201,36 @@ fn each_program_that_serves_is_an_example() {
     assert_eq!(others, ["from-spawn.md"]);
 }
 
+/// Who looks for a page, or for an example, finds it.
+#[test]
+fn each_page_and_each_example_is_in_its_index() {
+    let mut missing = Vec::new();
+    for (folder, index) in [
+        ("docs", "docs/README.md"),
+        ("docs/dev", "docs/README.md"),
+        ("examples", "examples/README.md"),
+    ] {
+        let index = root().join(index);
+        let page = fs::read_to_string(&index).unwrap();
+        let linked: Vec<_> = links(&page)
+            .iter()
+            .map(|link| index.parent().unwrap().join(link))
+            .collect();
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let is_listed = path.is_dir() && folder == "examples"
+                || path
+                    .extension()
+                    .is_some_and(|extension| extension == "md" || extension == "rs");
+            // A folder by any file in it.
+            if is_listed && path != index && !linked.iter().any(|link| link.starts_with(&path)) {
+                missing.push(path);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// A reader has five minutes.
 #[test]
 fn the_readme_has_at_most_200_lines() {
