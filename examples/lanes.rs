@@ -87,7 +87,7 @@ async fn main() {
     assert!(quick.is_clean() && mails.is_clean());
     // The six end at `stopping`, and report that their mails were not sent.
     assert_eq!(mails.stats().failed, 6);
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if quick.is_clean() && mails.is_clean() {
         0
     } else {

@@ -160,7 +160,7 @@ async fn main() -> Result<(), AnyError> {
             logged.len()
         );
     }
-    // Not by returning here either. The report was the last word on what is unfinished.
+    // `exit` here too. The report has named what is unfinished.
     process::exit(if report.is_clean() { 0 } else { 2 })
 }
 

@@ -1,6 +1,6 @@
 //! An actix-web service in scopes of `after`. Its futures are not `Send`, and need not be: only the tasks are.
 //!
-//! Run it with `cargo run -p actix-example`. It asks itself over HTTP and ends.
+//! Run it with `cargo run -p actix-example`. It sends requests to itself, and ends.
 
 use std::{error::Error, process, rc::Rc, sync::Arc, time::Duration};
 
@@ -76,6 +76,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(answer, "hello from actix");
     assert_eq!((before.completed, before.pending), (0, 1));
     assert_eq!((report.stats().completed, report.stats().pending), (1, 0));
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if report.is_clean() { 0 } else { 2 })
 }

@@ -1,7 +1,7 @@
 //! Statistics of deferred tasks for Prometheus: an axum service with `after::metrics::Metrics` on `/metrics`, and a list of the
 //! tasks that have not ended on `/admin/unfinished`, for a person.
 //!
-//! Run it with `cargo run -p prometheus-example`: it asks itself, prints the metrics and ends. With `-- --serve` it
+//! Run it with `cargo run -p prometheus-example`: it sends requests to itself, prints the metrics and ends. With `-- --serve` it
 //! stays up until Ctrl-C.
 
 use std::{env, error::Error, future::IntoFuture as _, net::SocketAddr, process, time::Duration};
@@ -120,7 +120,7 @@ async fn main() -> Result<(), AnyError> {
     }
     let report = after::shutdown(Duration::from_secs(5)).await;
     println!("\n{report}");
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if report.is_clean() { 0 } else { 2 })
 }
 

@@ -1,6 +1,6 @@
 //! A gRPC server of tonic, and its client: a call that succeeds, one that fails, and a stream that the client gives up.
 //!
-//! Run it with `cargo run -p tonic-example`. It asks itself over a socket, and ends.
+//! Run it with `cargo run -p tonic-example`. It calls itself over a socket, and ends.
 
 use std::{error::Error, process, time::Duration};
 
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = after::shutdown(Duration::from_secs(5)).await;
     println!("{report}");
     let completed = report.is_clean() && report.stats().completed == 3;
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if completed { 0 } else { 2 })
 }
 

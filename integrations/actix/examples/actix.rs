@@ -1,7 +1,7 @@
 //! An actix-web service that is stopped without losing work: a handler and a stream defer, and a task outlives its worker.
 //!
 //! Run it with `cargo run -p after-actix --example actix`, ask it with `curl http://127.0.0.1:8080/`, and stop it with
-//! SIGTERM. With `-- --selftest` it asks and stops itself.
+//! SIGTERM. With `-- --selftest` it sends requests to itself, and stops.
 
 use std::{convert::Infallible, env, io, process, time::Duration};
 
@@ -81,7 +81,7 @@ async fn main() -> io::Result<()> {
     if selftest {
         assert_eq!(report.stats().completed, 2, "{report}");
     }
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if report.is_clean() { 0 } else { 2 })
 }
 

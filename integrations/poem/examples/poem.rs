@@ -1,7 +1,7 @@
 //! A service on poem that is stopped without losing work: a handler and a stream defer, and the tasks are waited for.
 //!
 //! Run it with `cargo run -p after-poem --example poem`, ask it with `curl http://127.0.0.1:8080/`, and stop it with
-//! SIGTERM. With `-- --selftest` it asks and stops itself.
+//! SIGTERM. With `-- --selftest` it sends requests to itself, and stops.
 
 use std::{env, io, net::SocketAddr, process, time::Duration};
 
@@ -76,7 +76,7 @@ async fn main() -> io::Result<()> {
     if selftest {
         assert_eq!(report.stats().completed, 2, "{report}");
     }
-    // Not by returning: the runtime that is dropped then waits for closures that are stuck, without a limit.
+    // `exit`, because a runtime that is dropped waits for stuck closures without a limit.
     process::exit(if report.is_clean() { 0 } else { 2 })
 }
 
