@@ -7,6 +7,7 @@
 #![allow(dead_code, unreachable_pub)] // no benchmark uses all of it
 
 pub mod clock;
+pub mod floor;
 pub mod measure;
 pub mod median;
 pub mod pending;

@@ -20,6 +20,8 @@ use futures::task::AtomicWaker;
 pub struct Meeting {
     arrived: Arrivals,
     gates: Box<[Gate]>,
+    /// Tasks wake themselves, and wait at no gate.
+    yields: bool,
 }
 
 // Apart from the gates: on several threads, tasks count here while others wait there.
@@ -44,6 +46,8 @@ pub enum Mode {
     AtOnce,
     /// One, then the next when that one has been polled.
     Staggered,
+    /// Each wakes itself. For a meeting of such tasks.
+    Itself,
 }
 
 impl Mode {
@@ -51,6 +55,7 @@ impl Mode {
         match self {
             Mode::AtOnce => "at_once",
             Mode::Staggered => "staggered",
+            Mode::Itself => "itself",
         }
     }
 }
@@ -68,6 +73,16 @@ impl Meeting {
         Box::leak(Box::new(Meeting {
             arrived: Arrivals::default(),
             gates: (0..most_tasks).map(|_| Gate::default()).collect(),
+            yields: false,
+        }))
+    }
+
+    /// Of tasks that wake themselves.
+    pub fn of_yielding() -> &'static Meeting {
+        Box::leak(Box::new(Meeting {
+            arrived: Arrivals::default(),
+            gates: Box::default(),
+            yields: true,
         }))
     }
 
@@ -124,6 +139,7 @@ impl Meeting {
                         self.all_arrived().await;
                     }
                 }
+                Mode::Itself => {}
             }
         }
     }
@@ -133,6 +149,7 @@ impl Meeting {
         let (steps, arrivals) = match mode {
             Mode::AtOnce => (1, tasks),
             Mode::Staggered => (tasks, 1),
+            Mode::Itself => return,
         };
         for _ in 0..wakes {
             for _ in 0..steps {
@@ -187,6 +204,11 @@ impl Future for Woken {
         if self.left == 0 {
             self.meeting.arrive();
             return Poll::Ready(());
+        }
+        if self.meeting.yields {
+            self.left -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let gate = &self.meeting.gates[self.gate as usize];
         if self.waits {
