@@ -25,6 +25,10 @@ impl EndedSet {
         }
         if sequence == self.first + self.run {
             self.run += 1;
+        } else if sequence + 1 == self.first {
+            // Behind the others, because the round began one further on.
+            self.first = sequence;
+            self.run += 1;
         } else {
             self.push_other(sequence);
         }

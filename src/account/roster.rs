@@ -96,7 +96,7 @@ impl Run {
     }
 
     /// Takes in a task that comes after all of its own, if it is of their kind.
-    #[inline]
+    #[inline(always)]
     fn take_in(&mut self, task: &TaskCell<dyn PollTask>) -> bool {
         let same = ptr::eq(self.location, task.location()) && ptr::eq(self.name, task.name());
         match self.bit(task.sequence()) {
@@ -153,15 +153,27 @@ impl RosterEntry {
 
     #[inline]
     pub(crate) fn join(&mut self, tasks: &Queue) {
+        // On the stack while it grows: nearly always there is one, and nothing before it.
+        let mut run = self.runs.pop();
         tasks.for_each(|task| {
-            if !self.runs.last_mut().is_some_and(|run| run.take_in(task)) {
-                if self.runs.capacity() == 0 {
-                    // Of a million scopes with one task each, four places would be most of the memory.
-                    self.runs.reserve_exact(1);
+            if !run.as_mut().is_some_and(|run| run.take_in(task)) {
+                if let Some(full) = run.replace(Run::new(task)) {
+                    self.add(full);
                 }
-                self.runs.push(Run::new(task));
             }
         });
+        if let Some(run) = run {
+            self.add(run);
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, run: Run) {
+        if self.runs.capacity() == 0 {
+            // Of a million scopes with one task each, four places would be most of the memory.
+            self.runs.reserve_exact(1);
+        }
+        self.runs.push(run);
     }
 
     /// Gives back what is too much, to be dropped without the lock.

@@ -1,25 +1,162 @@
 //! The polls of a turn of tasks that have no wakers of their own.
 
-use std::task::Context;
+use std::{
+    mem,
+    panic::Location,
+    task::{Context, Poll},
+};
 
 use super::{
-    finish::{drop_completed, finish},
+    finish::finish,
     poll::{poll, poll_plain, poll_watched},
     turn_end::{AfterTurn, end_turn, one_ended, one_pending},
 };
 use crate::{
     account::EndedSet,
+    report::{self, Label, Payload},
     runner::{Registry, RunnerRef, ScopeState},
-    task::{BoxedTask, End, MOST_POLLS},
+    task::{BoxedTask, End, MOST_POLLS, Queue, Step, Walk},
 };
 
-/// Polls the next tasks of the queue.
+/// A round on the fast path.
+///
+/// The queue is out of the state meanwhile, and the state in its place: what runs may defer, and nothing that it may call
+/// looks at the queue. One guard against panics is around all polls; after a panic they go on behind the task that it was.
+struct PlainRound {
+    queue: Queue,
+    walk: Walk,
+    /// The name and the place of the one whose destructor runs.
+    dropping: Option<(&'static str, &'static Location<'static>)>,
+    /// All tasks with a lower number have been polled.
+    fresh: u64,
+    completed: u64,
+}
+
+/// Why the polls of a round have stopped at a task.
+enum Stop {
+    HasOptions,
+    Ended(End),
+}
+
+/// Polls the next tasks of the queue, on the fast path.
+#[inline]
+pub(super) fn plain_round(
+    registry: &Registry,
+    cx: &mut Context<'_>,
+    polls: usize,
+    ended_set: &mut EndedSet,
+) -> AfterTurn {
+    let queue = registry.peek(|state| mem::take(&mut state.queue));
+    let mut round = PlainRound {
+        queue: queue.unwrap_or_default(),
+        walk: Walk::new(polls),
+        dropping: None,
+        fresh: 0,
+        completed: 0,
+    };
+    loop {
+        match report::catch(|| round.poll_tasks(cx, ended_set)) {
+            Ok(None) => break,
+            Ok(Some(stop)) => round.go_past(registry, stop, cx, ended_set),
+            Err(payload) => round.has_panicked(registry, payload, ended_set),
+        }
+    }
+    let again = registry.peek(|state| {
+        state.fresh = state.fresh.max(round.fresh);
+        state.unpublished.completed += round.completed;
+        round.queue.put_behind(round.walk);
+        let gap = mem::replace(&mut state.queue, round.queue);
+        debug_assert!(gap.is_empty(), "somebody has used what was taken out");
+        mem::forget(gap);
+        state.after_round()
+    });
+    again.unwrap_or(AfterTurn::Wait)
+}
+
+impl PlainRound {
+    /// Polls one after the other, until the end of the round, or until a task stops that.
+    #[inline]
+    fn poll_tasks(&mut self, cx: &mut Context<'_>, ended_set: &mut EndedSet) -> Option<Stop> {
+        let PlainRound {
+            queue,
+            walk,
+            dropping,
+            fresh,
+            completed,
+        } = self;
+        queue.walk(walk, |mut task| {
+            // The destructor of the one before has returned.
+            *dropping = None;
+            if task.options().is_some() {
+                return Step::Stop(Stop::HasOptions);
+            }
+            match task.as_mut().poll_task(cx) {
+                Poll::Pending => {
+                    *fresh = (*fresh).max(task.sequence() + 1);
+                    Step::Keep
+                }
+                Poll::Ready(end @ End::Completed) => {
+                    // It holds nothing, and forgetting it spares the fast path its destructor.
+                    mem::forget(end);
+                    *dropping = Some((task.name(), task.location()));
+                    *completed += 1;
+                    ended_set.push(task.sequence());
+                    Step::Drop
+                }
+                Poll::Ready(end) => Step::Stop(Stop::Ended(end)),
+            }
+        })
+    }
+
+    #[cold]
+    fn go_past(
+        &mut self,
+        registry: &Registry,
+        stop: Stop,
+        cx: &mut Context<'_>,
+        ended_set: &mut EndedSet,
+    ) {
+        let Some(mut task) = self.queue.take_at(&self.walk) else {
+            return;
+        };
+        let end = match stop {
+            Stop::Ended(end) => Some(end),
+            Stop::HasOptions => poll_watched(registry, None, &mut task, cx),
+        };
+        match end {
+            Some(end) => finish(registry, None, task, end, ended_set),
+            None => {
+                self.fresh = self.fresh.max(task.sequence() + 1);
+                self.queue.put_at(&mut self.walk, task);
+            }
+        }
+    }
+
+    #[cold]
+    fn has_panicked(&mut self, registry: &Registry, payload: Payload, ended_set: &mut EndedSet) {
+        let Some((name, location)) = self.dropping.take() else {
+            if let Some(task) = self.queue.take_at(&self.walk) {
+                finish(registry, None, task, End::Panicked(payload), ended_set);
+            }
+            return;
+        };
+        self.completed -= 1;
+        registry.peek(|state| state.unpublished.panicked += 1);
+        let label = Label {
+            name,
+            key: None,
+            location,
+        };
+        report::destructor_panicked(&label, payload);
+    }
+}
+
+/// Polls the next tasks of the queue, on the slow path.
 ///
 /// The state is taken out once for each task: to put away what has been polled and to get the next.
-#[inline]
 pub(super) fn round(
     registry: &Registry,
-    runner: Option<&RunnerRef>,
+    runner: &RunnerRef,
     cx: &mut Context<'_>,
     mut polls: usize,
     ended_set: &mut EndedSet,
@@ -28,34 +165,14 @@ pub(super) fn round(
     let mut next = registry.peek(|state| state.queue.pop_front()).flatten();
     while let Some(mut task) = next {
         polls -= 1;
-        let plain = task.options().is_none();
-        let polled = match plain {
-            true => poll_plain(&mut task, cx),
-            false => poll_watched(registry, runner, &mut task, cx),
-        };
-        next = match polled {
+        next = match poll(registry, Some(runner), &mut task, cx) {
             None => registry.peek(|state| {
                 state.fresh = state.fresh.max(task.sequence() + 1);
                 state.queue.push_back(task);
                 state.next_of_round(polls, &mut again)
             }),
-            Some(end) if plain && runner.is_none() && matches!(end, End::Completed) => {
-                // It holds nothing, and forgetting it spares the fast path its destructor.
-                std::mem::forget(end);
-                let sequence = task.sequence();
-                let completed = drop_completed(registry, task);
-                registry.peek(|state| {
-                    state.unpublished.completed += u64::from(completed);
-                    let next = state.next_of_round(polls, &mut again);
-                    // The roster is told, unless this was all: then the whole entry is given up.
-                    if next.is_some() || !matches!(again, AfterTurn::Done) {
-                        ended_set.push(sequence);
-                    }
-                    next
-                })
-            }
             Some(end) => {
-                finish(registry, runner, task, end, ended_set);
+                finish(registry, Some(runner), task, end, ended_set);
                 registry.peek(|state| state.next_of_round(polls, &mut again))
             }
         }
@@ -109,10 +226,15 @@ impl ScopeState {
                 return Some(task);
             }
         }
-        *again = match self.is_done() {
+        *again = self.after_round();
+        None
+    }
+
+    #[inline]
+    fn after_round(&self) -> AfterTurn {
+        match self.is_done() {
             true => AfterTurn::Done,
             false => self.after_turn(self.round > 0 || (self.long_round && !self.queue.is_empty())),
-        };
-        None
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     expire::expire,
     join::join_on_slow_path,
     permits::take_permits,
-    round::{poll_single, round, sequence},
+    round::{plain_round, poll_single, round, sequence},
     turn_end::{AfterTurn, end_turn},
     woken,
 };
@@ -77,8 +77,14 @@ fn run_planned(
     mut ended_set: EndedSet,
 ) -> bool {
     let again = match kind {
-        TurnKind::Round(polls) => round(registry, runner, cx, polls, &mut ended_set),
-        TurnKind::Single => round(registry, runner, cx, 1, &mut ended_set),
+        TurnKind::Round(polls) => match runner {
+            None => plain_round(registry, cx, polls, &mut ended_set),
+            Some(runner) => round(registry, runner, cx, polls, &mut ended_set),
+        },
+        TurnKind::Single => match runner {
+            None => plain_round(registry, cx, 1, &mut ended_set),
+            Some(runner) => round(registry, runner, cx, 1, &mut ended_set),
+        },
         TurnKind::Sequence => sequence(registry, runner, cx, &mut ended_set),
         TurnKind::Woken => woken::poll_all_woken(registry, runner, cx, &mut ended_set),
     };
@@ -99,7 +105,7 @@ pub(super) enum TurnKind {
     /// So many polls.
     Round(usize),
     Sequence,
-    /// Poll the only task, which has been polled before.
+    /// Poll the only task.
     Single,
     /// Poll those that were woken. If they have no wakers of their own, they get some.
     Woken,
@@ -115,15 +121,14 @@ impl ScopeState {
             return TurnKind::Sequence;
         }
         if self.round == 0 {
-            if self.polls > 0 {
-                if self.queue.len() == 1 {
-                    // One turn for all that is left, and polls that are no reason for a waker of its own.
-                    self.long_round = false;
-                    return TurnKind::Single;
-                }
-                if self.queue.len() > 1 && self.begin_later_round() {
-                    return TurnKind::Woken;
-                }
+            if self.queue.len() == 1 {
+                // One turn for all that is left, and polls that are no reason for a waker of its own.
+                self.long_round = false;
+                self.polls = self.polls.max(1);
+                return TurnKind::Single;
+            }
+            if self.polls > 0 && self.queue.len() > 1 && self.begin_later_round() {
+                return TurnKind::Woken;
             }
             self.round = self.queue.len();
             self.long_round = self.round > MOST_POLLS;

@@ -20,7 +20,7 @@ pub(crate) use self::{
     closure::BlockingShared,
     hook::Wrapped,
     order::Condition,
-    queue::Queue,
+    queue::{Queue, Step, Walk},
     ready_set::{MOST_POLLS, ReadySet},
     result::End,
 };

@@ -1,6 +1,6 @@
 //! The queue of tasks: a linked list that owns its nodes, so that n tasks cost n allocations.
 
-use std::mem;
+use std::{mem, pin::Pin};
 
 use super::cell::{BoxedTask, PollTask, TaskCell};
 
@@ -12,22 +12,13 @@ pub(crate) struct Stack {
 
 impl Stack {
     #[inline]
-    pub(crate) fn push(&mut self, mut task: BoxedTask) {
-        // What is in no list has no next, and nothing is left on top: to look for something to drop would cost more than to
-        // push. Here and below.
-        let gap = mem::replace(task.as_mut().project().next, self.top.take());
-        debug_assert!(gap.is_none(), "it is in a list already");
-        mem::forget(gap);
-        let gap = self.top.replace(task);
-        mem::forget(gap);
+    pub(crate) fn push(&mut self, task: BoxedTask) {
+        put_in(&mut self.top, task);
     }
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<BoxedTask> {
-        let mut task = self.top.take()?;
-        let gap = mem::replace(&mut self.top, task.as_mut().project().next.take());
-        mem::forget(gap);
-        Some(task)
+        cut_out(&mut self.top)
     }
 
     /// The top one, if it has a higher number.
@@ -169,7 +160,132 @@ impl Queue {
                 next = task.next.as_deref();
             }
         } else {
-            self.iter().for_each(f);
+            self.for_each_of_both(&mut f);
+        }
+    }
+
+    // Apart, and of one kind, so that what `f` does is built into the loop above.
+    #[cold]
+    fn for_each_of_both<'a>(&'a self, f: &mut dyn FnMut(&'a TaskCell<dyn PollTask>)) {
+        self.iter().for_each(f);
+    }
+}
+
+/// Takes out the task to which `link` leads.
+///
+/// What was taken out of a link leaves nothing there: to look for something to drop would cost more than the rest. Here and
+/// below.
+#[inline]
+fn cut_out(link: &mut Option<BoxedTask>) -> Option<BoxedTask> {
+    let mut task = link.take()?;
+    let gap = mem::replace(link, task.as_mut().project().next.take());
+    mem::forget(gap);
+    Some(task)
+}
+
+/// Puts a task, which is in no list, before the one to which `link` leads.
+#[inline]
+fn put_in(link: &mut Option<BoxedTask>, mut task: BoxedTask) {
+    let gap = mem::replace(task.as_mut().project().next, link.take());
+    debug_assert!(gap.is_none(), "it is in a list already");
+    mem::forget(gap);
+    let gap = link.replace(task);
+    mem::forget(gap);
+}
+
+/// A walk along the first tasks of a queue, which stay where they are.
+pub(crate) struct Walk {
+    /// How many tasks before this one have stayed.
+    position: usize,
+    steps: usize,
+}
+
+impl Walk {
+    /// So many tasks at most.
+    pub(crate) fn new(steps: usize) -> Self {
+        Walk { position: 0, steps }
+    }
+}
+
+/// What becomes of a task that a walk has come to.
+pub(crate) enum Step<S> {
+    Keep,
+    Drop,
+    /// It is to be taken out: see [`Queue::take_at`].
+    Stop(S),
+}
+
+impl Queue {
+    /// Goes on with a walk, to its end or until it stops.
+    ///
+    /// If `visit` panics, the walk stands at its task; if the task's destructor does, behind it.
+    #[inline]
+    pub(crate) fn walk<S>(
+        &mut self,
+        walk: &mut Walk,
+        mut visit: impl FnMut(Pin<&mut TaskCell<dyn PollTask>>) -> Step<S>,
+    ) -> Option<S> {
+        let Queue { front, back, len } = self;
+        let mut link = &mut front.top;
+        for _ in 0..walk.position {
+            link = link.as_mut()?.as_mut().project().next;
+        }
+        while walk.steps > 0 {
+            if link.is_none() {
+                while let Some(last) = back.pop() {
+                    put_in(link, last);
+                }
+            }
+            walk.steps -= usize::from(link.is_some());
+            match visit(link.as_mut()?.as_mut()) {
+                Step::Keep => {
+                    walk.position += 1;
+                    link = link.as_mut()?.as_mut().project().next;
+                }
+                Step::Drop => {
+                    let task = cut_out(link)?;
+                    *len -= 1;
+                    drop(task);
+                }
+                Step::Stop(stop) => return Some(stop),
+            }
+        }
+        None
+    }
+
+    /// Takes out the task at which a walk has stopped.
+    pub(crate) fn take_at(&mut self, walk: &Walk) -> Option<BoxedTask> {
+        let mut link = &mut self.front.top;
+        for _ in 0..walk.position {
+            link = link.as_mut()?.as_mut().project().next;
+        }
+        let task = cut_out(link)?;
+        self.len -= 1;
+        Some(task)
+    }
+
+    /// Puts it back, behind the walk.
+    pub(crate) fn put_at(&mut self, walk: &mut Walk, task: BoxedTask) {
+        let mut link = &mut self.front.top;
+        for _ in 0..walk.position {
+            match link {
+                Some(before) => link = before.as_mut().project().next,
+                None => break,
+            }
+        }
+        put_in(link, task);
+        self.len += 1;
+        walk.position += 1;
+    }
+
+    /// Those that have stayed go behind the others, if there are any.
+    pub(crate) fn put_behind(&mut self, walk: Walk) {
+        if walk.position < self.len {
+            for _ in 0..walk.position {
+                if let Some(task) = self.pop_front() {
+                    self.push_back(task);
+                }
+            }
         }
     }
 }
