@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         [
             "in request: answered",
             "in request: auditing",
-            "ERROR in no span: deferred task failed: the audit log is full",
+            "ERROR in request: deferred task failed: the audit log is full",
             "in request: mail sent",
             "request: closed",
         ]
@@ -85,8 +85,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             "in request: answered",
             "request: closed",
             "in after.task: auditing",
+            "ERROR in after.task: deferred task failed: the audit log is full",
             "after.task: closed",
-            "ERROR in no span: deferred task failed: the audit log is full",
             "in after.task: mail sent",
             "after.task: closed",
         ]

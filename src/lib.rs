@@ -258,9 +258,15 @@
 //! reason, with the names of the first five: when nothing is pending any more, or a second after the first, or at the
 //! end of a [`shutdown()`]; and no more than once a second, however many a limit sheds. The reasons are: a limit shed
 //! them; their runtime or spawner dropped them; the batch that was held was dropped; a shutdown had reached its limit
-//! before that; the spawner panicked; the blocking pool dropped a closure. In an event the fields `count`, `reason` and
-//! `first` say it. A subscriber that is set for one thread only sees what is reported on that thread; the rest goes to
-//! standard error.
+//! before that; the spawner panicked; the blocking pool dropped a closure. A subscriber that is set for one thread only
+//! sees what is reported on that thread; the rest goes to standard error.
+//!
+//! An event of a task has the fields `task` (its name), `key`, if it has one, and `location` (of its `defer`). That of a
+//! loss has those of the first task that was lost, and `count`, `reason` and `first`, which names up to five. The error, the
+//! panic or the timeout of a task that a hook of [`on_defer`](RunnerBuilder::on_defer) has wrapped is reported while the
+//! hook's future is polled: in the span that it enters, with the hub or the baggage that it binds. Outside of these are
+//! reported: losses; a panic of the hook, of its future, or of the task's destructor when it is dropped unfinished; and
+//! what ends before its first poll.
 //!
 //! # In production
 //!

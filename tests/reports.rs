@@ -329,6 +329,9 @@ mod events {
         for field in [
             "count=1 ",
             "reason=\"dropped\" ",
+            "task=\"lost\" ",
+            "key=\"user:7\" ",
+            "location=tests/reports.rs:",
             "first=\"`lost` (key `user:7`, tests/reports.rs:",
         ] {
             assert!(events[3].contains(field), "{field}: {events:?}");

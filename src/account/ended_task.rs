@@ -16,6 +16,8 @@ pub(crate) struct EndedTask {
     label: Label,
     blocking: bool,
     end: End,
+    /// Its end was reported where it happened.
+    reported: bool,
     /// The panic of its destructor.
     destructor: Option<Box<dyn Any + Send>>,
     ran: Duration,
@@ -40,6 +42,7 @@ impl EndedTask {
             label,
             blocking,
             end,
+            reported: task.has_reported(),
             destructor: report::catch(|| drop(task)).err(),
             ran,
             longest_poll,
@@ -64,6 +67,7 @@ impl EndedTask {
             label,
             blocking,
             end,
+            reported,
             destructor,
             ran,
             longest_poll,
@@ -89,9 +93,23 @@ impl EndedTask {
         }
         match end {
             End::Completed | End::Overdue | End::Discarded | End::Shed | End::Lost(_) => {}
-            End::Failed(error) => report::failed(&label, error),
-            End::Panicked(payload) => report::panicked(&label, payload),
-            End::TimedOut(limit) => report::timed_out(&label, limit),
+            End::Failed(error) => {
+                if !reported {
+                    report::failed(&label, &*error);
+                }
+                report::drop_error(&label, error);
+            }
+            End::Panicked(payload) => {
+                if !reported {
+                    report::panicked(&label, &*payload);
+                }
+                report::forget_payload(payload);
+            }
+            End::TimedOut(limit) => {
+                if !reported {
+                    report::timed_out(&label, limit);
+                }
+            }
         }
         if let Some(payload) = destructor {
             report::destructor_panicked(&label, payload);

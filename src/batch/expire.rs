@@ -2,7 +2,7 @@
 
 use std::{task::Context, time::Duration};
 
-use super::{end, finish::finish, task_time::may_end};
+use super::{end, finish::finish, task_time::end_at_limit};
 use crate::{
     account::EndedSet,
     report::drop_waker,
@@ -36,7 +36,7 @@ pub(super) fn expire(
         }
     });
     end_waiting(registry, core, limit, ended_set);
-    let stays = end_expired(registry, runner, limit, ended_set);
+    let stays = end_expired(registry, runner, limit, cx, ended_set);
     registry.peek(|state| {
         state.queue.append(stays);
         // The queue has changed: this turn begins a round of its own.
@@ -85,19 +85,14 @@ fn end_expired(
     registry: &Registry,
     runner: &RunnerRef,
     limit: Duration,
+    cx: &mut Context<'_>,
     ended_set: &mut EndedSet,
 ) -> Queue {
     let mut stays = Queue::default();
     for mut task in registry.take_running() {
-        match may_end(&mut task, limit) {
-            true => finish(
-                registry,
-                Some(runner),
-                task,
-                End::TimedOut(limit),
-                ended_set,
-            ),
-            false => stays.push_back(task),
+        match end_at_limit(&mut task, limit, cx) {
+            Some(end) => finish(registry, Some(runner), task, end, ended_set),
+            None => stays.push_back(task),
         }
     }
     stays

@@ -10,9 +10,8 @@ use std::{task::Context, time::Duration};
 
 use crate::{
     limit::{Sleep, poll_sleep},
-    report,
     runner::Registry,
-    task::{BoxedTask, End},
+    task::{BoxedTask, End, PastLimit},
 };
 
 /// How a task ends that was polled and is pending, if its time is over. Called with nothing of ours taken out: sleeps are
@@ -33,29 +32,39 @@ pub(super) fn expire(
             return None;
         }
     }
-    may_end(task, limit).then_some(End::TimedOut(limit))
+    end_at_limit(task, limit, cx)
 }
 
-/// A task is past its limit, or its scope is: returns whether it can be stopped. Blocking work that has begun can't: it is
+/// A task is past its limit, or its scope is: returns how it ends. Blocking work that has begun can't be stopped: it is
 /// reported, once, and goes on.
-pub(super) fn may_end(task: &mut BoxedTask, limit: Duration) -> bool {
-    let Some(options) = task.as_mut().options_mut() else {
-        return true;
-    };
-    // Its own time has no meaning any more, and a sleep that has fired must not be polled again.
-    options.timeout = None;
-    drop(options.sleep.take());
-    if options
-        .blocking
-        .as_ref()
-        .is_none_or(|shared| shared.abandon())
-    {
-        return true;
+pub(super) fn end_at_limit(
+    task: &mut BoxedTask,
+    limit: Duration,
+    cx: &mut Context<'_>,
+) -> Option<End> {
+    let (mut stays, mut reported) = (false, false);
+    if let Some(options) = task.as_mut().options_mut() {
+        // Its own time has no meaning any more, and a sleep that has fired must not be polled again.
+        options.timeout = None;
+        drop(options.sleep.take());
+        stays = options
+            .blocking
+            .as_ref()
+            .is_some_and(|shared| !shared.abandon());
+        reported = stays && std::mem::replace(&mut options.overdue, true);
     }
-    if !std::mem::replace(&mut options.overdue, true) {
-        report::overdue(&task.label(), limit);
+    if reported {
+        return None;
     }
-    false
+    let past = PastLimit { limit, stays };
+    let report = task.as_mut().report_limit(past, cx);
+    if !stays {
+        return Some(End::TimedOut(limit));
+    }
+    if !report.made {
+        past.report(&task.label());
+    }
+    report.over.then_some(End::Overdue)
 }
 
 fn make(registry: &Registry, limit: Duration) -> Sleep {

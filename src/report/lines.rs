@@ -4,6 +4,7 @@
 //! set, a line on standard error otherwise.
 
 use std::{
+    any::Any,
     error::Error,
     fmt::{self, Write as _},
     io::Write as _,
@@ -17,14 +18,19 @@ use super::{
 };
 
 #[cold]
-pub(crate) fn failed(task: &Label, error: Box<dyn Error + Send + Sync>) {
-    // Its `Display` and its destructor are the user's code.
-    let text = catch(|| Chain(&*error).to_string());
+pub(crate) fn failed(task: &Label, error: &(dyn Error + 'static)) {
+    // Its `Display` is the user's code.
+    let text = catch(|| Chain(error).to_string());
     let text = text.unwrap_or_else(|payload| {
         forget_payload(payload);
         "(its error panicked when displayed)".into()
     });
     emit(task, format_args!("failed: {text}"));
+}
+
+/// Drops the error of a task, whose destructor is the user's code.
+#[cold]
+pub(crate) fn drop_error(task: &Label, error: Box<dyn Error + Send + Sync>) {
     if let Err(payload) = catch(|| drop(error)) {
         destructor_panicked(task, payload);
     }
@@ -54,9 +60,8 @@ impl fmt::Display for Chain<'_> {
 const MOST_CAUSES: usize = 32;
 
 #[cold]
-pub(crate) fn panicked(task: &Label, payload: Payload) {
-    emit(task, format_args!("panicked: {}", message(&*payload)));
-    forget_payload(payload);
+pub(crate) fn panicked(task: &Label, payload: &(dyn Any + Send)) {
+    emit(task, format_args!("panicked: {}", message(payload)));
 }
 
 #[cold]
@@ -104,7 +109,7 @@ pub(crate) fn no_runtime() {
     static SAID: std::sync::Once = std::sync::Once::new();
     SAID.call_once(|| {
         line(format_args!(
-            "after: no runtime is current and the feature `threads` is off, so deferred tasks are lost: end requests \
+            "no runtime is current and the feature `threads` is off, so deferred tasks are lost: end requests \
              inside the runtime, install a `Runner` on a spawner, or turn the feature on"
         ));
     });
@@ -148,10 +153,14 @@ pub(crate) fn lost(why: Loss, losses: &Gathered) {
     let reported = catch(|| {
         #[cfg(feature = "tracing")]
         if subscribed() {
+            let of_first = losses.first.first();
             tracing::error!(
                 target: "after",
                 count,
                 reason = why.as_str(),
+                task = of_first.map(|task| task.name),
+                key = of_first.and_then(Label::key),
+                location = of_first.map(|task| tracing::field::display(task.location)),
                 first,
                 "{count} {tasks} {how}: {why_and_what_to_do}"
             );

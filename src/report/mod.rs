@@ -18,8 +18,8 @@ pub(crate) use self::{
     key::Key,
     label::Label,
     lines::{
-        Chain, destructor_panicked, failed, lost, no_timer, overdue, panicked, spawner_panicked,
-        timed_out, unnamed_panicked,
+        Chain, destructor_panicked, drop_error, failed, lost, no_timer, overdue, panicked,
+        spawner_panicked, timed_out, unnamed_panicked,
     },
     loss::{Gathered, Loss},
     observer::Observers,

@@ -139,6 +139,11 @@ impl RunnerBuilder {
     /// after it. A hook that gives the future back as it is costs no allocation.
     /// [`TaskOutput::error`](crate::TaskOutput::error) says how the task has ended.
     ///
+    /// A failure of the task is reported while the future that the hook has made is polled, so that the report is made in
+    /// the span or with the hub that this enters. For a timeout it is polled once more: the task, instead of running,
+    /// reports its timeout and stays pending, and then all of it is dropped. If that poll does not reach the task, because
+    /// the hook's future awaits something else or has given the task to another thread, the report is made outside.
+    ///
     /// If it panics, the caller of `defer` does not notice: the task counts as panicked.
     ///
     /// ```

@@ -98,8 +98,8 @@ impl Core {
         for hook in &self.on_defer {
             // The task went with the hook that panics: what is left of it ends so.
             future = report::catch(|| hook(&info, future)).unwrap_or_else(|payload| {
-                let end = End::Panicked(payload);
-                TaskFuture::new(std::future::ready(TaskOutput { end }))
+                let output = TaskOutput::of(End::Panicked(payload));
+                TaskFuture::new(std::future::ready(output))
             });
         }
         let mut task = match future.into_deferred() {
@@ -108,7 +108,10 @@ impl Core {
                 task.as_mut().relabel(label);
                 task
             }
-            Err(future) => TaskCell::boxed(Wrapped { task: future }, label.name, label.location),
+            Err(future) => {
+                let wrapped = Wrapped::new(future, label.clone());
+                TaskCell::boxed(wrapped, label.name, label.location)
+            }
         };
         task.as_mut().set_options(options);
         task

@@ -15,6 +15,7 @@ use super::{
     order::Condition,
     result::{End, TaskResult},
     sealed::Sealed as _,
+    wrapped::{LimitReport, PastLimit},
 };
 use crate::{
     limit::Sleep,
@@ -24,6 +25,16 @@ use crate::{
 /// What a task runs. Every future whose output is a [`TaskResult`] is work; `dyn PollTask` hides its type.
 pub(crate) trait PollTask: Send {
     fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End>;
+
+    /// It is past its limit, which it reports itself, if a hook has wrapped it.
+    fn report_limit(self: Pin<&mut Self>, _: PastLimit, _: &mut Context<'_>) -> LimitReport {
+        LimitReport::default()
+    }
+
+    /// Whether it has reported its end itself.
+    fn has_reported(&self) -> bool {
+        false
+    }
 }
 
 impl<F> PollTask for F
@@ -215,5 +226,17 @@ impl TaskCell<dyn PollTask> {
     #[inline]
     pub(crate) fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         self.project().work.poll_task(cx)
+    }
+
+    pub(crate) fn report_limit(
+        self: Pin<&mut Self>,
+        past: PastLimit,
+        cx: &mut Context<'_>,
+    ) -> LimitReport {
+        self.project().work.report_limit(past, cx)
+    }
+
+    pub(crate) fn has_reported(&self) -> bool {
+        self.work.has_reported()
     }
 }

@@ -8,10 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{
-    cell::{BoxedTask, PollTask},
-    result::End,
-};
+use super::{cell::BoxedTask, result::End, wrapped::poll_inside};
 
 /// A deferred task, as an [`on_defer`](crate::RunnerBuilder::on_defer) hook gets and returns it.
 ///
@@ -45,9 +42,18 @@ enum Form {
 /// What a [`TaskFuture`] resolves to: how its task ended. It can be passed on, and not made.
 pub struct TaskOutput {
     pub(crate) end: End,
+    /// It was reported where the task has ended.
+    pub(super) reported: bool,
 }
 
 impl TaskOutput {
+    pub(crate) fn of(end: End) -> Self {
+        TaskOutput {
+            end,
+            reported: false,
+        }
+    }
+
     /// The error that the task has ended with, for a hook that wants to see it: `None` if it has ended with `()` or `Ok`.
     ///
     /// It is `None` too for a closure on the blocking pool that has panicked or was lost. A task that panics, is past its
@@ -104,10 +110,7 @@ impl Future for TaskFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskOutput> {
         match &mut self.form {
-            Form::Deferred(task) => {
-                let polled = task.as_mut().poll_task(cx);
-                polled.map(|end| TaskOutput { end })
-            }
+            Form::Deferred(task) => poll_inside(task, cx),
             Form::Wrapped(future) => future.as_mut().poll(cx),
         }
     }
@@ -122,18 +125,5 @@ impl fmt::Debug for TaskFuture {
 impl fmt::Debug for TaskOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskOutput").finish_non_exhaustive()
-    }
-}
-
-/// What an `on_defer` hook has made of a task. Not a future itself: its end is not a `TaskResult`.
-pub(crate) struct Wrapped {
-    pub(crate) task: TaskFuture,
-}
-
-/// A hook's wrapping of a task knows its end already.
-impl PollTask for Wrapped {
-    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        let task = &mut self.get_mut().task;
-        Pin::new(task).poll(cx).map(|output| output.end)
     }
 }

@@ -1,6 +1,6 @@
 //! The unit of work, and the lists of it.
 //!
-//! To be read in this order: `result`, `sealed`, `order`; `closure`, `cell`, `queue`, `hook`; `backlog`; `wake_bits`,
+//! To be read in this order: `result`, `sealed`, `order`; `closure`, `cell`, `queue`, `hook`, `wrapped`; `backlog`; `wake_bits`,
 //! `ready_set`.
 
 mod backlog;
@@ -13,16 +13,17 @@ mod ready_set;
 mod result;
 pub(crate) mod sealed;
 mod wake_bits;
+mod wrapped;
 
 pub(crate) use self::{
     backlog::Backlog,
     cell::{BoxedTask, PollTask, TaskCell, Times},
     closure::BlockingShared,
-    hook::Wrapped,
     order::Condition,
     queue::{Queue, Step, Walk},
     ready_set::{MOST_POLLS, ReadySet},
     result::End,
+    wrapped::{PastLimit, Wrapped},
 };
 pub use self::{
     closure::BlockingWork,

@@ -11,3 +11,5 @@ mod limits;
 mod linear;
 mod observers;
 mod roster;
+#[cfg(feature = "tracing")]
+mod spans;
