@@ -1,6 +1,10 @@
 //! Where there is no scope, but should be one.
 
-use std::{error::Error, fmt};
+use std::{
+    error::Error,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 /// What to do where there is no scope, but should be one.
 pub(crate) const HOW_TO_HAVE_A_SCOPE: &str = "If there is none around this code, add `.layer(AfterLayer::new())` (feature \
@@ -18,18 +22,35 @@ pub(crate) const HOW_TO_HAVE_A_SCOPE: &str = "If there is none around this code,
 /// assert!(error.to_string().contains("after::scope"));
 /// drop(error.into_inner());
 /// ```
+///
+/// `?` turns it into a boxed error or one of `anyhow`, whatever the future is: it is `Sync` although the future may not be.
+///
+/// ```
+/// use std::{cell::Cell, error::Error};
+///
+/// fn schedule(count: Cell<u32>) -> Result<(), Box<dyn Error + Send + Sync>> {
+///     after::try_defer(async move { println!("{}", count.get()) })?;
+///     Ok(())
+/// }
+/// assert!(schedule(Cell::new(1)).is_err());
+/// ```
 pub struct TryDeferError<F> {
-    task: F,
+    /// Nobody locks it. What is in it is reached by value alone, so that this is `Sync` wherever the task is `Send`.
+    task: Mutex<F>,
 }
 
 impl<F> TryDeferError<F> {
     pub(crate) fn new(task: F) -> Self {
-        TryDeferError { task }
+        TryDeferError {
+            task: Mutex::new(task),
+        }
     }
 
     /// The task that was not deferred, untouched.
     pub fn into_inner(self) -> F {
         self.task
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
