@@ -541,7 +541,7 @@ pub use crate::{
         Attached, Entered, Handle, Held, OpenScope, Scope, StartGuard, TaskBuilder, TryDeferError,
         context, defer, defer_blocking, forget, handle, open, scope, task, try_defer, try_handle,
     },
-    task::{BoxError, Ok, Order, TaskFuture, TaskOutput, TaskResult},
+    task::{BoxError, IntoTask, Ok, Order, TaskFuture, TaskOutput, TaskResult},
 };
 
 /// The README's programs, as doctests.

@@ -1,6 +1,6 @@
 //! How a task is to be run: its name, key, condition, time limit.
 
-use std::{borrow::Cow, fmt, future::IntoFuture, panic::Location, time::Duration};
+use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
 use super::{
     error::TryDeferError,
@@ -10,13 +10,14 @@ use super::{
 use crate::{
     report::{Key, Outcome},
     runner::current,
-    task::{BoxedTask, Condition, TaskCell, TaskResult},
+    task::{BoxedTask, Condition, IntoTask, TaskCell, TaskResult},
 };
 
 /// Names the next task and sets how it runs: `after::task("audit").defer(..)`.
 ///
 /// The name stands in reports and in the [`ShutdownReport`](crate::ShutdownReport). It is `&'static str` because names
-/// become labels of metrics, where a value per request would be a mistake. An unnamed task has its type's name.
+/// become labels of metrics, where a value per request would be a mistake: what differs by request, as a `format!` does, is a
+/// [`key`](TaskBuilder::key). An unnamed task has its type's name.
 ///
 /// # Examples
 ///
@@ -66,6 +67,10 @@ impl TaskBuilder {
     /// It takes the later place in the order. The one it replaces is dropped and counted as discarded. A key means
     /// something only until the hand-over: work deferred later does not replace a task that may be running. The idea
     /// is Laravel's, whose deferred functions have such names.
+    ///
+    /// The last one counts with its condition, whatever the one before had: of two tasks with one key, the first
+    /// [`on_failure`](TaskBuilder::on_failure) and the second [`on_success`](TaskBuilder::on_success), none runs when the
+    /// request fails. Keys of two requests have nothing to do with each other.
     ///
     /// Reports and events name the key beside the task's name, so it should say which task this is, and hold no secret.
     ///
@@ -173,9 +178,7 @@ impl TaskBuilder {
     #[track_caller]
     pub fn defer<F>(self, task: F)
     where
-        F: IntoFuture,
-        F::IntoFuture: Send + 'static,
-        F::Output: TaskResult,
+        F: IntoTask,
     {
         if self.try_defer(task).is_err() {
             outside_scope("defer");
@@ -190,9 +193,7 @@ impl TaskBuilder {
     #[track_caller]
     pub fn try_defer<F>(self, task: F) -> Result<(), TryDeferError<F>>
     where
-        F: IntoFuture,
-        F::IntoFuture: Send + 'static,
-        F::Output: TaskResult,
+        F: IntoTask,
     {
         let location = Location::caller();
         if self.handle.is_none() && !current::in_scope() {

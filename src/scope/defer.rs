@@ -1,6 +1,6 @@
 //! Deferring into the current scope.
 
-use std::{future::IntoFuture, panic::Location};
+use std::panic::Location;
 
 use super::{
     error::TryDeferError,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     runner::current,
-    task::{TaskCell, TaskResult},
+    task::{IntoTask, TaskCell, TaskResult},
 };
 
 /// Runs `task` once the current request is over, however it ends.
@@ -20,6 +20,10 @@ use crate::{
 /// An error or a panic of the task is reported (see the [crate's docs](crate#reporting)) and counted, and touches
 /// nothing else. A task that is dropped before it has ended counts as lost; one
 /// that a limit drops, as shed.
+///
+/// A task is a future: a closure does not compile, for blocking work there is [`defer_blocking`]. There is no delay, no
+/// retry, no handle to join or cancel it, and no result to wait for: [what is not here](crate#what-is-not-here) has what to
+/// use instead.
 ///
 /// # Panics
 ///
@@ -42,9 +46,7 @@ use crate::{
 #[inline]
 pub fn defer<F>(task: F)
 where
-    F: IntoFuture,
-    F::IntoFuture: Send + 'static,
-    F::Output: TaskResult,
+    F: IntoTask,
 {
     if try_defer(task).is_err() {
         outside_scope("defer");
@@ -80,9 +82,7 @@ where
 #[inline]
 pub fn try_defer<F>(task: F) -> Result<(), TryDeferError<F>>
 where
-    F: IntoFuture,
-    F::IntoFuture: Send + 'static,
-    F::Output: TaskResult,
+    F: IntoTask,
 {
     let location = Location::caller();
     current::with(move |registry| match registry {

@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    future::{Future, IntoFuture},
+    future::Future,
     panic::{Location, RefUnwindSafe, UnwindSafe},
     pin::Pin,
     sync::Arc,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     report::{self, Key},
     runner::{Attachment, Inbox, Registry, Runner, current},
-    task::{BoxedTask, TaskCell, TaskResult},
+    task::{BoxedTask, IntoTask, TaskCell, TaskResult},
 };
 
 /// A handle to the current scope, for code that runs elsewhere.
@@ -91,9 +91,7 @@ impl Handle {
     #[track_caller]
     pub fn defer<F>(&self, task: F)
     where
-        F: IntoFuture,
-        F::IntoFuture: Send + 'static,
-        F::Output: TaskResult,
+        F: IntoTask,
     {
         let location = Location::caller();
         let name = std::any::type_name::<F::IntoFuture>();

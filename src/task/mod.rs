@@ -1,12 +1,13 @@
 //! The unit of work, and the lists of it.
 //!
-//! To be read in this order: `result`, `sealed`, `order`; `closure`, `cell`, `queue`, `hook`, `wrapped`; `backlog`; `wake_bits`,
+//! To be read in this order: `result`, `sealed`, `into_task`, `order`; `closure`, `cell`, `queue`, `hook`, `wrapped`; `backlog`; `wake_bits`,
 //! `ready_set`.
 
 mod backlog;
 mod cell;
 mod closure;
 mod hook;
+mod into_task;
 mod order;
 mod queue;
 mod ready_set;
@@ -28,6 +29,7 @@ pub(crate) use self::{
 pub use self::{
     closure::BlockingWork,
     hook::{TaskFuture, TaskOutput},
+    into_task::IntoTask,
     order::Order,
     result::{BoxError, Ok, TaskResult},
 };
