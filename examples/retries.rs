@@ -3,7 +3,10 @@
 //! Run it with `cargo run --example retries`.
 //!
 //! How often and how long to retry is for a crate of its own to say. What matters here is the end: a deploy must not
-//! wait for a back-off of minutes, so the retries end when the shutdown begins, and say so.
+//! wait for a back-off of minutes, so the retries stop when the shutdown begins, and say so.
+//!
+//! The sleep between two tries is part of the task: its time limit counts it, and under `max_running` it keeps its permit
+//! meanwhile, so that a receiver that is away holds other work. `examples/lanes.rs` gives such work a Runner of its own.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -376,6 +376,7 @@
 //! time for the server's limit and for this one.
 //!
 //! **Retries** are for a crate of their own: `examples/retries.rs` has one with `backon` that gives up at [`stopping()`].
+//! The sleep between two tries is part of the task: its time limit counts it, and it keeps its permit meanwhile.
 //!
 //! **Lanes.** A task that sleeps until its next try keeps its permit under [`max_running`](RunnerBuilder::max_running),
 //! and so holds the work behind it, and under [`Overflow::Backpressure`] the answers. Give such work a Runner of its own,
@@ -476,6 +477,22 @@
 //! **actix-web.** Each of its workers has a current-thread runtime of its own, which goes when the server stops, and
 //! takes what runs on it along. Install a Runner on the main runtime: `Runner::new(Tokio::current()).install()`.
 //!
+//! # What is not here
+//!
+//! On purpose, so that what is deferred stays what it looks like: a future that runs once, after the request.
+//!
+//! | What you may look for | Why not, and what to do |
+//! |---|---|
+//! | retries, back-off | they are the task's own: a loop, or a crate such as `backon`, that ends at [`stopping()`]. See [In production](#in-production), Retries and Lanes, for what a sleeping retry holds |
+//! | a delay, "in ten minutes" | a sleep in the task is held in memory, keeps a permit, and a deploy waits for it. For more than seconds: a durable queue, with the time in the job |
+//! | a handle to join, a return value | the request is over, so nobody is there to wait. A result that the answer needs is awaited in the handler; for other work `tokio::spawn`, and for one's own bookkeeping a channel that is moved into the task. In a test a [`Recorder`](testing::Recorder) waits |
+//! | cancelling a task that runs | a task whose work may be given up waits for that itself: for [`stopping()`], or for a `CancellationToken` that is moved into it, in a `select!`. Before the hand-over [`forget()`] takes it back; a [time limit](TaskBuilder::timeout) ends it |
+//! | names made at run time | names become labels of metrics, of which there must be few. What differs by request is a [key](TaskBuilder::key): reports and events have it |
+//! | once over all requests | a [key](TaskBuilder::key) is for one request. Keep a set of your own in the state of the service, or give the job of a durable queue a key |
+//! | cron, a schedule | a loop in a task of your runtime, with a [`scope()`] for each round: `examples/not_http.rs`; or the platform's scheduler |
+//! | spawning outside a scope | [`defer()`] panics there, [`try_defer`] gives the task back, because work that belongs to no request would run before anybody asked. Open a request with [`scope()`] or [`open()`] |
+//! | scopes that follow `tokio::spawn` | no runtime tells of its spawns. Take a [`Handle`] along: [`Handle::scope`] around the spawned future |
+//!
 //! # Cargo features
 //!
 //! All are additive.
@@ -563,3 +580,8 @@ struct Testing;
 #[cfg(all(doctest, feature = "tower"))]
 #[doc = include_str!("../docs/from-spawn.md")]
 struct FromSpawn;
+
+/// The programs of the short answers, as doctests.
+#[cfg(all(doctest, feature = "tower"))]
+#[doc = include_str!("../docs/how-to.md")]
+struct HowTo;
