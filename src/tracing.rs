@@ -2,7 +2,9 @@
 //!
 //! They are hooks, and not a feature that does it unasked, because a span that is attached to a task stays open as long
 //! as the task. [`in_current_span`] is for those who want the task inside the request's span;
-//! [`following_current_span`] gives the task a span of its own, so that the request's span ends with the request.
+//! [`following_current_span`] gives the task a span of its own, so that the request's span ends with the request. With
+//! either, the event of the task's error, panic or timeout stands in that span too: see
+//! [`on_defer`](crate::RunnerBuilder::on_defer).
 //!
 //! ```
 //! let runner = after::Runner::builder()

@@ -101,6 +101,12 @@ impl Wrapped {
         }
         polled
     }
+
+    /// Whether this is the panic that the task has reported. Another payload is of a panic of the hook's own.
+    fn has_reported_panic(&self, payload: &Payload) -> bool {
+        let reporter = self.reporter.as_ref();
+        reporter.and_then(|own| own.reported_panic) == Some(address(&**payload))
+    }
 }
 
 /// A hook's wrapping of a task knows its end already.
@@ -114,9 +120,7 @@ impl PollTask for Wrapped {
                 output.end
             }),
             Err(payload) => {
-                let reported = this.reporter.as_ref().and_then(|own| own.reported_panic);
-                // Another payload is of a panic of the hook's own.
-                this.reported = reported == Some(address(&*payload));
+                this.reported = this.has_reported_panic(&payload);
                 Poll::Ready(End::Panicked(payload))
             }
         }
@@ -132,8 +136,9 @@ impl PollTask for Wrapped {
             return LimitReport::default();
         };
         reporter.silent = true;
-        // What the hook does at the beginning is not for a task that never began.
-        if !this.begun {
+        // What the hook does at the beginning is not for a task that never began; and without this thread's locals the
+        // task would not know that it is not to run.
+        if !this.begun || LENT.try_with(|_| ()).is_err() {
             return LimitReport::default();
         }
         reporter.past = Some(past);
@@ -147,7 +152,9 @@ impl PollTask for Wrapped {
                 }
             }
             Err(payload) => {
-                if let Some(reporter) = &this.reporter {
+                // The hook may have caught the task's, and let it go on only now.
+                let reported = this.has_reported_panic(&payload);
+                if let (Some(reporter), false) = (&this.reporter, reported) {
                     report::panicked(&reporter.label, &*payload);
                 }
                 report::forget_payload(payload);

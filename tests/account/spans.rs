@@ -411,6 +411,41 @@ fn a_hooks_future_that_panics_or_resolves_at_the_limit_hurts_nobody() {
     assert_eq!((stats.timed_out, stats.completed), (2, 1));
 }
 
+/// A hook that catches the task's panic, and lets it go on at the limit: it was reported.
+#[test]
+fn a_panic_that_the_hook_has_kept_is_reported_once() {
+    let (seen, runner) = noted(
+        |builder| {
+            builder.on_defer(|_, task| {
+                let mut task = Box::pin(AssertUnwindSafe(task).catch_unwind());
+                let mut kept = None;
+                TaskFuture::new(std::future::poll_fn(move |cx| {
+                    if let Some(payload) = kept.take() {
+                        std::panic::resume_unwind(payload);
+                    }
+                    kept = match task.as_mut().poll(cx) {
+                        Poll::Ready(Err(payload)) => Some(payload),
+                        _ => unreachable!("it panics"),
+                    };
+                    Poll::Pending
+                }))
+            })
+        },
+        || {
+            let task = after::task("panic").timeout(Duration::ZERO);
+            task.defer(async { panic!("told to") });
+        },
+    );
+    assert_eq!(
+        seen,
+        [
+            "in none, panic: deferred task panicked: told to",
+            "in none, panic: deferred task timed out after 0ns",
+        ]
+    );
+    assert_eq!(runner.stats().timed_out, 1);
+}
+
 /// A task that runs the tasks of another Runner to their end: each is reported by its own name.
 #[test]
 fn a_wrapped_task_may_run_other_wrapped_tasks() {
