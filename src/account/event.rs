@@ -5,25 +5,32 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
 use crate::{
     report::{WakeList, drop_waker},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 #[derive(Default)]
 pub(crate) struct Event {
+    /// Changed under the lock.
+    epoch: AtomicU64,
     state: Mutex<EventState>,
 }
 
 #[derive(Default)]
 struct EventState {
-    epoch: u64,
     next_listener: u64,
-    wakers: BTreeMap<u64, Waker>,
+    /// The waker of one who waits: as a rule there are no others, and this needs no memory of its own.
+    one: Option<(u64, Waker)>,
+    others: BTreeMap<u64, Waker>,
 }
 
 /// One who waits. To be given back with `leave`.
@@ -31,6 +38,29 @@ pub(crate) struct Listener {
     id: u64,
     /// The epoch in which it came.
     before: u64,
+}
+
+impl EventState {
+    /// Gives back the one before, to be dropped when nothing is locked.
+    #[must_use]
+    fn keep(&mut self, id: u64, waker: Waker) -> Option<Waker> {
+        match &mut self.one {
+            Some((own, before)) if *own == id => Some(mem::replace(before, waker)),
+            None if !self.others.contains_key(&id) => {
+                self.one = Some((id, waker));
+                None
+            }
+            _ => self.others.insert(id, waker),
+        }
+    }
+
+    #[must_use]
+    fn remove(&mut self, id: u64) -> Option<Waker> {
+        match self.one.take_if(|(own, _)| *own == id) {
+            Some((_, waker)) => Some(waker),
+            None => self.others.remove(&id),
+        }
+    }
 }
 
 impl Event {
@@ -43,34 +73,49 @@ impl Event {
         state.next_listener += 1;
         Listener {
             id: state.next_listener,
-            before: state.epoch,
+            // Relaxed: it is changed under the lock that we hold.
+            before: self.epoch.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether another epoch has begun since the listener was made. Acquire, with the Release in `notify_all`: who sees the
+    /// epoch sees what was done before it.
+    fn has_come(&self, listener: &Listener) -> bool {
+        self.epoch.load(Ordering::Acquire) != listener.before
     }
 
     /// Ready if another epoch has begun since the listener was made.
     pub(crate) fn poll(&self, listener: &Listener, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_come(listener) {
+            return Poll::Ready(());
+        }
         let waker = cx.waker().clone();
         let mut state = self.lock();
-        if state.epoch != listener.before {
+        if self.has_come(listener) {
             drop(state);
             drop_waker(Some(waker));
             return Poll::Ready(());
         }
-        let before = state.wakers.insert(listener.id, waker);
+        let before = state.keep(listener.id, waker);
         drop(state);
         drop_waker(before);
         Poll::Pending
     }
 
     pub(crate) fn leave(&self, listener: &Listener) {
-        let waker = self.lock().wakers.remove(&listener.id);
-        drop_waker(waker);
+        // With the epoch all wakers have gone.
+        if !self.has_come(listener) {
+            let waker = self.lock().remove(listener.id);
+            drop_waker(waker);
+        }
     }
 
     /// Begins an epoch. May be called under locks; the wakers are woken after them.
     pub(crate) fn notify_all(&self) -> WakeList {
         let mut state = self.lock();
-        state.epoch += 1;
-        std::mem::take(&mut state.wakers).into_values().collect()
+        self.epoch.fetch_add(1, Ordering::Release);
+        let one = state.one.take().map(|(_, waker)| waker);
+        let others = mem::take(&mut state.others);
+        one.into_iter().chain(others.into_values()).collect()
     }
 }

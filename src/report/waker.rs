@@ -9,16 +9,21 @@ use super::unwind::{catch, forget_payload};
 #[must_use]
 #[derive(Default)]
 pub(crate) struct WakeList {
-    list: Vec<Waker>,
+    /// As a rule there is one, which needs no memory of its own.
+    first: Option<Waker>,
+    others: Vec<Waker>,
 }
 
 impl WakeList {
     pub(crate) fn add(&mut self, waker: Option<Waker>) {
-        self.list.extend(waker);
+        match self.first {
+            None => self.first = waker,
+            Some(_) => self.others.extend(waker),
+        }
     }
 
     pub(crate) fn wake(self) {
-        for waker in self.list {
+        for waker in self.first.into_iter().chain(self.others) {
             wake(waker);
         }
     }
@@ -26,8 +31,10 @@ impl WakeList {
 
 impl FromIterator<Waker> for WakeList {
     fn from_iter<I: IntoIterator<Item = Waker>>(wakers: I) -> Self {
+        let mut wakers = wakers.into_iter();
         WakeList {
-            list: wakers.into_iter().collect(),
+            first: wakers.next(),
+            others: wakers.collect(),
         }
     }
 }
