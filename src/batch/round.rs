@@ -22,14 +22,14 @@ use crate::{
 ///
 /// The queue is out of the state meanwhile, and the state in its place: what runs may defer, and nothing that it may call
 /// looks at the queue. One guard against panics is around all polls; after a panic they go on behind the task that it was.
-struct PlainRound {
+struct PlainRound<'a> {
+    registry: &'a Registry,
     queue: Queue,
     walk: Walk,
     /// The name and the place of the one whose destructor runs.
     dropping: Option<(&'static str, &'static Location<'static>)>,
     /// All tasks with a lower number have been polled.
     fresh: u64,
-    completed: u64,
 }
 
 /// Why the polls of a round have stopped at a task.
@@ -48,45 +48,37 @@ pub(super) fn plain_round(
 ) -> AfterTurn {
     let queue = registry.peek(|state| mem::take(&mut state.queue));
     let mut round = PlainRound {
+        registry,
         queue: queue.unwrap_or_default(),
         walk: Walk::new(polls),
         dropping: None,
         fresh: 0,
-        completed: 0,
     };
     loop {
         match report::catch(|| round.poll_tasks(cx, ended_set)) {
             Ok(None) => break,
-            Ok(Some(stop)) => round.go_past(registry, stop, cx, ended_set),
-            Err(payload) => round.has_panicked(registry, payload, ended_set),
+            Ok(Some(stop)) => round.go_past(stop, cx, ended_set),
+            Err(payload) => round.has_panicked(payload, ended_set),
         }
     }
-    let again = registry.peek(|state| {
-        state.fresh = state.fresh.max(round.fresh);
-        state.unpublished.completed += round.completed;
-        round.queue.put_behind(round.walk);
-        let gap = mem::replace(&mut state.queue, round.queue);
-        debug_assert!(gap.is_empty(), "somebody has used what was taken out");
-        mem::forget(gap);
-        state.after_round()
-    });
+    drop(round);
+    let again = registry.peek(|state| state.after_round());
     again.unwrap_or(AfterTurn::Wait)
 }
 
-impl PlainRound {
+impl PlainRound<'_> {
     /// Polls one after the other, until the end of the round, or until a task stops that.
     #[inline]
     fn poll_tasks(&mut self, cx: &mut Context<'_>, ended_set: &mut EndedSet) -> Option<Stop> {
         let PlainRound {
+            registry,
             queue,
             walk,
             dropping,
             fresh,
-            completed,
         } = self;
-        queue.walk(walk, |mut task| {
-            // The destructor of the one before has returned.
-            *dropping = None;
+        let stop = queue.walk(walk, |mut task| {
+            count_dropped(registry, dropping);
             if task.options().is_some() {
                 return Step::Stop(Stop::HasOptions);
             }
@@ -99,32 +91,27 @@ impl PlainRound {
                     // It holds nothing, and forgetting it spares the fast path its destructor.
                     mem::forget(end);
                     *dropping = Some((task.name(), task.location()));
-                    *completed += 1;
                     ended_set.push(task.sequence());
                     Step::Drop
                 }
                 Poll::Ready(end) => Step::Stop(Stop::Ended(end)),
             }
-        })
+        });
+        count_dropped(registry, dropping);
+        stop
     }
 
     #[cold]
-    fn go_past(
-        &mut self,
-        registry: &Registry,
-        stop: Stop,
-        cx: &mut Context<'_>,
-        ended_set: &mut EndedSet,
-    ) {
+    fn go_past(&mut self, stop: Stop, cx: &mut Context<'_>, ended_set: &mut EndedSet) {
         let Some(mut task) = self.queue.take_at(&self.walk) else {
             return;
         };
         let end = match stop {
             Stop::Ended(end) => Some(end),
-            Stop::HasOptions => poll_watched(registry, None, &mut task, cx),
+            Stop::HasOptions => poll_watched(self.registry, None, &mut task, cx),
         };
         match end {
-            Some(end) => finish(registry, None, task, end, ended_set),
+            Some(end) => finish(self.registry, None, task, end, ended_set),
             None => {
                 self.fresh = self.fresh.max(task.sequence() + 1);
                 self.queue.put_at(&mut self.walk, task);
@@ -133,21 +120,46 @@ impl PlainRound {
     }
 
     #[cold]
-    fn has_panicked(&mut self, registry: &Registry, payload: Payload, ended_set: &mut EndedSet) {
+    fn has_panicked(&mut self, payload: Payload, ended_set: &mut EndedSet) {
         let Some((name, location)) = self.dropping.take() else {
             if let Some(task) = self.queue.take_at(&self.walk) {
-                finish(registry, None, task, End::Panicked(payload), ended_set);
+                finish(self.registry, None, task, End::Panicked(payload), ended_set);
             }
             return;
         };
-        self.completed -= 1;
-        registry.peek(|state| state.unpublished.panicked += 1);
+        self.registry.peek(|state| state.unpublished.panicked += 1);
         let label = Label {
             name,
             key: None,
             location,
         };
         report::destructor_panicked(&label, payload);
+    }
+}
+
+impl Drop for PlainRound<'_> {
+    /// Puts back what has not ended.
+    #[inline]
+    fn drop(&mut self) {
+        self.queue.put_behind(&self.walk);
+        let queue = mem::take(&mut self.queue);
+        self.registry.peek(|state| {
+            state.fresh = state.fresh.max(self.fresh);
+            let gap = mem::replace(&mut state.queue, queue);
+            debug_assert!(gap.is_empty(), "somebody has used what was taken out");
+            mem::forget(gap);
+        });
+    }
+}
+
+/// The destructor of the one before has returned: from now on it counts, also for a task that asks.
+#[inline]
+fn count_dropped(
+    registry: &Registry,
+    dropping: &mut Option<(&'static str, &'static Location<'static>)>,
+) {
+    if dropping.take().is_some() {
+        registry.peek(|state| state.unpublished.completed += 1);
     }
 }
 
@@ -203,7 +215,7 @@ pub(super) fn sequence(
     AfterTurn::PollAgain
 }
 
-/// A turn of a batch on the fast path whose only task has been polled before.
+/// A turn of a batch on the fast path with one task.
 #[inline]
 pub(super) fn poll_single(registry: &Registry, cx: &mut Context<'_>) -> bool {
     let Some(mut task) = registry.peek(|state| state.queue.pop_front()).flatten() else {

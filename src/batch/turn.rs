@@ -77,14 +77,16 @@ fn run_planned(
     mut ended_set: EndedSet,
 ) -> bool {
     let again = match kind {
-        TurnKind::Round(polls) => match runner {
-            None => plain_round(registry, cx, polls, &mut ended_set),
-            Some(runner) => round(registry, runner, cx, polls, &mut ended_set),
-        },
-        TurnKind::Single => match runner {
-            None => plain_round(registry, cx, 1, &mut ended_set),
-            Some(runner) => round(registry, runner, cx, 1, &mut ended_set),
-        },
+        TurnKind::Round(_) | TurnKind::Single => {
+            let polls = match kind {
+                TurnKind::Round(polls) => polls,
+                _ => 1,
+            };
+            match runner {
+                None => plain_round(registry, cx, polls, &mut ended_set),
+                Some(runner) => round(registry, runner, cx, polls, &mut ended_set),
+            }
+        }
         TurnKind::Sequence => sequence(registry, runner, cx, &mut ended_set),
         TurnKind::Woken => woken::poll_all_woken(registry, runner, cx, &mut ended_set),
     };

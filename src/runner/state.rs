@@ -20,7 +20,7 @@ pub(crate) struct ScopeState {
     pub(crate) runtime: DetectedRuntime,
     /// Deferred, and not in `queue` yet. Unused once there is an inbox.
     pub(crate) backlog: Backlog,
-    /// Handed over, and not ended, but for the one that is being polled.
+    /// Handed over, and not ended, but for what is being polled: one task, or on the fast path a round of them.
     pub(crate) queue: Queue,
     /// In place of the queue, once each task has a waker of its own. Out of here while its tasks are polled.
     pub(crate) ready: Option<Box<ReadySet>>,

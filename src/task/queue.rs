@@ -279,7 +279,7 @@ impl Queue {
     }
 
     /// Those that have stayed go behind the others, if there are any.
-    pub(crate) fn put_behind(&mut self, walk: Walk) {
+    pub(crate) fn put_behind(&mut self, walk: &Walk) {
         if walk.position < self.len {
             for _ in 0..walk.position {
                 if let Some(task) = self.pop_front() {

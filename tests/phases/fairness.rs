@@ -488,3 +488,96 @@ mod on_tokio {
         );
     }
 }
+
+/// Sentence 19: what a batch has done so far is in the `stats` that one of its own tasks reads, and in those that a
+/// destructor reads: there, without the task itself, which has not ended yet.
+#[test]
+fn a_task_sees_what_its_batch_has_done_so_far() {
+    struct Reads(Runner, Arc<Mutex<Vec<(u64, u64)>>>);
+
+    impl Reads {
+        fn read(&self) {
+            let stats = self.0.stats();
+            self.1
+                .lock()
+                .unwrap()
+                .push((stats.completed, stats.pending));
+        }
+    }
+
+    impl Drop for Reads {
+        fn drop(&mut self) {
+            self.read();
+        }
+    }
+
+    let (runner, batches) = keeping();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let reads = Reads(runner.clone(), seen.clone());
+    now_or_never(runner.scope(async move {
+        after::defer(async {});
+        after::defer(async {});
+        after::defer(async move { reads.read() });
+        after::defer(async {});
+    }));
+    common::polls_to_end(&mut batches.take_one(), 5);
+    assert_eq!(*seen.lock().unwrap(), [(2, 2), (2, 2)]);
+    let stats = runner.stats();
+    assert_eq!((stats.completed, stats.pending), (4, 0));
+}
+
+/// Sentences 7 and 19: whatever panics in a round, a poll or a destructor, the others run, and each is counted as what it was.
+#[test]
+fn a_round_goes_on_behind_whatever_panics() {
+    struct Task {
+        yields: bool,
+        panics: bool,
+        panics_in_drop: bool,
+        ran: Arc<AtomicUsize>,
+    }
+
+    impl Future for Task {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            if std::mem::take(&mut self.yields) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.ran.fetch_add(1, Relaxed);
+            assert!(!self.panics, "in its poll");
+            Poll::Ready(())
+        }
+    }
+
+    impl Drop for Task {
+        fn drop(&mut self) {
+            assert!(!self.panics_in_drop, "in its destructor");
+        }
+    }
+
+    common::keep_quiet();
+    for place in 0..8 {
+        let (runner, batches) = keeping();
+        let ran = Arc::new(AtomicUsize::new(0));
+        now_or_never(runner.scope(async {
+            for id in 0..8 {
+                after::defer(Task {
+                    // The next poll is in another round, which begins with another task.
+                    yields: id % 3 == 0,
+                    panics: id == place,
+                    panics_in_drop: id == (place + 5) % 8,
+                    ran: ran.clone(),
+                });
+            }
+        }));
+        common::polls_to_end(&mut batches.take_one(), 10);
+        let stats = runner.stats();
+        assert_eq!(ran.load(Relaxed), 8);
+        assert_eq!(
+            (stats.completed, stats.panicked, stats.pending),
+            (6, 2, 0),
+            "{place}"
+        );
+    }
+}
