@@ -51,6 +51,7 @@ impl Cell {
     pub(crate) fn runtime(self) -> &'static str {
         match self.workers {
             0 => "current-thread",
+            1 => "1 worker",
             _ => "2 workers",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{Failure, cell::Cell};
+use crate::Failure;
 
 /// What the clients saw.
 #[derive(Clone, Copy, Debug)]
@@ -16,13 +16,20 @@ pub(crate) struct Load {
 }
 
 /// Puts a server under load for some seconds.
-pub(crate) fn load(address: &str, cell: Cell, seconds: u64) -> Result<Load, Failure> {
+pub(crate) fn load(
+    address: &str,
+    path: &str,
+    connections: usize,
+    seconds: u64,
+) -> Result<Load, Failure> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/report.lua");
-    let connections = cell.connections.to_string();
+    let connections = connections.to_string();
     let duration = format!("{seconds}s");
     let output = Command::new("wrk")
         .args(["-t", "1", "-c", &connections, "-d", &duration, "-s", script])
-        .arg(format!("http://{address}/"))
+        // An answer that takes longer is an error.
+        .args(["--timeout", "10s"])
+        .arg(format!("http://{address}{path}"))
         .output()
         .map_err(|error| format!("wrk does not start: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);

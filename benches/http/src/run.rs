@@ -23,16 +23,16 @@ pub(crate) struct Run {
 }
 
 pub(crate) fn run(cell: Cell, variant: Variant, task: Task, seconds: u64) -> Result<Run, Failure> {
-    let mut server = Server::start(cell, variant, task)?;
+    let mut server = Server::start(cell, variant, task, None)?;
     let address = server.address.clone();
     let open = cell.connections as u64;
     // The shortest that wrk can.
-    let warm_up = load(&address, cell, 1)?;
+    let warm_up = load(&address, "/", cell.connections, 1)?;
     let before = settled(&mut server, variant, warm_up.answered, open)?;
 
     let (busy_before, all_before) = usage::of_machine()?;
     let children_before = usage::of_children()?;
-    let load = load(&address, cell, seconds)?;
+    let load = load(&address, "/", cell.connections, seconds)?;
     let children = usage::of_children()? - children_before;
     let (busy, all) = usage::of_machine()?;
 

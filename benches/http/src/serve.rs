@@ -9,10 +9,18 @@ use std::{
 
 use tokio::{net::TcpListener, runtime::Builder};
 
-use crate::{Failure, routes::routes, usage::Counts, variant::Variant, work::Task};
+use crate::{Failure, cores, routes::routes, usage::Counts, variant::Variant, work::Task};
 
-/// `workers` is 0 for a current-thread runtime.
-pub(crate) fn serve(variant: Variant, workers: usize, task: Task) -> Result<(), Failure> {
+/// `workers` is 0 for a current-thread runtime. All threads stay on `core`, if one is given.
+pub(crate) fn serve(
+    variant: Variant,
+    workers: usize,
+    task: Task,
+    core: Option<usize>,
+) -> Result<(), Failure> {
+    if let Some(core) = core {
+        cores::keep_to(core)?;
+    }
     let runtime = match workers {
         0 => Builder::new_current_thread().enable_all().build()?,
         _ => Builder::new_multi_thread()

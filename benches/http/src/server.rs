@@ -17,7 +17,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(cell: Cell, variant: Variant, task: Task) -> Result<Server, Failure> {
+    /// On any core, if it is not given one.
+    pub(crate) fn start(
+        cell: Cell,
+        variant: Variant,
+        task: Task,
+        core: Option<usize>,
+    ) -> Result<Server, Failure> {
         let mut child = Command::new(env::current_exe()?)
             .args([
                 "serve",
@@ -25,6 +31,7 @@ impl Server {
                 &cell.workers.to_string(),
                 &task.to_string(),
             ])
+            .args(core.map(|core| core.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -99,7 +99,7 @@ fn print_cell(rows: &Rows, cell: Cell) {
 }
 
 /// The median, and the range in brackets.
-fn spread(values: Vec<f64>, unit: f64, digits: usize) -> String {
+pub(crate) fn spread(values: Vec<f64>, unit: f64, digits: usize) -> String {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min) * unit;
     let greatest = values.iter().copied().fold(0.0, f64::max) * unit;
     let median = median(values) * unit;
@@ -109,7 +109,7 @@ fn spread(values: Vec<f64>, unit: f64, digits: usize) -> String {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

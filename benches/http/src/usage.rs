@@ -39,7 +39,7 @@ impl Counts {
         Ok(Counts {
             requests,
             done,
-            cpu: duration(usage.user_time()) + duration(usage.system_time()),
+            cpu: of_this()?,
             sleeps: u64::try_from(usage.voluntary_context_switches()).unwrap_or(0),
             deferred: stats.deferred,
             completed: stats.completed,
@@ -100,6 +100,26 @@ fn duration(time: TimeVal) -> Duration {
 pub(crate) fn of_children() -> io::Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     Ok(duration(usage.user_time()) + duration(usage.system_time()))
+}
+
+/// CPU time of this process.
+pub(crate) fn of_this() -> io::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    Ok(duration(usage.user_time()) + duration(usage.system_time()))
+}
+
+/// CPU time of another process, to the tick of a hundredth of a second.
+pub(crate) fn of_process(id: u32) -> Result<Duration, Failure> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The name, in brackets, may have blanks.
+    let (_, fields) = stat.rsplit_once(')').ok_or("a process without a name")?;
+    let ticks: Result<Vec<u64>, _> = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse)
+        .collect();
+    Ok(Duration::from_millis(ticks?.iter().sum::<u64>() * 10))
 }
 
 /// The whole machine's time, of all its processors: busy, and in all. Time taken by other machines on the same
