@@ -1,0 +1,7 @@
+import { text } from "../../work.js";
+
+export const dynamic = "force-dynamic";
+
+export async function GET() {
+  return text("hello\n");
+}
