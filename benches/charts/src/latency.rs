@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Name in the file, words, whether it is `after`.
-const VARIANTS: [(&str, &str, bool); 7] = [
+pub(crate) const VARIANTS: [(&str, &str, bool); 7] = [
     ("nothing", "no tasks", false),
     ("awaited", "awaited in the handler", false),
     ("spawn", "tokio::spawn in the handler", false),
@@ -31,22 +31,34 @@ const PANELS: [[(&str, &str, &str); 3]; 2] = [
     ],
 ];
 
-const LABELS: f64 = 232.0;
-const GAP: f64 = 16.0;
+pub(crate) const LABELS: f64 = 232.0;
+pub(crate) const GAP: f64 = 16.0;
 /// For a figure behind the longest bar.
 const BEHIND: f64 = 52.0;
-const BAR: f64 = 15.0;
+pub(crate) const BAR: f64 = 15.0;
 const PITCH: f64 = 24.0;
-const TOP: f64 = 120.0;
-const PANEL: f64 = PITCH * 7.0 + 70.0;
+pub(crate) const TOP: f64 = 120.0;
+pub(crate) const PANEL: f64 = PITCH * 7.0 + 70.0;
 
 /// A variant's p99 in one panel, in milliseconds.
-struct Bar {
-    words: &'static str,
-    ours: bool,
+pub(crate) struct Bar {
+    pub(crate) words: &'static str,
+    pub(crate) ours: bool,
     least: f64,
-    median: f64,
+    pub(crate) median: f64,
     greatest: f64,
+}
+
+impl Bar {
+    pub(crate) fn new(words: &'static str, ours: bool, values: &[f64]) -> Bar {
+        Bar {
+            words,
+            ours,
+            least: values.iter().copied().fold(f64::INFINITY, f64::min),
+            median: median(values),
+            greatest: values.iter().copied().fold(0.0, f64::max),
+        }
+    }
 }
 
 pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
@@ -103,7 +115,7 @@ pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
 }
 
 /// What must be said of figures from a machine that had other things to do.
-fn caveat(figures: &Figures<'_>) -> Result<String, Failure> {
+pub(crate) fn caveat(figures: &Figures<'_>) -> Result<String, Failure> {
     let others: Result<Vec<f64>, Failure> =
         figures.rows().map(|row| row.number("others")).collect();
     let others = median(&others?);
@@ -125,7 +137,7 @@ fn title(runtime: &str, connections: &str) -> String {
     format!("{threads}, {connections} clients")
 }
 
-fn top_of(y: f64, place: usize) -> f64 {
+pub(crate) fn top_of(y: f64, place: usize) -> f64 {
     y + 14.0 + place as f64 * PITCH
 }
 
@@ -151,20 +163,12 @@ fn bars(
         if values.is_empty() {
             return Err(format!("{name} is missing with {task}, {runtime}, {connections}").into());
         }
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let greatest = values.iter().copied().fold(0.0, f64::max);
-        bars.push(Bar {
-            words,
-            ours,
-            least,
-            median: median(&values),
-            greatest,
-        });
+        bars.push(Bar::new(words, ours, &values));
     }
     Ok(bars)
 }
 
-fn panel(canvas: &mut Canvas, bars: &[Bar], x: f64, y: f64, width: f64) {
+pub(crate) fn panel(canvas: &mut Canvas, bars: &[Bar], x: f64, y: f64, width: f64) {
     // Up to the second longest bar at least: one that is much longer than all others is cut, for their sake. Ranges that
     // are not much longer than the bars are shown to their ends.
     let mut lengths: Vec<(f64, f64)> = bars.iter().map(|bar| (bar.median, bar.greatest)).collect();
@@ -222,7 +226,7 @@ fn panel(canvas: &mut Canvas, bars: &[Bar], x: f64, y: f64, width: f64) {
 }
 
 /// A figure with three digits at the most.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     match value {
         ..10.0 => format!("{value:.2}"),
         ..100.0 => format!("{value:.1}"),

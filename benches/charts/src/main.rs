@@ -7,6 +7,7 @@ mod canvas;
 mod cost;
 mod figures;
 mod latency;
+mod rate;
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -18,9 +19,10 @@ type Failure = Box<dyn Error>;
 type Draw = fn(&Figures<'_>) -> Result<String, Failure>;
 
 /// Figures, picture, and who draws it.
-const CHARTS: [(&str, &str, Draw); 2] = [
+const CHARTS: [(&str, &str, Draw); 3] = [
     ("dev/results/tasks.csv", "cost.svg", cost::draw),
     ("dev/results/http.csv", "dev/latency.svg", latency::draw),
+    ("dev/results/rate.csv", "dev/rate.svg", rate::draw),
 ];
 
 fn main() -> Result<(), Failure> {

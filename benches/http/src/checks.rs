@@ -9,7 +9,7 @@ use std::{
 use crate::{Failure, server::Server, usage::Counts, variant::Variant, work::TASKS};
 
 /// For tasks that are still to run when the last request was answered.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until all tasks of all requests have ended; an error if that never comes. `answered` is what the clients say,
 /// and `open` how many requests may have been on their way when they went.
