@@ -41,6 +41,9 @@ struct Rows(Vec<Row>);
 pub(crate) fn print(path: &Path) -> Result<(), Failure> {
     let rows: Result<Vec<Row>, Failure> = lines(path)?.iter().map(|line| line.parse()).collect();
     let rows = Rows(rows?);
+    println!(
+        "![Bars of the 99th percentile of the latency at three rates, by what becomes of the tasks of a request](rate.svg)\n"
+    );
     let all = |figure: Figure| rows.0.iter().map(figure).collect::<Vec<_>>();
     let (others, late) = (all(|row| row.others), all(|row| row.late));
     println!(
