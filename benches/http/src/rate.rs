@@ -37,7 +37,7 @@ const CONNECTIONS: usize = 256;
 const CLOSED: usize = 32;
 
 const RUNS: u64 = 5;
-const TIME: Duration = Duration::from_secs(2);
+pub(crate) const TIME: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(300);
 /// For a check, which is to work on a machine that has other things to do.
 const QUICK_RATE: f64 = 300.0;

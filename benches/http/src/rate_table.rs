@@ -5,7 +5,7 @@ use std::{path::Path, str::FromStr};
 use crate::{
     Failure,
     cell::Cell,
-    rate::{CELLS, SHARES, lines},
+    rate::{CELLS, SHARES, TIME, lines},
     rows::key,
     table::{median, spread},
     variant::Variant,
@@ -30,6 +30,7 @@ struct Row {
     p99: f64,
     p999: f64,
     late: f64,
+    due: f64,
     unanswered: f64,
     others: f64,
 }
@@ -146,11 +147,11 @@ impl Rows {
                 ratio(|row| row.cpu)
             );
             // The latencies of a server that can't keep up say how long it was watched, and no more.
-            let kept_up = median(of(|row| row.per_second / row.rate));
+            let kept_up = median(of(|row| row.per_second * TIME.as_secs_f64() / row.due));
             let unanswered = median(of(|row| row.unanswered));
-            if kept_up < 0.95 || unanswered > 0.0 {
+            if kept_up < 0.9 || unanswered > 0.0 {
                 println!(
-                    " does not keep up: {:.0} % of the rate | | | | |",
+                    " does not keep up: answers {:.0} % in time | | | | |",
                     kept_up * 100.0
                 );
                 continue;
@@ -186,7 +187,7 @@ impl FromStr for Row {
             p99,
             p999,
             late,
-            _,
+            due,
             unanswered,
             others,
         ] = fields[..]
@@ -206,6 +207,7 @@ impl FromStr for Row {
             p99: p99.parse()?,
             p999: p999.parse()?,
             late: late.parse()?,
+            due: due.parse()?,
             unanswered: unanswered.parse()?,
             others: others.parse()?,
         })
