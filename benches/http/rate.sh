@@ -2,8 +2,8 @@
 # The service of run.sh at fixed rates: 30, 60 and 85 % of what the server can do with three spawns in its handler.
 # The server has a core to itself, and so have its clients. A latency counts from the moment at which the request was due.
 #
-#   benches/http/rate.sh           about 12 minutes on a quiet machine of two cores; writes docs/results/rate.csv,
-#                                  draws docs/rate.svg, and puts the tables into docs/performance.md
+#   benches/http/rate.sh           about 12 minutes on a quiet machine of two cores; writes docs/dev/results/rate.csv,
+#                                  draws docs/dev/rate.svg, and puts the tables into docs/dev/benchmarks.md
 #   benches/http/rate.sh --quick   seconds: checks that each variant answers, that no request and no task is lost, and
 #                                  that the generator sees a stall; keeps no figure
 set -euo pipefail
@@ -23,14 +23,14 @@ case ${1:-} in
     if ! command -v wrk >/dev/null; then
         apt-get update -qq && apt-get install -y -qq wrk
     fi
-    "$program" rate docs/results/rate.csv
+    "$program" rate docs/dev/results/rate.csv
     cargo run --quiet --locked --package charts
     # The tables stand between two comments.
     tables=$(mktemp)
     trap 'rm -f "$tables"' EXIT
-    "$program" rate-table docs/results/rate.csv | tee "$tables"
+    "$program" rate-table docs/dev/results/rate.csv | tee "$tables"
     sed -i -e "/<!-- rate tables -->/r $tables" -e '/<!-- rate tables -->/,/<!-- end of rate tables -->/{/<!--/!d}' \
-        docs/performance.md
+        docs/dev/benchmarks.md
     ;;
 *)
     echo "unknown: $1" >&2

@@ -3,8 +3,8 @@
 # Five runs of each in turns: requests a second with no task and with three, the latency at a rate that both can stand,
 # and what a client waits for 100 ms of work that leaves 80 ms behind.
 #
-#   benches/next/run.sh           about 4 minutes, and the installation; writes docs/results/next.csv, prints the table,
-#                                 and puts it into docs/performance.md
+#   benches/next/run.sh           about 5 minutes, and the installation; writes docs/dev/results/next.csv, prints the table,
+#                                 and puts it into docs/dev/benchmarks.md
 #   benches/next/run.sh --quick   half a minute: checks that both answer and that no task is lost; keeps no figure
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -42,13 +42,13 @@ case ${1:-} in
     "$program" next "$server" "$kept" --quick
     ;;
 "")
-    "$program" next "$server" docs/results/next.csv
+    "$program" next "$server" docs/dev/results/next.csv
     # The table stands between two comments.
     table=$(mktemp)
     trap 'rm -f "$table"' EXIT
-    "$program" next-table docs/results/next.csv | tee "$table"
+    "$program" next-table docs/dev/results/next.csv | tee "$table"
     sed -i -e "/<!-- next table -->/r $table" -e '/<!-- next table -->/,/<!-- end of next table -->/{/<!--/!d}' \
-        docs/performance.md
+        docs/dev/benchmarks.md
     ;;
 *)
     echo "unknown: $1" >&2
