@@ -4,6 +4,7 @@
 //!   writes a line a run
 //! - `table <file.csv>` prints what was recorded, as Markdown
 //! - `rate <file.csv> [--quick]` and `rate-table <file.csv>` do the same at fixed rates
+//! - `offer <address> <path> <rate> <seconds>` puts any server under a load of the same kind
 //! - `next <folder of server.js> <file.csv> [--quick]` and `next-table <file.csv>` compare with Next.js: `benches/next`
 //! - `serve <variant> <workers> <task> [<core>]` is the server; a profiler can be put to it
 
@@ -45,6 +46,9 @@ fn main() -> Result<(), Failure> {
         ["next", folder, file] => next::all(Path::new(folder), Path::new(file)),
         ["next", folder, file, "--quick"] => next::quick(Path::new(folder), Path::new(file)),
         ["next-table", file] => next::print(Path::new(file)),
+        ["offer", address, path, rate, seconds] => {
+            rate::print(address, path, rate.parse()?, seconds.parse()?)
+        }
         ["serve-next"] => next::serve(),
         ["serve", variant, workers, task] => {
             serve::serve(variant.parse()?, workers.parse()?, task.parse()?, None)
@@ -55,7 +59,7 @@ fn main() -> Result<(), Failure> {
         }
         _ => Err(
             "record <file.csv> [--quick] | table <file.csv> | rate <file.csv> [--quick] | rate-table <file.csv> \
-             | next <folder> <file.csv> [--quick] | next-table <file.csv> | serve <variant> <workers> <task> [<core>]"
+             | offer <address> <path> <rate> <seconds> | next <folder> <file.csv> [--quick] | next-table <file.csv> | serve <variant> <workers> <task> [<core>]"
                 .into(),
         ),
     }

@@ -18,7 +18,7 @@ use tokio::{runtime::Builder, time::sleep};
 
 use crate::{
     Failure, cores, generator,
-    paced::{Offer, offer},
+    paced::{Clients, Offer},
     record::write,
     table::{median, spread},
     usage,
@@ -246,15 +246,17 @@ impl Run {
         time: Duration,
     ) -> Result<String, Failure> {
         let before = self.done()?;
+        let clients = Clients::connect(&self.address, route.0, CONNECTIONS, PATIENCE)?;
+        self.settle(before, route.1, CONNECTIONS as u64, 0)?;
+        let before = self.done()?;
         let watch = Watch::start(self.child.id())?;
         let settings = Offer {
             rate,
             time,
             patience: PATIENCE,
-            connections: CONNECTIONS,
             seed: self.number + 1,
         };
-        let paced = offer(&self.address, route.0, settings)?;
+        let paced = clients.offer(settings)?;
         let (cpu, others) = watch.end(paced.answered)?;
         if paced.answered < paced.due {
             return Err(format!("{} of {} answered", paced.answered, paced.due).into());

@@ -50,8 +50,6 @@ pub(crate) struct Offer {
     pub(crate) time: Duration,
     /// After that, for the answers that have not come.
     pub(crate) patience: Duration,
-    /// A request that is due while all are busy waits for one of them.
-    pub(crate) connections: usize,
     /// The same seed gives the same moments.
     pub(crate) seed: u64,
 }
@@ -63,82 +61,127 @@ struct Connection {
     received: Vec<u8>,
 }
 
-/// Offers requests to a server, and waits for their answers.
-pub(crate) fn offer(address: &str, path: &str, offer: Offer) -> Result<Paced, Failure> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    let mut poll = Poll::new()?;
-    let mut connections = Vec::with_capacity(offer.connections);
-    for index in 0..offer.connections {
-        let stream = net::TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        let registry = poll.registry();
-        registry.register(&mut stream, Token(index), Interest::READABLE)?;
-        connections.push(Connection {
-            stream,
-            due: None,
-            received: Vec::new(),
-        });
+/// Connections to a server. A request that is due while all are busy waits for one of them.
+pub(crate) struct Clients {
+    request: String,
+    poll: Poll,
+    connections: Vec<Connection>,
+}
+
+impl Clients {
+    /// Opens them, and has one request answered on each: what that costs the server is not measured.
+    pub(crate) fn connect(
+        address: &str,
+        path: &str,
+        count: usize,
+        patience: Duration,
+    ) -> Result<Clients, Failure> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let mut poll = Poll::new()?;
+        let mut connections = Vec::with_capacity(count);
+        let start = Instant::now();
+        for index in 0..count {
+            let stream = net::TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            let registry = poll.registry();
+            registry.register(&mut stream, Token(index), Interest::READABLE)?;
+            let mut connection = Connection {
+                stream,
+                due: None,
+                received: Vec::new(),
+            };
+            connection.send(&request, start)?;
+            connections.push(connection);
+        }
+        let mut events = Events::with_capacity(32);
+        let mut open = count;
+        while open > 0 {
+            poll.poll(&mut events, Some(patience))?;
+            for event in &events {
+                let Token(index) = event.token();
+                if connections[index].answered()? {
+                    connections[index].due = None;
+                    open -= 1;
+                }
+            }
+            if start.elapsed() > patience {
+                return Err(format!("{open} of {count} connections have no answer").into());
+            }
+        }
+        Ok(Clients {
+            request,
+            poll,
+            connections,
+        })
     }
 
-    let expected = (offer.rate * offer.time.as_secs_f64()) as usize;
-    let mut latencies = Vec::with_capacity(expected * 2);
-    let mut late = Vec::with_capacity(expected * 2);
-    // Not too many at a time: what is due meanwhile is late.
-    let mut events = Events::with_capacity(32);
-    let mut free: VecDeque<usize> = (0..offer.connections).collect();
-    let mut waiting: VecDeque<Instant> = VecDeque::new();
-    let mut gaps = Gaps::new(offer.seed, offer.rate);
-    let start = Instant::now();
-    let (end, patience) = (start + offer.time, start + offer.time + offer.patience);
-    let mut next = start + gaps.next();
-    let (mut due, mut in_time) = (0, 0);
-    loop {
+    /// Offers requests, and waits for their answers.
+    pub(crate) fn offer(self, offer: Offer) -> Result<Paced, Failure> {
+        let Clients {
+            request,
+            mut poll,
+            mut connections,
+        } = self;
+        let expected = (offer.rate * offer.time.as_secs_f64()) as usize;
+        let mut latencies = Vec::with_capacity(expected * 2);
+        let mut late = Vec::with_capacity(expected * 2);
+        // Not too many at a time: what is due meanwhile is late.
+        let mut events = Events::with_capacity(32);
+        let mut free: VecDeque<usize> = (0..connections.len()).collect();
+        let mut waiting: VecDeque<Instant> = VecDeque::new();
+        let mut gaps = Gaps::new(offer.seed, offer.rate);
+        let start = Instant::now();
+        let (end, patience) = (start + offer.time, start + offer.time + offer.patience);
+        let mut next = start + gaps.next();
+        let (mut due, mut in_time) = (0, 0);
+        loop {
+            let now = Instant::now();
+            while next <= now && next < end {
+                due += 1;
+                match free.pop_front() {
+                    Some(index) => {
+                        connections[index].send(&request, next)?;
+                        late.push(next.elapsed());
+                    }
+                    None => waiting.push_back(next),
+                }
+                next += gaps.next();
+            }
+            if next >= end && free.len() == connections.len() || now > patience {
+                break;
+            }
+            poll.poll(&mut events, Some(Duration::ZERO))?;
+            for event in &events {
+                let Token(index) = event.token();
+                let connection = &mut connections[index];
+                if connection.answered()? {
+                    let now = Instant::now();
+                    let asked = connection.due.take().ok_or("an answer without a request")?;
+                    latencies.push(now - asked);
+                    in_time += u64::from(now < end);
+                    match waiting.pop_front() {
+                        Some(due) => connection.send(&request, due)?,
+                        None => free.push_back(index),
+                    }
+                }
+            }
+        }
+        let answered = latencies.len() as u64;
         let now = Instant::now();
-        while next <= now && next < end {
-            due += 1;
-            match free.pop_front() {
-                Some(index) => {
-                    connections[index].send(&request, next)?;
-                    late.push(next.elapsed());
-                }
-                None => waiting.push_back(next),
-            }
-            next += gaps.next();
-        }
-        if next >= end && free.len() == connections.len() || now > patience {
-            break;
-        }
-        poll.poll(&mut events, Some(Duration::ZERO))?;
-        for event in &events {
-            let Token(index) = event.token();
-            let connection = &mut connections[index];
-            if connection.answered()? {
-                let now = Instant::now();
-                let asked = connection.due.take().ok_or("an answer without a request")?;
-                latencies.push(now - asked);
-                in_time += u64::from(now < end);
-                match waiting.pop_front() {
-                    Some(due) => connection.send(&request, due)?,
-                    None => free.push_back(index),
-                }
-            }
-        }
+        let open = connections.iter().filter_map(|connection| connection.due);
+        latencies.extend(open.chain(waiting).map(|due| now - due));
+        latencies.sort_unstable();
+        late.sort_unstable();
+        Ok(Paced {
+            due,
+            answered,
+            per_second: in_time as f64 / offer.time.as_secs_f64(),
+            latencies,
+            late,
+        })
     }
-    let answered = latencies.len() as u64;
-    let now = Instant::now();
-    let open = connections.iter().filter_map(|connection| connection.due);
-    latencies.extend(open.chain(waiting).map(|due| now - due));
-    latencies.sort_unstable();
-    late.sort_unstable();
-    Ok(Paced {
-        due,
-        answered,
-        per_second: in_time as f64 / offer.time.as_secs_f64(),
-        latencies,
-        late,
-    })
 }
 
 impl Connection {

@@ -15,10 +15,10 @@ use crate::{
     cell::{Cell, Work},
     checks::settled,
     cores, generator,
-    paced::{Offer, Paced, offer},
+    paced::{Clients, Offer, Paced},
     record::write,
     server::Server,
-    usage,
+    usage::{self, Counts},
     variant::Variant,
     work,
 };
@@ -33,7 +33,7 @@ pub(crate) const CELLS: [Cell; 3] = [
 pub(crate) const SHARES: [u32; 3] = [30, 60, 85];
 /// More than are in use at a time, unless a server can't keep up.
 const CONNECTIONS: usize = 256;
-/// Those of `wrk` when the capacity is measured.
+/// Those of `wrk` when the capacity is measured, and of a check.
 const CLOSED: usize = 32;
 
 const RUNS: u64 = 5;
@@ -42,7 +42,8 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// For a check, which is to work on a machine that has other things to do.
 const QUICK_RATE: f64 = 300.0;
 const QUICK_TIME: Duration = Duration::from_millis(300);
-const QUICK_PATIENCE: Duration = Duration::from_secs(20);
+/// For what must come: an answer on each connection, and in a check all answers.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Of the file.
 pub(crate) const HEADER: &str = "task,runtime,share,rate,run,variant,answered_per_second,cpu_us_per_request,p50_us,p99_us,p999_us,late_p99_us,\
@@ -66,12 +67,12 @@ pub(crate) fn all(path: &Path) -> Result<(), Failure> {
                 servers.push(Load::start(*cell, variant, Some(core), steps)?);
             }
             for server in &mut servers {
-                server.measure(capacity * 0.6, WARM_UP, TIME, number)?;
+                server.measure(CONNECTIONS, capacity * 0.6, WARM_UP, TIME, number)?;
             }
             for share in SHARES {
                 let rate = capacity * f64::from(share) / 100.0;
                 for server in &mut servers {
-                    let measured = server.measure(rate, TIME, TIME, number)?;
+                    let measured = server.measure(CONNECTIONS, rate, TIME, TIME, number)?;
                     let line = line(*cell, share, rate, number, server.variant, &measured);
                     eprintln!("{line}");
                     lines.push(line);
@@ -95,7 +96,7 @@ pub(crate) fn quick(path: &Path) -> Result<(), Failure> {
     for cell in CELLS {
         for variant in Variant::ALL {
             let mut server = Load::start(cell, variant, core, steps)?;
-            let measured = server.measure(QUICK_RATE, QUICK_TIME, QUICK_PATIENCE, 0)?;
+            let measured = server.measure(CLOSED, QUICK_RATE, QUICK_TIME, PATIENCE, 0)?;
             let (answered, due) = (measured.paced.answered, measured.paced.due);
             if answered != due {
                 return Err(format!("{variant}: {answered} answers to {due} requests").into());
@@ -108,6 +109,36 @@ pub(crate) fn quick(path: &Path) -> Result<(), Failure> {
         lines.len()
     );
     write(path, HEADER, &lines)
+}
+
+/// What the clients of some server see.
+pub(crate) fn print(address: &str, path: &str, rate: f64, seconds: f64) -> Result<(), Failure> {
+    if let Some([_, ours]) = cores::two()? {
+        cores::keep_to(ours)?;
+    }
+    let clients = Clients::connect(address, path, CONNECTIONS, PATIENCE)?;
+    let before = usage::of_this()?;
+    let time = Duration::from_secs_f64(seconds);
+    let paced = clients.offer(Offer {
+        rate,
+        time,
+        patience: time,
+        seed: 1,
+    })?;
+    let cpu = (usage::of_this()? - before).as_secs_f64() * 1e6 / paced.answered.max(1) as f64;
+    println!(
+        "{} due, {} answered, {:.0} a second; p50 {:?}, p99 {:?}, p99.9 {:?}; sent late: p50 {:?}, p99 {:?}; {cpu:.1} µs of \
+         the generator's CPU time a request",
+        paced.due,
+        paced.answered,
+        paced.per_second,
+        paced.latency(0.5),
+        paced.latency(0.99),
+        paced.latency(0.999),
+        paced.late(0.5),
+        paced.late(0.99),
+    );
+    Ok(())
 }
 
 /// Requests a second that the server does at the most, its tasks spawned in the handler.
@@ -161,36 +192,30 @@ impl Load {
 
     fn measure(
         &mut self,
+        connections: usize,
         rate: f64,
         time: Duration,
         patience: Duration,
         number: u64,
     ) -> Result<Measured, Failure> {
-        let before = self.server.counts()?;
+        let address = &self.server.address;
+        let clients = Clients::connect(address, "/", connections, PATIENCE)?;
+        self.answered += connections as u64;
+        let before = self.settled()?;
         let (busy_before, all_before) = usage::of_machine()?;
         let ours_before = usage::of_this()?;
-        let paced = offer(
-            &self.server.address,
-            "/",
-            Offer {
-                rate,
-                time,
-                patience,
-                connections: CONNECTIONS,
-                // In a run all variants have the same arrivals.
-                seed: number + 1,
-            },
-        )?;
+        let paced = clients.offer(Offer {
+            rate,
+            time,
+            patience,
+            // In a run all variants have the same arrivals.
+            seed: number + 1,
+        })?;
         let (busy, all) = usage::of_machine()?;
         let ours = usage::of_this()? - ours_before;
         self.answered += paced.answered;
         self.unanswered += paced.due - paced.answered;
-        let after = settled(
-            &mut self.server,
-            self.variant,
-            self.answered,
-            self.unanswered,
-        )?;
+        let after = self.settled()?;
         let cpu = after.cpu - before.cpu;
         // A tick of /proc/stat is a hundredth of a second.
         let ours = (cpu + ours).as_secs_f64() * 100.0;
@@ -200,6 +225,16 @@ impl Load {
             others: ((busy - busy_before) as f64 - ours).max(0.0)
                 / (all - all_before).max(1) as f64,
         })
+    }
+
+    /// Waits until all tasks have ended.
+    fn settled(&mut self) -> Result<Counts, Failure> {
+        settled(
+            &mut self.server,
+            self.variant,
+            self.answered,
+            self.unanswered,
+        )
     }
 }
 
@@ -254,17 +289,13 @@ fn stall() -> Result<(), Failure> {
             thread::spawn(move || serve(stream));
         }
     });
-    let measured = offer(
-        &address,
-        "/",
-        Offer {
-            rate: 500.0,
-            time: Duration::from_secs(1),
-            patience: QUICK_PATIENCE,
-            connections: 2,
-            seed: 1,
-        },
-    )?;
+    let clients = Clients::connect(&address, "/", 2, PATIENCE)?;
+    let measured = clients.offer(Offer {
+        rate: 500.0,
+        time: Duration::from_secs(1),
+        patience: PATIENCE,
+        seed: 1,
+    })?;
     let slow = measured.latencies.iter().filter(|time| **time > STALL / 4);
     let slow = slow.count();
     // 150 ms of 200 at 500 a second, less what Poisson takes.
