@@ -530,6 +530,7 @@ mod limit;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
+mod platform;
 mod report;
 mod runner;
 mod scope;

@@ -53,16 +53,28 @@ mod real {
     }
 
     /// Runs what blocks on a thread that may.
-    #[cfg(feature = "threads")]
+    #[cfg(all(
+        feature = "threads",
+        not(all(target_family = "wasm", target_os = "unknown"))
+    ))]
     pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
         ::blocking::unblock(work).detach();
     }
 
     /// The same without a pool. If no thread can be started, the work is dropped.
-    #[cfg(not(feature = "threads"))]
+    #[cfg(all(
+        not(feature = "threads"),
+        not(all(target_family = "wasm", target_os = "unknown"))
+    ))]
     pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
         let thread = std::thread::Builder::new().name("after-blocking".into());
         drop(thread.spawn(work));
+    }
+
+    /// The same where there are no threads: here and now. Nothing there can block, so all that it does is to compute.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
+        work();
     }
 }
 

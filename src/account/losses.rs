@@ -5,14 +5,11 @@
 //! second, whichever comes first; and no more than once a second, so that a service that sheds thousands logs one line
 //! a second.
 
-use std::{
-    sync::PoisonError,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::PoisonError, thread, time::Duration};
 
 use super::account::KeepsAccount;
 use crate::{
+    platform::Instant,
     report::{self, Gathered, Label, Loss},
     sync::{Mutex, MutexGuard},
 };

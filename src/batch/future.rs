@@ -4,7 +4,6 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use super::{
@@ -14,6 +13,7 @@ use super::{
     turn,
 };
 use crate::{
+    platform::Instant,
     report::wake,
     runner::{Registry, current, gate},
 };

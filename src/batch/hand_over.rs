@@ -4,12 +4,13 @@
 //! observers, limits on how many run: conditions are decided first; then those that go their own way are split off. The
 //! rest stands in line for permits at the release, if there is a limit.
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{mem, sync::Arc};
 
 use super::{batch::Batch, close, end::end_task};
 use crate::{
     account::{Counts, Extra},
     limit::ScopeDeadline,
+    platform::Instant,
     report::{self, Outcome},
     runner::{
         Core, DetectedRuntime, Inbox, Late, Registry, RunnerRef, ScopeState, SpawnedBatches,

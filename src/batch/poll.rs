@@ -1,12 +1,10 @@
 //! One poll of one task.
 
-use std::{
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::task::{Context, Poll};
 
 use super::{finish::runner_of, task_time::expire};
 use crate::{
+    platform::Instant,
     report::{self, TaskStarted},
     runner::{Registry, RunnerRef},
     task::{BoxedTask, End, PollTask, TaskCell},

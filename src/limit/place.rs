@@ -4,17 +4,14 @@
 //! pass together, more than there is room for. So a place that was lent is respected for a short time ([`PATIENCE`]), and
 //! each time that this was in vain for half as long.
 
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use super::{
     limit::{Limit, LimitState, lock},
     wait_queue::Member,
 };
 use crate::{
+    platform::Instant,
     report::WakeList,
     sync::atomic::{AtomicBool, Ordering},
 };

@@ -5,12 +5,13 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures_timer::Delay;
-
-use crate::report::{Payload, catch, unnamed_panicked};
+use crate::{
+    platform,
+    report::{Payload, catch, unnamed_panicked},
+};
 
 /// What [`Spawner::sleep`](crate::Spawner::sleep) returns: a future that resolves when the time is over. Dropping it
 /// gives it up.
@@ -70,8 +71,8 @@ pub(crate) fn sleep_without_runtime(duration: Duration) -> Sleep {
         return Sleep::new(std::future::ready(()));
     }
     // Further away than the clock reaches is never.
-    match Instant::now().checked_add(duration) {
-        Some(_) => Sleep::new(Delay::new(duration)),
+    match platform::timer(duration) {
+        Some(timer) => Sleep::new(timer),
         None => Sleep::new(std::future::pending()),
     }
 }

@@ -1,13 +1,12 @@
 //! Failures made visible.
 //!
 //! Errors, panics and losses are never silent: an `error` event where the `tracing` feature is on and a subscriber is
-//! set, a line on standard error otherwise.
+//! set, a line on standard error otherwise, or on JavaScript's console where there is none.
 
 use std::{
     any::Any,
     error::Error,
     fmt::{self, Write as _},
-    io::Write as _,
     time::Duration,
 };
 
@@ -16,6 +15,7 @@ use super::{
     loss::{Gathered, Loss},
     unwind::{Payload, catch, forget_payload, message},
 };
+use crate::platform;
 
 #[cold]
 pub(crate) fn failed(task: &Label, error: &(dyn Error + 'static)) {
@@ -111,6 +111,19 @@ pub(crate) fn no_runtime() {
         line(format_args!(
             "no runtime is current and the feature `threads` is off, so deferred tasks are lost: end requests \
              inside the runtime, install a `Runner` on a spawner, or turn the feature on"
+        ));
+    });
+}
+
+/// The same where the pool has no threads: the system gives none, or the target has none.
+#[cfg(feature = "threads")]
+#[cold]
+pub(crate) fn no_threads() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        line(format_args!(
+            "no thread can be started here, so what is given to `spawner::Threads` is lost: hold the batch and await \
+             it, or install a `Runner` on a spawner"
         ));
     });
 }
@@ -227,6 +240,5 @@ fn to_stderr(text: fmt::Arguments<'_>) {
     if cfg!(after_loom) {
         return;
     }
-    // `eprintln!` would panic when standard error is closed.
-    let _ = writeln!(std::io::stderr().lock(), "after: {text}");
+    platform::say(format_args!("after: {text}"));
 }

@@ -14,6 +14,8 @@ mod waker;
 
 #[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
 pub(crate) use self::lines::no_runtime;
+#[cfg(feature = "threads")]
+pub(crate) use self::lines::no_threads;
 pub(crate) use self::{
     key::Key,
     label::Label,

@@ -7,13 +7,14 @@ use std::{
     mem,
     panic::{RefUnwindSafe, UnwindSafe},
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{launch::Launch, remembered::RememberedRuntime, runtime::DetectedRuntime};
 use crate::{
     account::{Account, KeepsAccount},
     limit::{Limit, Sleep, sleep_without_runtime},
+    platform::Instant,
     report::{self, Label, Observers, Outcome, Payload, TaskDeferred, TaskInfo},
     sync::atomic::{AtomicBool, Ordering},
     task::{BoxedTask, End, Order, TaskCell, TaskFuture, TaskOutput, Times, Wrapped},

@@ -8,17 +8,18 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-use futures_timer::Delay;
 
 use super::{
     builder::RunnerBuilder,
     core::{Core, GLOBAL, RunnerRef, global},
     current,
 };
-use crate::account::{Counts, ShutdownReport, Stats, Unfinished};
+use crate::{
+    account::{Counts, ShutdownReport, Stats, Unfinished},
+    platform,
+};
 
 /// Where the tasks of scopes go when their requests are over, and the account of them.
 ///
@@ -191,7 +192,7 @@ impl Runner {
         account.begin_stopping();
         // A limit of zero is no wait, and one too far away for the clock is none.
         let now = limit.is_zero();
-        let mut timer = Instant::now().checked_add(limit).map(|_| Delay::new(limit));
+        let mut timer = platform::timer(limit);
         let report = {
             let mut drained = pin!(account.drain());
             std::future::poll_fn(|cx| {

@@ -1,6 +1,6 @@
 //! A scope that has been used: one box, made by the first use, that becomes its batch.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use super::{
     attachment::Attachment, core::RunnerRef, gate::Gate, inbox::Inbox, permits::Permits,
@@ -9,6 +9,7 @@ use super::{
 use crate::{
     account::{Counts, RosterKey},
     limit::{Place, Room, ScopeDeadline},
+    platform::Instant,
     report::{Key, Outcome},
     task::{Backlog, BoxedTask, Order, PollTask, Queue, ReadySet, TaskCell},
 };

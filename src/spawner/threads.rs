@@ -45,7 +45,7 @@ impl Spawner for Threads {
     fn spawn(&self, batch: Batch) {
         let pool = pool();
         if !pool.has_threads() {
-            return;
+            return report::no_threads();
         }
         let (runnable, task) = async_task::spawn(batch, |runnable| pool.push(runnable));
         runnable.schedule();
