@@ -259,7 +259,8 @@
 //! end of a [`shutdown()`]; and no more than once a second, however many a limit sheds. The reasons are: a limit shed
 //! them; their runtime or spawner dropped them; the batch that was held was dropped; a shutdown had reached its limit
 //! before that; the spawner panicked; the blocking pool dropped a closure. A subscriber that is set for one thread only
-//! sees what is reported on that thread; the rest goes to standard error.
+//! sees what is reported on that thread; the rest goes to standard error. On `wasm32-unknown-unknown`, which has none, the
+//! lines go to `console.error`.
 //!
 //! An event of a task has the fields `task` (its name), `key`, if it has one, and `location` (of its `defer`). That of a
 //! loss has those of the first task that was lost, and `count`, `reason` and `first`, which names up to five. The error, the
@@ -476,6 +477,12 @@
 //!
 //! **actix-web.** Each of its workers has a current-thread runtime of its own, which goes when the server stops, and
 //! takes what runs on it along. Install a Runner on the main runtime: `Runner::new(Tokio::current()).install()`.
+//!
+//! **`wasm32-unknown-unknown`** (Cloudflare Workers, browsers). The clock and the timers are JavaScript's, and no thread
+//! can be started. A batch must be held and awaited, or its Runner needs a spawner; without one its tasks are lost, and a
+//! report says so. A closure of [`defer_blocking`] runs inside the batch, in its turn. Losses are reported at once. A time
+//! limit of more than 24 days is none. The target's panics abort, unless you build std otherwise. The page on serverless
+//! platforms in `docs` shows a Worker, and what a Runner that requests share can't do there.
 //!
 //! # What is not here
 //!

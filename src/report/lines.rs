@@ -106,6 +106,10 @@ pub(crate) fn no_timer(payload: Payload) {
 #[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
 #[cold]
 pub(crate) fn no_runtime() {
+    if cfg!(all(target_family = "wasm", target_os = "unknown")) {
+        // No feature would help.
+        return no_threads();
+    }
     static SAID: std::sync::Once = std::sync::Once::new();
     SAID.call_once(|| {
         line(format_args!(
@@ -115,15 +119,15 @@ pub(crate) fn no_runtime() {
     });
 }
 
-/// The same where the pool has no threads: the system gives none, or the target has none.
-#[cfg(feature = "threads")]
+/// The same where `spawner::Threads` has none: the system gives none, or the target has none.
+#[cfg(any(feature = "threads", not(any(feature = "smol", feature = "async-std"))))]
 #[cold]
 pub(crate) fn no_threads() {
     static SAID: std::sync::Once = std::sync::Once::new();
     SAID.call_once(|| {
         line(format_args!(
-            "no thread can be started here, so what is given to `spawner::Threads` is lost: hold the batch and await \
-             it, or install a `Runner` on a spawner"
+            "no thread can be started here, so deferred tasks are lost: hold their batch and await it, or install a \
+             `Runner` on a spawner"
         ));
     });
 }

@@ -105,6 +105,9 @@ where
 /// [`context`](crate::context) and the [`outcome`](crate::outcome()). It starts when its turn among the scope's tasks
 /// comes. Once started it can't be stopped: it stays pending until it returns.
 ///
+/// On `wasm32-unknown-unknown`, where no thread can be started, it runs inside the batch when its turn comes, unless the
+/// spawner has a way of its own. Its siblings wait for it, and its time limit is not looked at meanwhile.
+///
 /// # Panics
 ///
 /// Outside a scope, at the caller's line.

@@ -8,6 +8,9 @@
 //! | [`Threads`] | `threads` (default) | a pool of this crate | the pool of the `blocking` crate | one thread's timer |
 //! | [`from_fn`] | always there | whatever the function does | the same; without `threads` a thread for each | one thread's timer |
 //!
+//! On `wasm32-unknown-unknown` blocking work runs inside the batch, and timeouts are by `setTimeout`. [`Threads`] loses what
+//! it is given: no thread can be started there.
+//!
 //! # Which one is used
 //!
 //! A [`Runner`](crate::Runner) without a spawner of its own looks for a runtime when a scope defers its first task, and,
@@ -99,14 +102,15 @@ pub trait Spawner: Send + Sync + 'static {
 
     /// Calls [`BlockingWork::run`] on a thread that may block. Default: the pool of the `blocking` crate, which starts
     /// threads as they are needed. Without the feature `threads`: a thread of its own, named `after-blocking`, for each;
-    /// if it can't be started the work is dropped.
+    /// if it can't be started the work is dropped. On `wasm32-unknown-unknown`, which has no threads: inside this call.
     ///
     /// Dropping the work instead loses its task.
     fn spawn_blocking(&self, work: BlockingWork) {
         sync::unblock(move || work.run());
     }
 
-    /// Resolves after `duration`, for timeouts. Default: a timer that needs no runtime, one thread for the process.
+    /// Resolves after `duration`, for timeouts. Default: a timer that needs no runtime, one thread for the process; on
+    /// `wasm32-unknown-unknown` JavaScript's `setTimeout`.
     ///
     /// A spawner whose runtime has a clock that tests can pause returns a sleep of that. If this or the sleep panics,
     /// because the runtime was built without a timer, say, the Runner says so once and uses the default from then on.

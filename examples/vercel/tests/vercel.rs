@@ -221,3 +221,20 @@ fn the_invocation_does_not_wait_for_what_was_spawned() {
     let (out, _) = function.output();
     assert!(!out.contains("is stored"), "{out}");
 }
+
+/// What the page of the documentation shows is in the example.
+#[test]
+fn the_programs_of_the_documentation_are_the_example() {
+    let page = include_str!("../../../docs/serverless.md");
+    let example = include_str!("../src/main.rs");
+    let (_, page) = page.split_once("\n## Vercel\n").unwrap();
+    let (page, _) = page.split_once("\n## ").unwrap();
+    let programs = page.split("```rust\n").skip(1);
+    let programs: Vec<_> = programs
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(programs.len(), 2);
+    for program in programs {
+        assert!(example.contains(program), "{program}");
+    }
+}

@@ -291,3 +291,19 @@ fn a_shutdown_waits_until_its_limit() {
     );
     assert!(answer.ends_with("lost 0, pending 1"), "{answer}");
 }
+
+/// What the page of the documentation shows is in the example.
+#[test]
+fn the_programs_of_the_documentation_are_the_example() {
+    let page = include_str!("../../../../docs/serverless.md");
+    let example = include_str!("../../src/lib.rs");
+    let (_, page) = page.split_once("\n## Cloudflare Workers\n").unwrap();
+    let programs = page.split("```rust\n").skip(1);
+    let programs: Vec<_> = programs
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(programs.len(), 3);
+    for program in programs {
+        assert!(example.contains(program), "{program}");
+    }
+}
