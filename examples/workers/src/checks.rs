@@ -3,7 +3,7 @@
 use std::{
     future::pending,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -15,6 +15,8 @@ use worker::{
     wasm_bindgen_futures::spawn_local,
 };
 
+use crate::own_context::in_own_context;
+
 pub(crate) async fn route(path: &str, context: &Context) -> Result<Response> {
     match path {
         "/failing-task" => failing_task(),
@@ -24,6 +26,7 @@ pub(crate) async fn route(path: &str, context: &Context) -> Result<Response> {
         "/late" => late(context),
         "/no-spawner" => no_spawner().await,
         "/runner" => runner().await,
+        "/limit" => limit(context).await,
         "/shutdown" => shutdown().await,
         _ => Response::error("not found", 404),
     }
@@ -140,6 +143,29 @@ async fn runner() -> Result<Response> {
         "pending {pending}, most {most}, {ends}, {}",
         runner.stats()
     ))
+}
+
+/// One Runner for all requests, which lets one task run at a time: the end of one request's task wakes another's.
+async fn limit(context: &Context) -> Result<Response> {
+    static RUNNER: OnceLock<Runner> = OnceLock::new();
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let runner = RUNNER.get_or_init(|| {
+        Runner::builder()
+            .spawner(spawner::from_fn(|batch| spawn_local(batch)))
+            .max_running(1)
+            .build()
+    });
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let request = async {
+        after::defer(async move {
+            console_log!("permit {number} is taken");
+            sleep(100).await;
+            console_log!("permit {number} is given back");
+        });
+    };
+    let ((), batch) = runner.scope(request).held().await;
+    context.wait_until(in_own_context(batch));
+    Response::ok("later")
 }
 
 /// A shutdown that does not wait for ever, and names what is unfinished.

@@ -4,6 +4,7 @@
 //! batch has ended. Reports go to `console.error`.
 
 mod checks;
+mod own_context;
 
 use std::time::Duration;
 

@@ -280,6 +280,19 @@ fn an_observer_a_limit_and_drain_work() {
     );
 }
 
+/// Sentence 21: requests may share a limit, if each is polled in its own context.
+#[test]
+fn requests_share_a_limit() {
+    let mut workerd = Workerd::start("");
+    for _ in 0..3 {
+        assert_eq!(workerd.get("/limit"), (200, "later".into()));
+    }
+    workerd.line("permit 3 is given back");
+    let permits =
+        (1..=3).flat_map(|n| ["taken", "given back"].map(|what| format!("permit {n} is {what}")));
+    assert_eq!(workerd.seen, permits.collect::<Vec<_>>());
+}
+
 /// Sentence 20: a shutdown waits until its limit, and names what is unfinished then.
 #[test]
 fn a_shutdown_waits_until_its_limit() {
