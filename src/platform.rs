@@ -39,15 +39,13 @@ mod script {
     // Std's panics.
     pub(crate) use web_time::Instant;
 
-    /// Beyond, `setTimeout` fires at once.
-    const LONGEST: u128 = i32::MAX as u128;
-
     /// `setTimeout`. `None`: further away than that reaches, which is 24 days.
     pub(crate) fn timer(duration: Duration) -> Option<Delay> {
-        // In whole milliseconds, and not before the time is over.
-        let millis = duration.as_nanos().div_ceil(1_000_000);
-        let millis = u64::try_from(millis).ok()?;
-        (u128::from(millis) <= LONGEST).then(|| Delay::new(Duration::from_millis(millis)))
+        // In whole milliseconds, and not before the time is over. Beyond this type it would fire at once.
+        let millis = i32::try_from(duration.as_nanos().div_ceil(1_000_000)).ok()?;
+        Some(Delay::new(Duration::from_millis(
+            millis.unsigned_abs().into(),
+        )))
     }
 
     /// Standard error goes nowhere here.
