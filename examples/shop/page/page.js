@@ -170,6 +170,7 @@ events.addEventListener("message", ({ data }) => {
   }
   log(news.lines);
   account(news.account);
+  jobs(news.jobs);
   phase = news.phase;
   refresh();
   status();
@@ -237,6 +238,25 @@ function account(counts) {
   const entries = Object.entries(counts).map(([head, count]) =>
     element("div", {}, element("dt", { textContent: head.replace("_", " ") }), element("dd", { textContent: count })));
   $("account").replaceChildren(...entries);
+}
+
+function jobs(all) {
+  const attempts = count => count === 1 ? "1 attempt" : `${count} attempts`;
+  const items = all.map(({ name, payload, state, attempts: ended, left }) => {
+    const now = {
+      Pending: ended === 0 ? "" : `${attempts(ended)}, given back`,
+      Running: `attempt ${ended + 1} runs`,
+      Failed: `${attempts(ended)} failed, tried again`,
+      Done: `done, ${attempts(ended)}`,
+      Killed: `given up, ${attempts(ended)}`,
+    }[state] ?? state;
+    const states = ["enqueued", left ? "the shop was started again" : "", now].filter(state => state !== "");
+    return element("li", {},
+      element("span", { textContent: `${name} ${payload}` }),
+      element("span", { className: `state ${state.toLowerCase()}`, textContent: states.join(" → ") }));
+  });
+  $("jobs").replaceChildren(...items);
+  $("no-jobs").hidden = all.length > 0;
 }
 
 function log(lines) {

@@ -1,15 +1,17 @@
 //! What the handlers share.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use after::Runner;
+use after_apalis::Jobs;
 use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use moka::sync::Cache;
 use reqwest::Url;
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use crate::{
-    config::Config, database::Database, feed::Feed, neighbours::Neighbours, patterns::Profile,
+    config::Config, database::Database, feed::Feed, jobs, neighbours::Neighbours, patterns::Profile,
 };
 
 /// How long the shop waits for a neighbour.
@@ -17,6 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct App {
     pub(crate) database: Database,
+    /// The same file, for transactions with a job in them.
+    pub(crate) pool: SqlitePool,
+    pub(crate) jobs: Jobs,
+    /// The jobs that an earlier process had left.
+    pub(crate) left: HashSet<String>,
     pub(crate) mailer: AsyncSmtpTransport<Tokio1Executor>,
     pub(crate) http: reqwest::Client,
     pub(crate) cdn: Url,
@@ -32,7 +39,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn open(
+    pub(crate) async fn open(
         config: &Config,
         neighbours: &Neighbours,
         runner: Runner,
@@ -45,6 +52,9 @@ impl App {
         };
         let database =
             Database::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path)).await?;
+        let jobs = Jobs::with_sqlite(pool.clone()).await?;
+        let left = jobs::left(&pool).await?;
 
         let (host, port) = match &config.smtp {
             Some(url) => (
@@ -62,6 +72,9 @@ impl App {
         let url = |given: &Option<Url>, path| given.clone().map_or_else(|| neighbour(path), Ok);
         Ok(App {
             database,
+            pool,
+            jobs,
+            left,
             mailer,
             // Straight to the neighbours, whatever proxy the environment names.
             http: reqwest::Client::builder()

@@ -23,7 +23,7 @@ pub struct Config {
     pub webhook_secret: String,
     /// `NEIGHBOUR_MS`: how long each neighbour takes to answer. Default: 120 ms, as if it were far away.
     pub neighbour_delay: Duration,
-    /// `SHUTDOWN_MS`: how long a stop waits for requests, and then for deferred work. Default: 10 s for each.
+    /// `SHUTDOWN_MS`: how long a stop waits for requests, then for deferred work, then for jobs. Default: 10 s for each.
     pub shutdown_limit: Duration,
 }
 

@@ -21,6 +21,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     app::App,
     feed::{Phase, Update},
+    jobs::{self, Shown},
     sessions::user_agent,
 };
 
@@ -35,6 +36,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>) -> impl IntoResponse {
         app,
         seen: 0,
         account: None,
+        jobs: Vec::new(),
         over: false,
     };
     let events = Sse::new(stream::unfold(watcher, Watcher::next)).keep_alive(KeepAlive::default());
@@ -46,14 +48,16 @@ struct Watcher {
     versions: watch::Receiver<u64>,
     seen: u64,
     account: Option<Stats>,
+    jobs: Vec<Shown>,
     over: bool,
 }
 
 #[derive(Serialize)]
-struct News {
+struct News<'a> {
     #[serde(flatten)]
     update: Update,
     account: Account,
+    jobs: &'a [Shown],
 }
 
 /// What [`Stats`] has.
@@ -80,18 +84,24 @@ impl Watcher {
             self.versions.mark_unchanged();
             let update = self.app.feed.since(self.seen);
             let account = self.app.runner.stats();
-            if update.version > self.seen || self.account != Some(account) {
+            let jobs = jobs::shown(&self.app).await;
+            if update.version > self.seen || self.account != Some(account) || self.jobs != jobs {
                 self.seen = update.version;
                 self.account = Some(account);
+                self.jobs = jobs;
                 self.over = update.phase == Phase::Stopped;
                 let account = Account::from(account);
-                let event = Event::default().json_data(News { update, account });
+                let event = Event::default().json_data(News {
+                    update,
+                    account,
+                    jobs: &self.jobs,
+                });
                 // Numbers and strings: there is nothing that can't be written.
                 return Some((Ok(event.unwrap_or_default()), self));
             }
             tokio::select! {
                 _ = self.versions.changed() => {}
-                // The account tells nobody that it has changed.
+                // The account tells nobody that it has changed, and neither does the database.
                 () = sleep(Duration::from_millis(100)) => {}
             }
         }

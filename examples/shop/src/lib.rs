@@ -10,6 +10,7 @@ mod cross_site;
 mod database;
 mod events;
 mod feed;
+mod jobs;
 pub mod log;
 pub mod neighbours;
 mod patterns;

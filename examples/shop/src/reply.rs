@@ -111,6 +111,18 @@ impl From<DatabaseError> for Refusal {
     }
 }
 
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Refusal::Internal(error.into())
+    }
+}
+
+impl From<after_apalis::Error> for Refusal {
+    fn from(error: after_apalis::Error) -> Self {
+        Refusal::Internal(error.into())
+    }
+}
+
 /// Around all routes: errors of the framework (no such route, a form that can't be read, too large a body) look like our
 /// own, and what asks for HTML gets it.
 pub(crate) async fn negotiate(request: Request, next: Next) -> Response {

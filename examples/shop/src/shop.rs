@@ -8,6 +8,7 @@ use std::{
 };
 
 use after::{BoxError, Overflow, Runner, ShutdownReport};
+use after_apalis::Worker;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +16,7 @@ use crate::{
     app::App,
     config::Config,
     feed::{Feed, Phase},
+    jobs,
     neighbours::Neighbours,
     service,
     timeline::Timeline,
@@ -33,6 +35,7 @@ pub struct Shop {
     pub folder: PathBuf,
     feed: Feed,
     requests: TaskTracker,
+    worker: Worker,
     stop: oneshot::Sender<()>,
     server: JoinHandle<std::io::Result<()>>,
 }
@@ -51,10 +54,11 @@ impl Shop {
             .overflow(Overflow::Backpressure)
             .observer(Timeline)
             .build();
-        let app = App::open(config, &neighbours, runner.clone(), feed.clone())?;
+        let app = App::open(config, &neighbours, runner.clone(), feed.clone()).await?;
+        let app = Arc::new(app);
         let folder = app.folder.path().to_owned();
         let requests = TaskTracker::new();
-        let router = service::router(Arc::new(app), requests.clone());
+        let router = service::router(app.clone(), requests.clone());
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port)).await;
         let listener = listener.map_err(|error| format!("port {}: {error}", config.port))?;
@@ -65,6 +69,7 @@ impl Shop {
             let _ = stopped.await;
         });
         let server = tokio::spawn(async { server.await });
+        let worker = jobs::start(app).await?;
         Ok(Shop {
             address,
             neighbours,
@@ -72,12 +77,14 @@ impl Shop {
             folder,
             feed,
             requests,
+            worker,
             stop,
             server,
         })
     }
 
-    /// Stops it: for at most `limit` its requests are waited for, then for at most `limit` their tasks.
+    /// Stops it: for at most `limit` its requests are waited for, then for at most `limit` their tasks, then for at most
+    /// `limit` the jobs that run. A job that is not done by then is not lost: the next start has it.
     pub async fn stop(self, limit: Duration) -> Result<ShutdownReport, BoxError> {
         // The listener closes, and connections that are idle. In this order: what a request defers can only be waited for
         // once it has deferred it.
@@ -92,6 +99,7 @@ impl Shop {
             tasks => tracing::info!("stopping: waiting for {}", tasks.join(", ")),
         }
         let report = self.runner.shutdown(limit).await;
+        tracing::info!("the worker stops: {}", self.worker.shutdown(limit).await);
         tell(&report);
 
         // Only now do the pages' streams end: they have shown all that. The server waits for them, and for responses that

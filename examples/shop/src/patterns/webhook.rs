@@ -1,14 +1,17 @@
-//! A shipment, and the signed message to somebody else's server, which is tried again until it gets through.
+//! A shipment, and the signed message to somebody else's server. Somebody pays for it, so it must get through whatever
+//! becomes of this process: it is a job in the database, enqueued in the shipment's transaction, and tried again until it
+//! is done.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use after_apalis::Job;
 use axum::{Form, extract::State};
 use backon::{ExponentialBuilder, Retryable as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rusqlite::OptionalExtension as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
+use sqlx::SqliteConnection;
 
 use crate::{
     app::App,
@@ -22,67 +25,74 @@ pub(crate) struct Shipment {
     order: i64,
 }
 
+/// Who is told of which shipment. What is stored outlives this version of the shop.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Webhook {
+    shipment: i64,
+    order: i64,
+}
+
+impl Job for Webhook {
+    const NAME: &'static str = "webhook";
+}
+
+/// Both are there, or neither: the shipment, and the job to tell of it.
 pub(crate) async fn ship(
     State(app): State<Arc<App>>,
     Form(Shipment { order }): Form<Shipment>,
 ) -> Result<Reply, Refusal> {
-    let id = record(&app, order).await?;
-    after::task("webhook").defer(deliver(app, id, order));
-    Ok(shipped(id, order))
+    let mut tx = app.pool.begin().await?;
+    let shipment = record(&mut tx, order).await?;
+    app.jobs
+        .enqueue(&mut *tx, Webhook { shipment, order })
+        .await?;
+    tx.commit().await?;
+    Ok(shipped(shipment, order))
 }
 
-/// The same without `after`: whoever ships waits for each attempt, and for the pauses between them.
+/// The same without: whoever ships waits for each attempt, and for the pauses between them. If the process dies meanwhile,
+/// nobody is ever told.
 pub(crate) async fn without(
     State(app): State<Arc<App>>,
     Form(Shipment { order }): Form<Shipment>,
 ) -> Result<Reply, Refusal> {
-    let id = record(&app, order).await?;
-    if let Err(error) = timeline::inline("webhook", deliver(app, id, order)).await {
-        tracing::error!("{error}");
-    }
-    Ok(shipped(id, order))
-}
-
-async fn record(app: &App, order: i64) -> Result<i64, Refusal> {
-    let recorded = app.database.call(move |database| {
-        let query =
-            "INSERT INTO shipments (purchase) SELECT id FROM orders WHERE id = ?1 RETURNING id";
-        database
-            .query_row(query, [order], |row| row.get(0))
-            .optional()
-    });
-    let no_such = || Refusal::NotFound(format!("order {order}"));
-    recorded.await?.ok_or_else(no_such)
-}
-
-async fn deliver(app: Arc<App>, id: i64, order: i64) -> Result<(), NotDelivered> {
-    // The same in each attempt: a receiver that got it twice can tell.
-    let id = format!("shipment-{id}");
-    let body = json!({ "event": "shipped", "order": order }).to_string();
+    let shipment = record(&mut *app.pool.acquire().await?, order).await?;
+    let job = Webhook { shipment, order };
     let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_times(5)
         .with_jitter();
-    let delivery = (|| attempt(&app, &id, &body)).retry(backoff);
-    tokio::select! {
-        delivered = delivery => delivered.map_err(|cause| NotDelivered::Refused { order, cause }),
-        // A shutdown does not wait for the pauses. What must get through belongs in a durable queue.
-        () = after::stopping() => Err(NotDelivered::Stopping { order }),
+    let delivery = (|| deliver(&app, &job)).retry(backoff);
+    if let Err(error) = timeline::inline("webhook", delivery).await {
+        tracing::error!("nobody was told of the shipment of order {order}: {error}");
     }
+    Ok(shipped(shipment, order))
 }
 
+async fn record(database: &mut SqliteConnection, order: i64) -> Result<i64, Refusal> {
+    let query = "INSERT INTO shipments (purchase) SELECT id FROM orders WHERE id = ?1 RETURNING id";
+    let recorded = sqlx::query_scalar(query).bind(order);
+    let no_such = || Refusal::NotFound(format!("order {order}"));
+    recorded.fetch_optional(database).await?.ok_or_else(no_such)
+}
+
+/// One attempt: that there are more is the worker's business.
+///
 /// Names and form of the headers are those of standardwebhooks.com; the signature is in hex.
-async fn attempt(app: &App, id: &str, body: &str) -> Result<(), reqwest::Error> {
+pub(crate) async fn deliver(app: &App, job: &Webhook) -> Result<(), reqwest::Error> {
+    // The same in each attempt: a receiver that got it twice can tell.
+    let id = format!("shipment-{}", job.shipment);
+    let body = json!({ "event": "shipped", "order": job.order }).to_string();
     // Of each attempt, so that a receiver can refuse what is old.
     let timestamp = unix_time().to_string();
-    let signature = sign(&app.webhook_secret, &[id, ".", &timestamp, ".", body]);
+    let signature = sign(&app.webhook_secret, &[&id, ".", &timestamp, ".", &body]);
     let request = app.http.post(app.webhook.clone());
     let answer = request
         .header("content-type", "application/json")
         .header("webhook-id", id)
         .header("webhook-timestamp", timestamp)
         .header("webhook-signature", signature)
-        .body(body.to_owned())
+        .body(body)
         .send();
     answer.await?.error_for_status().map(drop)
 }
@@ -100,33 +110,6 @@ fn unix_time() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
 }
-
-#[derive(Debug)]
-enum NotDelivered {
-    Refused { order: i64, cause: reqwest::Error },
-    Stopping { order: i64 },
-}
-
-impl fmt::Display for NotDelivered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotDelivered::Refused { order, cause } => {
-                write!(
-                    f,
-                    "nobody was told of the shipment of order {order}: {cause}"
-                )
-            }
-            NotDelivered::Stopping { order } => {
-                write!(
-                    f,
-                    "nobody was told of the shipment of order {order}: the shop is stopping"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for NotDelivered {}
 
 fn shipped(id: i64, order: i64) -> Reply {
     Reply::created(id, format!("Order {order} is on its way."))

@@ -371,3 +371,38 @@ async fn the_page_shows_what_a_stop_waits_for() {
     assert_eq!(program.ended().await.0, Some(0));
     browser.close().await;
 }
+
+/// The process is killed in the middle of a delivery, and started again.
+#[tokio::test]
+async fn the_page_shows_that_a_job_survived() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", folder.path().join("shop.db").display());
+    // Takes deliveries, and never answers.
+    let mut receiver = Collector::start().await;
+    let url = receiver.url.clone();
+    let settings = [("DATABASE_URL", &*database), ("WEBHOOK_URL", &url)];
+    let program = Program::start(&settings).await;
+    let (_, port) = program.address.rsplit_once(':').unwrap();
+    let port = port.to_owned();
+    let browser = Browser::open(&program.address).await;
+    browser.click("[aria-label='Shipment, with after']").await;
+    receiver.asked().await;
+    let job = r#"webhook {"shipment":1,"order":1}"#;
+    let shows = |state: &str| {
+        format!("document.getElementById('jobs').textContent === '{job}enqueued → {state}'")
+    };
+    browser.until(&shows("attempt 1 runs")).await;
+    program.signal(Signal::SIGKILL);
+    assert_eq!(program.ended().await.0, None);
+    browser
+        .until("document.getElementById('phase').textContent.startsWith('The connection to the shop is lost.')")
+        .await;
+
+    // With a receiver that is down twice.
+    let program = Program::start(&[settings[0], ("PORT", &port)]).await;
+    browser
+        .until(&shows("the shop was started again → done, 4 attempts"))
+        .await;
+    browser.close().await;
+    drop(program);
+}

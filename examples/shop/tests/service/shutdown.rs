@@ -133,22 +133,48 @@ async fn a_request_in_progress_is_answered_first() {
     assert_eq!(program.ended().await.0, Some(0));
 }
 
+/// SIGTERM gives it back, and that is no attempt. SIGKILL leaves it as it is: it is taken over when heartbeats are missed.
 #[tokio::test]
-async fn retries_end_when_the_stop_begins_and_that_is_said() {
-    // Takes deliveries, and never answers.
-    let mut receiver = Collector::start().await;
-    let program = Program::start(&[("WEBHOOK_URL", &receiver.url)]).await;
-    let shipment = client()
-        .post(url(&program, "/shipments"))
-        .form(&[("order", "1")]);
-    assert_eq!(read(shipment).await.0, 201);
-    receiver.asked().await;
-    program.signal(Signal::SIGTERM);
-    let (code, output) = program.ended().await;
-    assert_eq!(code, Some(0), "{output}");
-    let said = "nobody was told of the shipment of order 1: the shop is stopping";
-    assert!(output.contains(said), "{output}");
-    assert!(output.contains("failed 1, "), "{output}");
+async fn a_delivery_survives_the_process_that_was_at_it() {
+    for (signal, code, attempts) in [(Signal::SIGTERM, Some(0), 3), (Signal::SIGKILL, None, 4)] {
+        let folder = tempfile::tempdir().unwrap();
+        let database = format!("sqlite:{}", folder.path().join("shop.db").display());
+        // Takes deliveries, and never answers.
+        let mut receiver = Collector::start().await;
+        let receiver_url = receiver.url.clone();
+        let settings = [
+            ("DATABASE_URL", &*database),
+            ("WEBHOOK_URL", &receiver_url),
+            ("SHUTDOWN_MS", "100"),
+        ];
+        let program = Program::start(&settings).await;
+        let form = [("order", "1")];
+        let shipment = client().post(url(&program, "/shipments")).form(&form);
+        assert_eq!(read(shipment).await.0, 201);
+        receiver.asked().await;
+        program.signal(signal);
+        let (ended, output) = program.ended().await;
+        assert_eq!(ended, code, "{output}");
+        let given_back = output.contains("the worker stops: 1 job(s) given back: `webhook` ");
+        assert_eq!(given_back, signal == Signal::SIGTERM, "{output}");
+
+        // With a receiver that is down twice.
+        let program = Program::start(&settings[..1]).await;
+        let mut events = Events::watch(&client(), url(&program, "/events")).await;
+        let done = |events: &Events| events.jobs[0]["state"] == "Done";
+        events.until("the delivery", done).await;
+        let job = &events.jobs[0];
+        assert_eq!(job["payload"], r#"{"shipment":1,"order":1}"#);
+        assert_eq!(
+            (&job["attempts"], &job["left"]),
+            (&attempts.into(), &true.into())
+        );
+        let got = r#"the receiver of webhooks has got {"event":"shipped","order":1}: attempt 3"#;
+        let got = |events: &Events| events.lines.iter().any(|line| line.contains(got));
+        events.until("the receiver's word", got).await;
+        program.signal(Signal::SIGTERM);
+        assert_eq!(program.ended().await.0, Some(0));
+    }
 }
 
 #[tokio::test]

@@ -82,6 +82,23 @@ impl Service {
         soon("the end of all tasks", self.shop.runner.drain()).await;
     }
 
+    /// All jobs are done.
+    pub(crate) async fn delivered(&self) {
+        let done = "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM Jobs WHERE status <> 'Done')";
+        self.until("the end of all jobs", done).await;
+    }
+
+    /// Asks the database until the query has a row.
+    pub(crate) async fn until(&self, what: &str, query: &str) {
+        let asked = async {
+            let database = self.database();
+            while !database.prepare(query).unwrap().exists(()).unwrap() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon(what, asked).await;
+    }
+
     pub(crate) fn received(&self) -> Received {
         self.shop.neighbours.received()
     }
@@ -118,6 +135,8 @@ pub(crate) struct Events {
     pub(crate) lines: Vec<String>,
     pub(crate) phase: String,
     pub(crate) account: Value,
+    /// The newest first.
+    pub(crate) jobs: Value,
 }
 
 impl Events {
@@ -131,6 +150,7 @@ impl Events {
             lines: Vec::new(),
             phase: String::new(),
             account: Value::Null,
+            jobs: Value::Null,
         }
     }
 
@@ -174,6 +194,7 @@ impl Events {
             .extend(lines.iter().map(|line| line.as_str().unwrap().into()));
         self.phase = news["phase"].as_str().unwrap().into();
         self.account = news["account"].clone();
+        self.jobs = news["jobs"].clone();
     }
 
     pub(crate) fn request(&self, path: &str) -> Option<&Value> {

@@ -12,6 +12,7 @@ async fn a_delivery_gets_through_at_the_third_attempt_and_is_signed() {
             .await;
         assert_eq!(status, StatusCode::CREATED);
         assert_eq!(reply["message"], "Order 1 is on its way.");
+        service.delivered().await;
 
         assert_eq!(service.rows::<i64>("SELECT purchase FROM shipments"), [1]);
         let received = service.received();
@@ -60,8 +61,9 @@ async fn the_receiver_refuses_what_is_not_signed() {
     assert!(service.received().deliveries.is_empty());
 }
 
+/// Whoever ships is not told: the log is. The job stays, with what the receiver has said.
 #[tokio::test]
-async fn a_secret_that_the_receiver_does_not_know_is_given_up_after_some_attempts() {
+async fn a_delivery_that_the_receiver_refuses_is_tried_again() {
     let receiver = Service::start().await;
     let url = format!("http://{}/webhook", receiver.shop.neighbours.http);
     let service = Service::start_with(|config| {
@@ -70,9 +72,10 @@ async fn a_secret_that_the_receiver_does_not_know_is_given_up_after_some_attempt
     });
     let service = service.await;
     let (status, _) = service.send("/shipments", &[("order", "1")]).await;
-    // Whoever ships is not told: the account is, and the log.
     assert_eq!(status, StatusCode::CREATED);
-    assert_eq!(service.shop.runner.stats().failed, 1);
+    let refused =
+        "SELECT id FROM Jobs WHERE attempts = 2 AND status = 'Failed' AND last_result LIKE '%401%'";
+    service.until("the second attempt", refused).await;
     assert!(receiver.received().deliveries.is_empty());
 }
 
@@ -83,5 +86,17 @@ async fn an_order_that_is_not_there_is_not_shipped() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (status, _) = service.send("/shipments", &[("order", "seven")]).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(service.shop.runner.stats().deferred, 0);
+    assert_eq!(service.rows::<i64>("SELECT count(*) FROM Jobs"), [0]);
+}
+
+/// In one transaction: if there is no job, there is no shipment either.
+#[tokio::test]
+async fn a_job_that_is_refused_takes_the_shipment_along() {
+    let service = Service::start().await;
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON Jobs BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    service.database().execute_batch(refuse).unwrap();
+    let (status, _) = service.send("/shipments", &[("order", "1")]).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(service.rows::<i64>("SELECT count(*) FROM shipments"), [0]);
 }
