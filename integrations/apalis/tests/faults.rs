@@ -5,7 +5,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use after_apalis::{Backoff, Job, Jobs, TaskBuilder};
-use common::{LONG, Receipt, eventually, within};
+use common::{LONG, Receipt, Reports, eventually, within};
 use serde::{Deserialize, Serialize};
 use sqlx::{Executor as _, sqlite::SqlitePoolOptions};
 use tokio::sync::{Semaphore, mpsc};
@@ -219,6 +219,7 @@ async fn a_database_that_vanishes_in_a_transaction_leaves_neither_order_nor_job(
 #[tokio::test]
 async fn a_worker_waits_for_postgres_to_come_back() {
     use sqlx::Connection as _;
+    let reports = Reports::here();
     let database = common::postgres().await;
     let jobs = database.jobs().await;
     let (gate, mut starts) = Gate::new();
@@ -253,12 +254,10 @@ async fn a_worker_waits_for_postgres_to_come_back() {
     assert!(cut > 0);
     assert!(jobs.push(Receipt { order: 2 }).await.is_err());
     open.add_permits(10);
-    // It ends meanwhile, and can't say so. Several heartbeats fail.
-    eventually("it has ended", async || {
-        worker.runner().stats().pending == 0
-    })
-    .await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // It ends meanwhile, and can't say so.
+    reports.until("results of `receipt`: Postgres: ").await;
+    reports.until("heartbeats: Postgres: ").await;
+    reports.until("worker of `receipt`: Postgres: ").await;
 
     server
         .execute(sqlx::AssertSqlSafe(format!(
@@ -283,6 +282,7 @@ async fn a_worker_waits_for_postgres_to_come_back() {
 #[cfg(feature = "redis")]
 #[tokio::test]
 async fn a_worker_waits_for_redis_to_come_back() {
+    let reports = Reports::here();
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -339,10 +339,9 @@ async fn a_worker_waits_for_redis_to_come_back() {
         "{error}"
     );
     open.add_permits(10);
-    eventually("it has ended", async || {
-        worker.runner().stats().pending == 0
-    })
-    .await;
+    // It ends meanwhile, and can't say so.
+    reports.until("results of `receipt`: Redis: ").await;
+    reports.until("worker of `receipt`: Redis: ").await;
 
     server.0 = start();
     eventually("its end is recorded", async || {
@@ -363,6 +362,7 @@ async fn a_worker_waits_for_redis_to_come_back() {
 /// Another process holds the file for longer than anybody waits.
 #[tokio::test]
 async fn a_worker_waits_for_a_locked_sqlite() {
+    let reports = Reports::here();
     let database = common::sqlite().await;
     let jobs = database.jobs().await;
     let (gate, mut starts) = Gate::new();
@@ -377,32 +377,32 @@ async fn a_worker_waits_for_a_locked_sqlite() {
     let impatient = Jobs::with_sqlite(impatient).await.unwrap();
     let worker = impatient
         .worker()
+        .concurrency(1)
         .handle(move |receipt| gate.clone().handle(receipt))
         .start()
         .await
         .unwrap();
     let _ = jobs.push(Receipt { order: 1 }).await.unwrap();
     assert_eq!(within("the job", starts.recv()).await, Some(1));
+    // It has no slot yet.
+    let _ = jobs.push(Receipt { order: 2 }).await.unwrap();
 
     let other = jobs.sqlite().unwrap();
     let holder = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let error = impatient.push(Receipt { order: 2 }).await.unwrap_err();
+    let error = impatient.push(Receipt { order: 3 }).await.unwrap_err();
     assert!(error.to_string().contains("locked"), "{error}");
     open.add_permits(10);
-    eventually("it has ended", async || {
-        worker.runner().stats().pending == 0
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(jobs.counts::<Receipt>().await.unwrap().running, 1);
+    reports.until("results of `receipt`: SQLite: ").await;
+    reports.until("worker of `receipt`: SQLite: ").await;
+    let counts = jobs.counts::<Receipt>().await.unwrap();
+    assert_eq!((counts.running, counts.pending), (1, 1));
 
     holder.rollback().await.unwrap();
-    eventually("its end is recorded", async || {
-        jobs.counts::<Receipt>().await.unwrap().done == 1
+    assert_eq!(within("the next", starts.recv()).await, Some(2));
+    eventually("their ends are recorded", async || {
+        jobs.counts::<Receipt>().await.unwrap().done == 2
     })
     .await;
-    let _ = impatient.push(Receipt { order: 3 }).await.unwrap();
-    assert_eq!(within("the next", starts.recv()).await, Some(3));
     assert!(worker.shutdown(LONG).await.is_clean());
 }
 
@@ -410,6 +410,7 @@ async fn a_worker_waits_for_a_locked_sqlite() {
 /// ends when there is no room for its error is kept until there is.
 #[tokio::test]
 async fn a_full_disk_loses_nothing() {
+    let reports = Reports::here();
     let database = common::sqlite().await;
     drop(database.jobs().await);
     // One connection: the limit is the connection's.
@@ -487,11 +488,7 @@ async fn a_full_disk_loses_nothing() {
     assert_eq!(within("the job", starts.recv()).await, Some(2));
     full().await;
     gate.add_permits(1);
-    eventually("it has ended", async || {
-        worker.runner().stats().pending == 0
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    reports.until("results of `receipt`: SQLite: ").await;
     assert_eq!(jobs.counts::<Receipt>().await.unwrap().running, 1);
 
     pool.execute("PRAGMA max_page_count = 1000000")

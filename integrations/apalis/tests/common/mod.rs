@@ -2,7 +2,11 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    io::Write,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -161,5 +165,45 @@ pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
     while !so().await {
         assert!(Instant::now() < end, "{what}: not within {LONG:?}");
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What is reported on this thread for as long as this lives: for tests on a runtime of one thread.
+pub struct Reports {
+    written: Written,
+    _here: tracing::subscriber::DefaultGuard,
+}
+
+impl Reports {
+    pub fn here() -> Reports {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        Reports {
+            written,
+            _here: tracing::subscriber::set_default(subscriber.finish()),
+        }
+    }
+
+    pub async fn until(&self, what: &str) {
+        eventually(what, async || {
+            String::from_utf8_lossy(&self.written.0.lock().unwrap()).contains(what)
+        })
+        .await;
+    }
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
