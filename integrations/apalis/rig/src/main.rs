@@ -6,11 +6,13 @@
 //!   cargo run --release -p durable-rig -- --store sqlite --seconds 600 --seed 7
 //!   cargo run --release -p durable-rig -- --measure
 //!   cargo run --release -p durable-rig -- --scale
+//!   cargo run --release -p durable-rig -- --scale --cpu
 //!
 //! Postgres and Redis are those of `integrations/apalis/services.sh start`. It ends with a table, and with 1 if a
 //! committed job is neither done nor dead in time, or a job ran that was rolled back.
 
 mod chaos;
+mod cost;
 mod job;
 mod ledger;
 mod measure;
@@ -27,16 +29,20 @@ async fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["producer", url, ledger, port] => producer::run(url, ledger, port).await.map(|()| true),
         ["worker", url, ledger] => worker::run(url, ledger).await.map(|()| true),
-        ["scale-worker", kind, url] => scale::worker(kind, url).await.map(|()| true),
+        ["scale-worker", kind, url] => scale::worker(kind, url, None).await.map(|()| true),
+        ["scale-worker", kind, url, jobs] => scale::worker(kind, url, jobs.parse().ok())
+            .await
+            .map(|()| true),
         ["measure-worker", url] => measure::worker(url).await.map(|()| true),
         ["--measure"] => measure::run().await.map(|()| true),
+        ["--scale", "--cpu", rest @ ..] => cost::run(rest).await.map(|()| true),
         ["--scale", rest @ ..] => scale::run(rest).await.map(|()| true),
         _ => match chaos::Plan::of(&words) {
             Ok(plan) => chaos::run(plan).await,
             Err(error) => {
                 eprintln!(
                     "durable-rig: {error}\nusage: durable-rig [--store sqlite|postgres|redis|defer|all] [--seconds n] \
-                     [--seed n] | --measure | --scale [--jobs n] [--rounds n]"
+                     [--seed n] | --measure | --scale [--cpu] [--jobs n] [--rounds n]"
                 );
                 return ExitCode::from(2);
             }

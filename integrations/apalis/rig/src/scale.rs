@@ -2,6 +2,10 @@
 
 use std::{
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +20,7 @@ use tokio::{
 use crate::{
     Error,
     chaos::{postgres_database, redis_database},
+    cost::{BEGIN, END},
     job::Receipt,
 };
 
@@ -52,10 +57,7 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
         for _ in 0..rounds {
             for (at, processes) in [1, 2, 4].into_iter().enumerate() {
                 for (which, kind) in ["apalis", "after"].into_iter().enumerate() {
-                    let url = match store {
-                        "postgres" => postgres_database("rig_scale").await?,
-                        _ => redis_database(201).await?,
-                    };
+                    let url = database(store).await?;
                     let (enqueued, done) = round(store, kind, &url, jobs, processes).await?;
                     figures[which][0].push(enqueued);
                     figures[which][at + 1].push(done);
@@ -84,27 +86,9 @@ async fn round(
     processes: usize,
 ) -> Result<(f64, f64), Error> {
     let jobs = Jobs::connect(url).await?;
-    if let Some(pool) = jobs.postgres() {
-        sqlx::query("CREATE TABLE orders (number BIGINT PRIMARY KEY)")
-            .execute(pool)
-            .await?;
-    }
+    tables(&jobs).await?;
     let begin = Instant::now();
-    let producers: Vec<_> = (0..PRODUCERS)
-        .map(|producer| {
-            let jobs = jobs.clone();
-            let postgres = store == "postgres";
-            tokio::spawn(async move {
-                for order in (producer..number).step_by(PRODUCERS as usize) {
-                    enqueue(&jobs, kind, postgres, order).await?;
-                }
-                Ok::<_, Error>(())
-            })
-        })
-        .collect();
-    for producer in producers {
-        producer.await??;
-    }
+    enqueue_all(&jobs, store, kind, number).await?;
     let enqueued = number as f64 / begin.elapsed().as_secs_f64();
 
     let children: Vec<Child> = (0..processes)
@@ -139,6 +123,47 @@ async fn round(
     Ok((enqueued, done))
 }
 
+/// An empty one.
+pub(crate) async fn database(store: &str) -> Result<String, Error> {
+    match store {
+        "postgres" => postgres_database("rig_scale").await,
+        _ => redis_database(201).await,
+    }
+}
+
+pub(crate) async fn tables(jobs: &Jobs) -> Result<(), Error> {
+    if let Some(pool) = jobs.postgres() {
+        sqlx::query("CREATE TABLE orders (number BIGINT PRIMARY KEY)")
+            .execute(pool)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn enqueue_all(
+    jobs: &Jobs,
+    store: &str,
+    kind: &'static str,
+    number: u64,
+) -> Result<(), Error> {
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|producer| {
+            let jobs = jobs.clone();
+            let postgres = store == "postgres";
+            tokio::spawn(async move {
+                for order in (producer..number).step_by(PRODUCERS as usize) {
+                    enqueue(&jobs, kind, postgres, order).await?;
+                }
+                Ok::<_, Error>(())
+            })
+        })
+        .collect();
+    for producer in producers {
+        producer.await??;
+    }
+    Ok(())
+}
+
 async fn enqueue(jobs: &Jobs, kind: &str, postgres: bool, order: u64) -> Result<(), Error> {
     let receipt = Receipt { order };
     if postgres {
@@ -167,11 +192,19 @@ async fn enqueue(jobs: &Jobs, kind: &str, postgres: bool, order: u64) -> Result<
     Ok(())
 }
 
-/// A process that works off: `apalis` with a backend of its own, as its documentation shows, or `after` with defaults.
-pub(crate) async fn worker(kind: &str, url: &str) -> Result<(), Error> {
-    async fn nothing(_: Receipt) -> Result<(), std::io::Error> {
-        Ok(())
-    }
+/// A process that works off: `apalis` with a backend of its own, as its documentation shows, or `after` with defaults. Of so
+/// many jobs it says when it has had a tenth, and when all.
+pub(crate) async fn worker(kind: &str, url: &str, jobs: Option<u64>) -> Result<(), Error> {
+    let handled = Arc::new(AtomicU64::new(0));
+    let nothing = move |_: Receipt| {
+        let handled = handled.fetch_add(1, Ordering::Relaxed) + 1;
+        if Some(handled) == jobs.map(|jobs| jobs / 10) {
+            println!("{BEGIN}");
+        } else if Some(handled) == jobs {
+            println!("{END}");
+        }
+        async { Ok::<_, std::io::Error>(()) }
+    };
     let name = format!("scale-{}", std::process::id());
     match kind {
         "apalis-postgres" => {

@@ -1,4 +1,19 @@
-//! What apalis' tables hold, and the few statements that its own leave out: the reasons stand beside each.
+//! What apalis' tables hold, and what is done to them.
+//!
+//! Its statements are used where they will do: its migrations, its end of a job (`ack_tasks`, `handle_results`), its
+//! take-over, its fetch on SQLite, its push on Redis. The others are this crate's, each for a trap of apalis 1.0 that is
+//! named beside it:
+//!
+//! | | trap |
+//! |---|---|
+//! | insert | a key that exists aborts the transaction (Postgres) |
+//! | fetch on Postgres | marks a job `Running` only in a second statement, which takes it from whoever has it by then; and one id that is no ULID fails a fetch whose jobs are locked already |
+//! | take-over | knows no `max_attempts`: a job that kills its process does so for ever |
+//! | end | a failed job is due at once: `run_at` stays |
+//! | register, heartbeat | a start goes by the client's clock (Postgres), and a worker whose row is gone does not come back |
+//! | give back, sign off, retry, counts, dead letters | there is none |
+//!
+//! SQL is written out where it is sent, in both dialects. What is the same around it is here.
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -154,7 +169,14 @@ impl Store {
 
     /// Says that these live. A row that somebody has removed comes back.
     pub(crate) async fn heartbeat(&self, workers: &[Registration]) -> Result<(), Error> {
-        each!(self, store => store.heartbeat(workers).await)
+        let names: Vec<&str> = workers.iter().map(Registration::worker).collect();
+        let known = each!(self, store => store.heartbeat(&names).await)?;
+        if known < workers.len() as u64 {
+            for worker in workers {
+                self.register(worker).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes what workers of this queue hold that were not heard of for this long.
@@ -231,6 +253,25 @@ impl Store {
 
     pub(crate) async fn remove_done(&self, queue: &str, older: Duration) -> Result<u64, Error> {
         each!(self, store => store.remove_done(queue, older).await)
+    }
+}
+
+/// A count of rows.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn count(rows: i64) -> u64 {
+    u64::try_from(rows).unwrap_or(0)
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl Counts {
+    /// A row of pending, running, done, dead.
+    fn of((pending, running, done, dead): (i64, i64, i64, i64)) -> Self {
+        Counts {
+            pending: count(pending),
+            running: count(running),
+            done: count(done),
+            dead: count(dead),
+        }
     }
 }
 

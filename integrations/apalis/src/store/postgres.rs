@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use super::{
-    Counts, Dead, Ended, LOST_TOO_OFTEN, Recovered, Registration, delays, error_of, results,
+    Counts, Dead, Ended, LOST_TOO_OFTEN, Recovered, Registration, count, delays, error_of, results,
 };
 use crate::{
     Error,
@@ -75,19 +75,14 @@ impl Postgres {
         Ok(())
     }
 
-    pub(crate) async fn heartbeat(&self, workers: &[Registration]) -> Result<(), Error> {
-        let names: Vec<&str> = workers.iter().map(Registration::worker).collect();
-        let alive = sqlx::query("UPDATE apalis.workers SET last_seen = now() WHERE id = ANY($1)")
-            .bind(&names)
+    /// How many of them are known.
+    pub(crate) async fn heartbeat(&self, workers: &[&str]) -> Result<u64, Error> {
+        let known = sqlx::query("UPDATE apalis.workers SET last_seen = now() WHERE id = ANY($1)")
+            .bind(workers)
             .execute(&self.pool)
             .await
             .map_err(failed("no heartbeat"))?;
-        if alive.rows_affected() < workers.len() as u64 {
-            for worker in workers {
-                self.register(worker).await?;
-            }
-        }
-        Ok(())
+        Ok(known.rows_affected())
     }
 
     pub(crate) async fn recover(
@@ -130,8 +125,9 @@ impl Postgres {
         worker: &Registration,
         most: usize,
     ) -> Result<Vec<Task<Vec<u8>>>, Error> {
-        // As apalis' function `get_jobs`, but `Running` at once, because they start at once: one statement, where that and
-        // its lock are a transaction of four.
+        // As apalis' function `get_jobs`, but `Running` at once, because they start at once. Its own second statement for
+        // that asks only for the id: it takes a job from the worker that has taken it over meanwhile. And its reader fails
+        // on an id that is no ULID, when the whole batch is locked.
         let rows = sqlx::query(
             "WITH due AS ( \
                  SELECT id FROM apalis.jobs \
@@ -292,7 +288,7 @@ impl Postgres {
         waited: Duration,
         alive: Duration,
     ) -> Result<Vec<(String, u64)>, Error> {
-        let rows = sqlx::query(
+        let rows: Vec<(String, i64)> = sqlx::query_as(
             "SELECT job_type, count(*) FROM apalis.jobs \
              WHERE (status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts)) \
              AND run_at < now() - make_interval(secs => $1) \
@@ -305,14 +301,12 @@ impl Postgres {
         .fetch_all(&self.pool)
         .await
         .map_err(failed("waiting jobs can't be counted"))?;
-        Ok(rows
-            .iter()
-            .map(|row| (row.get(0), row.get::<i64, _>(1).max(0) as u64))
-            .collect())
+        let waiting = rows.into_iter();
+        Ok(waiting.map(|(name, rows)| (name, count(rows))).collect())
     }
 
     pub(crate) async fn counts(&self, queue: &str) -> Result<Counts, Error> {
-        let row = sqlx::query(
+        let counts = sqlx::query_as(
             "SELECT count(*) FILTER (WHERE status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts)), \
              count(*) FILTER (WHERE status IN ('Running', 'Queued')), \
              count(*) FILTER (WHERE status = 'Done'), \
@@ -323,13 +317,7 @@ impl Postgres {
         .fetch_one(&self.pool)
         .await
         .map_err(failed("jobs can't be counted"))?;
-        let count = |at: usize| row.get::<i64, _>(at).max(0) as u64;
-        Ok(Counts {
-            pending: count(0),
-            running: count(1),
-            done: count(2),
-            dead: count(3),
-        })
+        Ok(Counts::of(counts))
     }
 
     pub(crate) async fn dead(&self, queue: &str, most: u32) -> Result<Vec<Dead>, Error> {

@@ -10,7 +10,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Counts, Dead, Ended, LOST_TOO_OFTEN, Recovered, Registration, delays, error_of, results,
+    Counts, Dead, Ended, LOST_TOO_OFTEN, Recovered, Registration, count, delays, error_of, results,
 };
 use crate::{
     Error,
@@ -110,21 +110,16 @@ impl Sqlite {
         Ok(())
     }
 
-    pub(crate) async fn heartbeat(&self, workers: &[Registration]) -> Result<(), Error> {
-        let names: Vec<&str> = workers.iter().map(Registration::worker).collect();
-        let alive = sqlx::query(
+    /// How many of them are known.
+    pub(crate) async fn heartbeat(&self, workers: &[&str]) -> Result<u64, Error> {
+        let known = sqlx::query(
             "UPDATE Workers SET last_seen = strftime('%s', 'now') WHERE id IN (SELECT value FROM json_each(?1))",
         )
-        .bind(json(&names))
+        .bind(Value::from(workers).to_string())
         .execute(&self.pool)
         .await
         .map_err(failed("no heartbeat"))?;
-        if alive.rows_affected() < workers.len() as u64 {
-            for worker in workers {
-                self.register(worker).await?;
-            }
-        }
-        Ok(())
+        Ok(known.rows_affected())
     }
 
     pub(crate) async fn recover(
@@ -326,7 +321,7 @@ impl Sqlite {
         waited: Duration,
         alive: Duration,
     ) -> Result<Vec<(String, u64)>, Error> {
-        let rows = sqlx::query(
+        let rows: Vec<(String, i64)> = sqlx::query_as(
             "SELECT job_type, count(*) FROM Jobs \
              WHERE (status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts)) \
              AND run_at <= strftime('%s', 'now') - ?1 \
@@ -339,14 +334,12 @@ impl Sqlite {
         .fetch_all(&self.pool)
         .await
         .map_err(failed("waiting jobs can't be counted"))?;
-        Ok(rows
-            .iter()
-            .map(|row| (row.get(0), row.get::<i64, _>(1).max(0) as u64))
-            .collect())
+        let waiting = rows.into_iter();
+        Ok(waiting.map(|(name, rows)| (name, count(rows))).collect())
     }
 
     pub(crate) async fn counts(&self, queue: &str) -> Result<Counts, Error> {
-        let row = sqlx::query(
+        let counts = sqlx::query_as(
             "SELECT count(*) FILTER (WHERE status = 'Pending' OR (status = 'Failed' AND attempts < max_attempts)), \
              count(*) FILTER (WHERE status IN ('Running', 'Queued')), \
              count(*) FILTER (WHERE status = 'Done'), \
@@ -357,13 +350,7 @@ impl Sqlite {
         .fetch_one(&self.pool)
         .await
         .map_err(failed("jobs can't be counted"))?;
-        let count = |at: usize| row.get::<i64, _>(at).max(0) as u64;
-        Ok(Counts {
-            pending: count(0),
-            running: count(1),
-            done: count(2),
-            dead: count(3),
-        })
+        Ok(Counts::of(counts))
     }
 
     pub(crate) async fn dead(&self, queue: &str, most: u32) -> Result<Vec<Dead>, Error> {
@@ -426,10 +413,6 @@ impl Sqlite {
         .map_err(&failed)?;
         Ok(removed.rows_affected())
     }
-}
-
-fn json(names: &[&str]) -> String {
-    Value::from(names).to_string()
 }
 
 /// As apalis' own, but that it says whether the key was there, or the id: a push that is tried again.
