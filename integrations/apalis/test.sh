@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests on all three stores, and the rig for a minute. Starts Postgres and Redis by itself, and stops them.
+# The tests on all three stores, the example, and the rig. Starts Postgres and Redis by itself, and stops them.
 #
 #   integrations/apalis/test.sh [seconds of the rig on each store]
 set -euo pipefail
@@ -9,7 +9,12 @@ services=integrations/apalis/services.sh
 eval "$("$services" start)"
 trap '"$services" stop' EXIT
 
-cargo test -p after-apalis --all-features --locked
-cargo test -p after-apalis --locked --no-run
-# Unoptimized: what it checks does not hang on speed, and most of it is built already.
-cargo run --quiet --locked -p durable-rig -- --store all --seconds "${1:-20}"
+# The rig and the example are unoptimized: what they check does not hang on speed. All targets in one invocation, so that the
+# features of what they share, and so what is built, are one set.
+members=(-p after-apalis -p durable -p durable-rig --all-features --locked)
+cargo build "${members[@]}" --all-targets
+cargo test "${members[@]}"
+cargo check -p after-apalis --all-targets --locked
+programs="${CARGO_TARGET_DIR:-target}/debug"
+"$programs/durable"
+"$programs/durable-rig" --store all --seconds "${1:-20}"
