@@ -1,7 +1,7 @@
 //! What this crate costs beside apalis alone, in time of the processor: how long the machine makes a process wait doesn't
 //! count, so other work on it spoils the figures far less than it does those of jobs a second.
 
-use std::{fs, process::Stdio};
+use std::{collections::HashMap, fs, process::Stdio};
 
 use after_apalis::Jobs;
 use tokio::{
@@ -36,7 +36,7 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
         }
     }
     println!(
-        "Processor time (user and system) a job, µs: {jobs} jobs, one worker process, {rounds} rounds in turns. Medians; \
+        "Processor time a job, µs: {jobs} jobs, one worker process, {rounds} rounds in turns. Medians; \
          the ratio is the median of the rounds' own, with its quartiles.\n"
     );
     println!(
@@ -90,9 +90,12 @@ async fn one(store: &str, kind: &'static str, number: u64) -> Result<[f64; ROWS.
     let here = std::process::id();
     scale::tables(&jobs).await?;
 
-    let before = (of_process(here)?, server.spent()?);
+    let before = (Spent::by(here)?, server.spent()?);
     scale::enqueue_all(&jobs, store, kind, number).await?;
-    let enqueued = (of_process(here)? - before.0, server.spent()? - before.1);
+    let enqueued = (
+        Spent::by(here)?.since(&before.0),
+        server.spent()?.since(&before.1),
+    );
 
     let mut child = Command::new(std::env::current_exe()?)
         .args(["scale-worker", &format!("{kind}-{store}"), &url])
@@ -102,14 +105,14 @@ async fn one(store: &str, kind: &'static str, number: u64) -> Result<[f64; ROWS.
         .spawn()?;
     let worker = child.id().ok_or("it runs")?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("its output")?).lines();
-    let mut at = [(0.0, 0.0); 2];
-    for (at, wanted) in at.iter_mut().zip([BEGIN, END]) {
+    let mut at = Vec::new();
+    for wanted in [BEGIN, END] {
         let line = timeout(Duration::from_secs(120), lines.next_line()).await;
         let line = line.map_err(|_| format!("{kind} on {store}: no {wanted} after 120 s"))??;
         if line.as_deref() != Some(wanted) {
             return Err(format!("{kind} on {store}: {line:?} instead of {wanted}").into());
         }
-        *at = (of_process(worker)?, server.spent()?);
+        at.push((Spent::by(worker)?, server.spent()?));
     }
     child.kill().await?;
 
@@ -117,10 +120,10 @@ async fn one(store: &str, kind: &'static str, number: u64) -> Result<[f64; ROWS.
     let figures = [
         enqueued.0 / number as f64,
         enqueued.1 / number as f64,
-        (at[1].0 - at[0].0) / worked as f64,
-        (at[1].1 - at[0].1) / worked as f64,
+        at[1].0.since(&at[0].0) / worked as f64,
+        at[1].1.since(&at[0].1) / worked as f64,
     ];
-    let [a, b, c, d] = figures.map(|seconds| seconds * 1e6);
+    let [a, b, c, d] = figures.map(|nanoseconds| nanoseconds / 1e3);
     Ok([a, b, c, d, a + b + c + d])
 }
 
@@ -132,8 +135,7 @@ impl Server {
         if let Some(pool) = jobs.postgres() {
             let query = sqlx::query_scalar("SELECT pg_backend_pid()");
             let connection: i32 = query.fetch_one(pool).await?;
-            let parent = stat(connection as u32)?[1].parse()?;
-            return Ok(Server(parent));
+            return Ok(Server(parent(connection as u32)?));
         }
         let mut connection = jobs.redis().ok_or("on Redis")?;
         let info: String = redis::cmd("INFO")
@@ -146,44 +148,55 @@ impl Server {
         Ok(Server(id.ok_or("no process_id")?.trim().parse()?))
     }
 
-    /// Its own, that of the children that have ended, and that of those that live.
-    fn spent(&self) -> Result<f64, Error> {
-        let mut ticks = ticks(&stat(self.0)?, 11..15)?;
+    fn spent(&self) -> Result<Spent, Error> {
+        let mut spent = Spent::by(self.0)?;
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
             let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // One that has ended meanwhile is its parent's.
-            if let Ok(fields) = stat(id)
-                && fields[1] == self.0.to_string()
+            // Whoever has ended meanwhile is none of them.
+            if let Ok(parent) = parent(id)
+                && parent == self.0
+                && let Ok(child) = Spent::by(id)
             {
-                ticks += self::ticks(&fields, 11..15)?;
+                spent.0.extend(child.0);
             }
         }
-        Ok(ticks / TICKS)
+        Ok(spent)
     }
 }
 
-/// Of Linux, for whoever reads `/proc`, on every architecture that matters.
-const TICKS: f64 = 100.0;
+/// Nanoseconds on a processor, by thread. (The times in `stat` are hundredths of a second: too coarse.)
+struct Spent(HashMap<String, f64>);
 
-fn of_process(id: u32) -> Result<f64, Error> {
-    Ok(ticks(&stat(id)?, 11..13)? / TICKS)
-}
-
-fn ticks(fields: &[String], which: std::ops::Range<usize>) -> Result<f64, Error> {
-    let mut all = 0.0;
-    for field in &fields[which] {
-        all += field.parse::<f64>()?;
+impl Spent {
+    fn by(process: u32) -> Result<Spent, Error> {
+        let mut threads = HashMap::new();
+        for entry in fs::read_dir(format!("/proc/{process}/task"))? {
+            let entry = entry?;
+            if let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) {
+                let spent = text.split(' ').next().unwrap_or_default().parse()?;
+                threads.insert(entry.file_name().to_string_lossy().into_owned(), spent);
+            }
+        }
+        Ok(Spent(threads))
     }
-    Ok(all)
+
+    /// By those that live now. Connections and workers' threads live throughout; what else ends (a vacuum) is no part of a
+    /// job.
+    fn since(&self, before: &Spent) -> f64 {
+        let threads = self.0.iter();
+        threads
+            .map(|(thread, spent)| spent - before.0.get(thread).unwrap_or(&0.0))
+            .sum()
+    }
 }
 
-/// The fields from the third on: state, parent, .. , utime and stime (11 and 12), those of waited children (13 and 14). The
-/// second, the name, may have anything in it.
-fn stat(id: u32) -> Result<Vec<String>, Error> {
-    let text = fs::read_to_string(format!("/proc/{id}/stat"))?;
+fn parent(process: u32) -> Result<u32, Error> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // Behind the name, which may have anything in it: the state, the parent.
     let (_, fields) = text.rsplit_once(')').ok_or("not a stat")?;
-    Ok(fields.split_whitespace().map(str::to_owned).collect())
+    let parent = fields.split_whitespace().nth(1).ok_or("not a stat")?;
+    Ok(parent.parse()?)
 }
