@@ -196,30 +196,42 @@ impl Registry {
 
     /// Changes the context; of code that goes on after its request, its own. After the end of the request `change` is
     /// given back to others.
+    #[inline]
     pub(crate) fn change_context<C, R>(
         &self,
         change: C,
         apply: impl Fn(&mut Values, C) -> R,
     ) -> Result<R, C> {
+        let mut state = self.open();
+        // In the request itself, and nothing else to look at: what a handle has brought along has an inbox.
+        if state.inbox.is_none() && state.outcome.is_none() {
+            let result = apply(&mut state.context, change);
+            self.put(state);
+            return Ok(result);
+        }
+        self.put(state);
+        self.change_shared_context(change, apply)
+    }
+
+    #[cold]
+    fn change_shared_context<C, R>(
+        &self,
+        change: C,
+        apply: impl Fn(&mut Values, C) -> R,
+    ) -> Result<R, C> {
+        let Some(inbox) = self.inbox() else {
+            return Err(change);
+        };
         if self.is_frozen() {
             return Err(change);
         }
-        match self.try_change_context(change, &apply) {
-            Err(change) if self.split_off() => self.try_change_context(change, &apply),
+        match inbox.change_context(change, &apply) {
+            Err(change) if self.split_off() => match self.inbox() {
+                Some(own) => own.change_context(change, &apply),
+                None => Err(change),
+            },
             result => result,
         }
-    }
-
-    fn try_change_context<C, R>(
-        &self,
-        change: C,
-        apply: impl FnOnce(&mut Values, C) -> R,
-    ) -> Result<R, C> {
-        self.with_state(|state| match &state.inbox {
-            Some(inbox) => inbox.change_context(change, apply),
-            None if state.outcome.is_some() => Err(change),
-            None => Ok(apply(&mut state.context, change)),
-        })
     }
 
     /// Whether anything was deferred or set here, or a handle taken.

@@ -3,12 +3,36 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     sync::{Arc, Weak},
 };
 
 use crate::report;
 
-type ValueMap = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+type ValueMap = HashMap<TypeId, Arc<dyn Any + Send + Sync>, BuildHasherDefault<TypeHasher>>;
+
+/// A type's id is a hash already, and nobody from outside can choose it.
+#[derive(Default)]
+struct TypeHasher {
+    hash: u64,
+}
+
+impl Hasher for TypeHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // A `TypeId` is hashed by `write_u64`; what it is hashed by otherwise is no promise of std's.
+        for byte in bytes {
+            self.hash = self.hash.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.hash = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+}
 
 /// The values of one scope. Cloning shares them; a change after that copies the map, not the values.
 #[derive(Clone, Default)]
