@@ -62,7 +62,11 @@ impl Batch {
         if !state.slow_path {
             return None;
         }
-        state.runner.get().room(self.len())
+        let core = state.runner.get();
+        match core.limit {
+            None => None,
+            Some(_) => core.room(self.len()),
+        }
     }
 
     /// As dropping it, without a report of what is lost: for who has kept it on purpose, and not run it.

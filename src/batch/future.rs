@@ -34,8 +34,10 @@ impl Future for Batch {
                 return Poll::Pending;
             }
             state.started = true;
+            // At its release that was done.
+            let begins = slow_path && !state.released;
             self.state = Some(state);
-            if slow_path {
+            if begins {
                 self.begin_on_slow_path();
             }
             cx.waker().wake_by_ref();

@@ -134,7 +134,8 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         }
         None => registry.take_backlog(),
     };
-    loop {
+    // Without a condition none of the user's code runs here, and what comes from elsewhere joins the batch.
+    while tasks.any(is_conditional) {
         kept.append(decide(registry, core, outcome, tasks));
         // What the destructors of the discarded have deferred is of this request too. They may also have taken the first
         // handle: the inbox is looked for each time.
@@ -143,10 +144,8 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
             Some(inbox) => inbox.batch_runs(),
             None => registry.take_backlog(),
         };
-        if tasks.is_empty() {
-            break;
-        }
     }
+    kept.append(tasks);
     let spawned = extract_spawned(&mut kept, order);
     if core.scope_timeout.is_some() {
         registry.peek(|state| state.extras_mut().deadline = Some(ScopeDeadline::new()));
@@ -168,14 +167,19 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
     }
 }
 
+fn is_conditional(task: &TaskCell<dyn PollTask>) -> bool {
+    task.options()
+        .is_some_and(|options| options.condition.is_some())
+}
+
 /// Decides the conditions, and drops those that are not to run.
 pub(super) fn decide(registry: &Registry, core: &Core, outcome: Outcome, tasks: Queue) -> Queue {
-    let condition = |task: &TaskCell<dyn PollTask>| task.options()?.condition;
-    if !tasks.iter().any(|task| condition(task).is_some()) {
+    if !tasks.any(is_conditional) {
         return tasks;
     }
     let decided = tasks.into_iter().filter_map(|mut task| {
-        let holds = condition(&task).map(|condition| report::catch(|| (condition.holds)(outcome)));
+        let condition = task.options().and_then(|options| options.condition);
+        let holds = condition.map(|condition| report::catch(|| (condition.holds)(outcome)));
         let end = match holds.unwrap_or(Ok(true)) {
             Ok(true) => {
                 if !task.options().is_some_and(|options| options.spawned) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    finish::finish,
+    finish::{drop_completed, finish},
     poll::{poll, poll_plain, poll_watched},
     turn_end::{AfterTurn, end_turn, one_ended, one_pending},
 };
@@ -174,15 +174,30 @@ pub(super) fn round(
     ended_set: &mut EndedSet,
 ) -> AfterTurn {
     let mut again = AfterTurn::Wait;
+    let told = runner.get().hears_of_ends();
     let mut next = registry.peek(|state| state.queue.pop_front()).flatten();
     while let Some(mut task) = next {
         polls -= 1;
+        let plain = task.options().is_none();
         next = match poll(registry, Some(runner), &mut task, cx) {
             None => registry.peek(|state| {
                 state.fresh = state.fresh.max(task.sequence() + 1);
                 state.queue.push_back(task);
                 state.next_of_round(polls, &mut again)
             }),
+            Some(end) if plain && !told && matches!(end, End::Completed) => {
+                let sequence = task.sequence();
+                let completed = drop_completed(registry, task);
+                registry.peek(|state| {
+                    state.unpublished.completed += u64::from(completed);
+                    let next = state.next_of_round(polls, &mut again);
+                    // The roster is told, unless this was all: then the whole entry is given up.
+                    if next.is_some() || !matches!(again, AfterTurn::Done) {
+                        ended_set.push(sequence);
+                    }
+                    next
+                })
+            }
             Some(end) => {
                 finish(registry, Some(runner), task, end, ended_set);
                 registry.peek(|state| state.next_of_round(polls, &mut again))

@@ -59,10 +59,25 @@ impl Default for Core {
 }
 
 impl Core {
+    /// Whether `prepare` does anything.
+    #[inline]
+    pub(crate) fn prepares(&self) -> bool {
+        self.slow_path
+            && (self.task_timeout.is_some()
+                || !self.on_defer.is_empty()
+                || !self.observers.is_empty())
+    }
+
+    /// Whether the end of a task concerns anybody: an observer, or who waits for its permit.
+    #[inline]
+    pub(crate) fn hears_of_ends(&self) -> bool {
+        !self.observers.is_empty() || self.limit.is_some()
+    }
+
     /// A task that was given to `defer`, as this Runner wants it: wrapped by the hooks, with its time limit, watched.
     /// Runs the user's code: hooks and observers.
     pub(crate) fn prepare(&self, mut task: BoxedTask, outcome: Option<Outcome>) -> BoxedTask {
-        if !self.slow_path {
+        if !self.prepares() {
             return task;
         }
         let label = task.label();

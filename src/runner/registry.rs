@@ -143,8 +143,14 @@ impl Registry {
     }
 
     /// What was deferred since the last look.
+    #[inline]
     pub(crate) fn take_backlog(&self) -> Queue {
-        self.peek(|state| state.backlog.take()).unwrap_or_default()
+        self.peek(|state| match state.backlog.len() {
+            0 => None,
+            _ => Some(state.backlog.take()),
+        })
+        .flatten()
+        .unwrap_or_default()
     }
 
     pub(crate) fn inbox(&self) -> Option<Arc<Inbox>> {
@@ -172,11 +178,7 @@ impl Registry {
     }
 
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.peek(|state| match &state.inbox {
-            Some(inbox) => inbox.outcome(),
-            None => state.outcome,
-        })
-        .flatten()
+        self.peek(|state| state.outcome_now()).flatten()
     }
 
     pub(crate) fn context(&self) -> Values {
@@ -253,12 +255,15 @@ impl Registry {
         })
     }
 
-    /// The Runner, if its defers need anything of it. It is to be given back, and lent to the next: a clone costs more than
-    /// the rest of the look.
-    pub(crate) fn lend_runner(&self) -> Option<RunnerRef> {
+    /// The Runner, if its defers need anything of it, and how the request has ended. It is to be given back, and lent to the
+    /// next: a clone costs more than the rest of the look.
+    pub(crate) fn lend_runner(&self) -> Option<(RunnerRef, Option<Outcome>)> {
         self.with_state(|state| {
-            let lends = state.runner.get().slow_path;
-            lends.then(|| self.runner.take().or_clone_of(&state.runner))
+            if !state.runner.get().prepares() {
+                return None;
+            }
+            let runner = self.runner.take().or_clone_of(&state.runner);
+            Some((runner, state.outcome_now()))
         })
     }
 

@@ -208,6 +208,15 @@ impl ScopeState {
         self.discarded(replaced)
     }
 
+    /// How the request has ended, wherever that is kept.
+    #[inline]
+    pub(crate) fn outcome_now(&self) -> Option<Outcome> {
+        match &self.inbox {
+            Some(inbox) => inbox.outcome(),
+            None => self.outcome,
+        }
+    }
+
     /// Takes back what has this key.
     pub(crate) fn forget(&mut self, key: &str) -> Option<Discarded> {
         let removed = self.backlog.remove(key);
@@ -262,7 +271,7 @@ impl ScopeState {
             || self.order == Order::Parallel
             || self.inbox.is_some()
             || self.extras.is_some()
-            || self.queue.iter().any(|task| task.options().is_some())
+            || self.queue.any(|task| task.options().is_some())
     }
 
     #[inline]

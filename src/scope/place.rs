@@ -17,8 +17,8 @@ pub(super) fn place(registry: &Registry, key: Option<Key>, mut task: BoxedTask) 
     // Hooks and observers are the user's code: the state is in its place while they run.
     let prepares = registry.lend_runner();
     task.as_mut().show_key(key.as_ref(), prepares.is_some());
-    if let Some(runner) = prepares {
-        task = runner.get().prepare(task, registry.outcome());
+    if let Some((runner, outcome)) = prepares {
+        task = runner.get().prepare(task, outcome);
         registry.take_back_runner(runner);
     }
     let stored = registry.with_state(|state| match &state.inbox {

@@ -76,12 +76,18 @@ impl Queue {
 
     /// Takes out those that `remove` chooses, in order; the others keep theirs.
     pub(crate) fn extract(&mut self, remove: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> Queue {
-        if !self.iter().any(&remove) {
+        if !self.any(&remove) {
             return Queue::default();
         }
         let (removed, kept) = mem::take(self).into_iter().partition(|task| remove(task));
         *self = kept;
         removed
+    }
+
+    /// Whether `what` is true of a task.
+    #[inline]
+    pub(crate) fn any(&self, what: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> bool {
+        self.front.iter().any(&what) || self.back.iter().any(&what)
     }
 
     /// Takes out all but so many.
@@ -97,9 +103,11 @@ impl Queue {
         rest
     }
 
+    #[inline]
     pub(crate) fn append(&mut self, mut other: Queue) {
         if self.is_empty() {
-            *self = other;
+            // Nothing is there to be dropped.
+            mem::forget(mem::replace(self, other));
             return;
         }
         while let Some(task) = other.pop_front() {
@@ -150,8 +158,8 @@ impl Queue {
         self.front.iter().chain(back)
     }
 
-    /// As `iter`, without setting up an iterator for the plain case.
-    #[inline]
+    /// As `iter`, without setting up an iterator for the plain case. Not inlined, so that `f` is.
+    #[inline(never)]
     pub(crate) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a TaskCell<dyn PollTask>)) {
         if self.back.is_empty() {
             let mut next = self.front.top.as_deref();
