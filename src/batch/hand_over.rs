@@ -120,11 +120,11 @@ fn register(state: &mut ScopeState) {
 
 /// The end of a request: decides which of its tasks run, and where. `registry` is current.
 fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order) {
-    if !core.observers.is_empty() {
-        registry.peek(|state| state.could_start = Some(Instant::now()));
-    }
-    let inbox = registry.inbox();
-    let gated = registry.peek(|state| state.gate.is_some()) == Some(true);
+    let could_start = (!core.observers.is_empty()).then(Instant::now);
+    let (inbox, gated) = registry.with_state(|state| {
+        state.could_start = could_start;
+        (state.inbox.clone(), state.gate.is_some())
+    });
     let mut kept = Queue::default();
     let mut tasks = match &inbox {
         Some(inbox) => {
@@ -147,10 +147,10 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
     }
     kept.append(tasks);
     let spawned = extract_spawned(&mut kept, order);
-    if core.scope_timeout.is_some() {
-        registry.peek(|state| state.extras_mut().deadline = Some(ScopeDeadline::new()));
-    }
     registry.peek(|state| {
+        if core.scope_timeout.is_some() {
+            state.extras_mut().deadline = Some(ScopeDeadline::new());
+        }
         state.joined = kept.len() as u64;
         state.queue = kept;
         state.slow_path = state.needs_slow_path();

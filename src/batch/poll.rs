@@ -54,9 +54,13 @@ pub(super) fn poll_watched(
         if let (Some(times), Some((started, begun))) = (&mut options.times, begun) {
             let now = Instant::now();
             times.started = Some(started);
-            times.ran = now.saturating_duration_since(started);
+            let took = now.saturating_duration_since(begun);
+            // As a rule this was its first poll.
+            times.ran = match started == begun {
+                true => took,
+                false => now.saturating_duration_since(started),
+            };
             if options.blocking.is_none() {
-                let took = now.saturating_duration_since(begun);
                 times.longest_poll = times.longest_poll.max(took);
             }
         }

@@ -53,18 +53,24 @@ fn run_general(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> boo
 /// past its time does not.
 #[cold]
 pub(super) fn run_on_slow_path(registry: &Registry, cx: &mut Context<'_>) -> bool {
-    let runner = registry.runner();
+    let (runner, inbox, kind) = registry.with_state(|state| {
+        // Nothing is to be taken in, and no time to be looked at.
+        let plain = state.inbox.is_none() && state.extras().is_none();
+        let kind = plain.then(|| state.next_polls());
+        (state.runner.clone(), state.inbox.clone(), kind)
+    });
     let mut ended_set = EndedSet::default();
-    if let Some(inbox) = registry.inbox() {
-        let joined = inbox.batch_runs();
-        if !joined.is_empty() {
-            join_on_slow_path(registry, runner.get(), joined, &mut ended_set);
+    let kind = kind.unwrap_or_else(|| {
+        if let Some(inbox) = inbox {
+            let joined = inbox.batch_runs();
+            if !joined.is_empty() {
+                join_on_slow_path(registry, runner.get(), joined, &mut ended_set);
+            }
         }
-    }
-    take_permits(registry, cx.waker());
-    expire(registry, &runner, cx, &mut ended_set);
-    let kind = registry.peek(ScopeState::next_polls);
-    let kind = kind.unwrap_or(TurnKind::Sequence);
+        take_permits(registry, cx.waker());
+        expire(registry, &runner, cx, &mut ended_set);
+        registry.with_state(ScopeState::next_polls)
+    });
     run_planned(registry, Some(&runner), cx, kind, ended_set)
 }
 

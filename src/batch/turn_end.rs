@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     account::EndedSet,
-    runner::{Registry, RunnerRef, ScopeState},
+    runner::{Extras, Registry, RunnerRef, ScopeState},
     task::{BoxedTask, End, MOST_POLLS},
 };
 
@@ -160,13 +160,13 @@ impl ScopeState {
         !self.slow_path && self.backlog.len() == 0 && self.unpublished.is_empty()
     }
 
-    /// Whether a batch on the fast path has nothing left.
+    /// Whether a batch has nothing left, and nobody can bring more.
     #[inline]
     pub(super) fn is_done(&self) -> bool {
-        !self.slow_path
-            && self.queue.is_empty()
+        self.queue.is_empty()
             && self.backlog.len() == 0
             && self.ready.is_none()
-            && self.extras().is_none()
+            && self.inbox.is_none()
+            && self.extras().is_none_or(Extras::awaits_nothing)
     }
 }

@@ -28,7 +28,40 @@ struct DeadlineState {
     /// `None` before it has begun, while a member polls it, and after it has fired.
     sleep: Option<Sleep>,
     next_member: u64,
-    wakers: BTreeMap<u64, Waker>,
+    /// Of the batch that the others were split off from: as a rule it is alone.
+    first: Option<Waker>,
+    others: BTreeMap<u64, Waker>,
+}
+
+impl DeadlineState {
+    fn set_waker(&mut self, member: u64, waker: Waker) -> Option<Waker> {
+        match member {
+            0 => self.first.replace(waker),
+            member => self.others.insert(member, waker),
+        }
+    }
+
+    fn take_waker(&mut self, member: u64) -> Option<Waker> {
+        match member {
+            0 => self.first.take(),
+            member => self.others.remove(&member),
+        }
+    }
+
+    fn next_waker(&mut self) -> Option<Waker> {
+        self.first
+            .take()
+            .or_else(|| self.others.pop_first().map(|(_, waker)| waker))
+    }
+
+    fn take_wakers(&mut self) -> WakeList {
+        let others = std::mem::take(&mut self.others);
+        self.first
+            .take()
+            .into_iter()
+            .chain(others.into_values())
+            .collect()
+    }
 }
 
 /// One batch's part in the time of its scope.
@@ -124,7 +157,7 @@ impl Watch {
             drop_waker(Some(waker));
             return true;
         }
-        let before = state.wakers.insert(self.id, waker);
+        let before = state.set_waker(self.id, waker);
         let sleep = state.sleep.take();
         drop(state);
         drop_waker(before);
@@ -137,10 +170,9 @@ impl Watch {
             return false;
         }
         state.over = true;
-        let wakers = std::mem::take(&mut state.wakers);
+        let wakers = state.take_wakers();
         drop(state);
-        let others: WakeList = wakers.into_values().collect();
-        others.wake();
+        wakers.wake();
         true
     }
 }
@@ -148,8 +180,8 @@ impl Watch {
 impl Drop for ScopeDeadline {
     fn drop(&mut self) {
         let mut state = self.time.lock();
-        let own = state.wakers.remove(&self.id);
-        let next = state.wakers.pop_first().map(|(_, waker)| waker);
+        let own = state.take_waker(self.id);
+        let next = state.next_waker();
         drop(state);
         drop_waker(own);
         WakeList::from_iter(next).wake();

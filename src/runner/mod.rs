@@ -31,7 +31,7 @@ pub(crate) use self::{
     launch::Launch,
     registry::Registry,
     runtime::DetectedRuntime,
-    state::{ScopeState, SpawnedBatches},
+    state::{Extras, ScopeState, SpawnedBatches},
     wait_group::WaitGroup,
 };
 pub use self::{

@@ -109,15 +109,17 @@ impl Registry {
     }
 
     pub(crate) fn forget(&self, key: &str) -> bool {
-        if let Some(inbox) = self.inbox() {
-            return inbox.forget(key);
-        }
-        match self.peek(|state| state.forget(key)).flatten() {
-            Some((runner, outcome, task)) => {
+        let forgotten = self.peek(|state| match &state.inbox {
+            Some(inbox) => Err(inbox.clone()),
+            None => Ok(state.forget(key)),
+        });
+        match forgotten {
+            Some(Ok(Some((runner, outcome, task)))) => {
                 account::discard(&runner.get().observers, outcome, task);
                 true
             }
-            None => false,
+            Some(Err(inbox)) => inbox.forget(key),
+            Some(Ok(None)) | None => false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{cell::Cell, mem};
 
 use super::{core::RunnerRef, runtime::DetectedRuntime, state::ScopeState};
-use crate::task::Order;
+use crate::{account::Counts, task::Order};
 
 /// The most that a thread keeps: about 16 kB.
 const MOST: usize = 64;
@@ -71,10 +71,17 @@ pub(crate) fn keep(mut state: Box<ScopeState>) {
 }
 
 impl ScopeState {
-    /// Drops what few batches have, and what is not kept with the box.
+    /// Drops what few batches have, each where it is: the whole is long to copy.
     #[cold]
     fn empty(&mut self) {
-        drop(mem::replace(self, ScopeState::new()));
+        drop(self.inbox.take());
+        drop(self.extras.take());
+        drop(self.ready.take());
+        drop(self.gate.take());
+        drop(mem::take(&mut self.context));
+        drop(mem::take(&mut self.queue));
+        drop(mem::take(&mut self.backlog));
+        self.unpublished = Counts::default();
     }
 
     /// Whether it holds nothing that few batches have.

@@ -92,6 +92,14 @@ pub(crate) struct Extras {
     pub(crate) unreported: bool,
 }
 
+impl Extras {
+    /// Whether nothing is waited for: no task that waits for a permit, no batch that was split off.
+    pub(crate) fn awaits_nothing(&self) -> bool {
+        let permits = self.permits.as_ref();
+        self.group.is_none() && permits.is_none_or(|permits| permits.waiting.is_empty())
+    }
+}
+
 impl ScopeState {
     pub(crate) fn new() -> ScopeState {
         ScopeState {

@@ -8,49 +8,8 @@ use super::{
 };
 use crate::report::{Key, Label};
 
-/// Tasks that can be taken back by their key. As a rule they are few, and then a table of them would cost more than the
-/// looks at all of them.
-#[derive(Default)]
-struct Keyed {
-    few: [Option<(Key, BoxedTask)>; FEW],
-    many: HashMap<Key, BoxedTask>,
-}
-
+/// So many tasks with a key are looked through: a table of them would cost more. Others are hashed.
 const FEW: usize = 4;
-
-impl Keyed {
-    fn iter(&self) -> impl Iterator<Item = (&Key, &BoxedTask)> {
-        let few = self.few.iter().flatten().map(|(key, task)| (key, task));
-        few.chain(&self.many)
-    }
-
-    fn into_iter(self) -> impl Iterator<Item = (Key, BoxedTask)> {
-        self.few.into_iter().flatten().chain(self.many)
-    }
-
-    fn insert(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
-        let replaced = self.remove(key.as_str());
-        match self.few.iter_mut().find(|place| place.is_none()) {
-            Some(place) => {
-                let gap = place.replace((key, task));
-                mem::forget(gap);
-            }
-            None => {
-                self.many.insert(key, task);
-            }
-        }
-        replaced
-    }
-
-    fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
-        let has_it = |(of, _): &mut (Key, BoxedTask)| of.as_str() == key;
-        let found = self.few.iter_mut().find_map(|place| place.take_if(has_it));
-        match found {
-            None if !self.many.is_empty() => self.many.remove_entry(key),
-            found => found,
-        }
-    }
-}
 
 /// Tasks in the order of deferral, of which those with a key can be taken back.
 ///
@@ -58,7 +17,8 @@ impl Keyed {
 #[derive(Default)]
 pub(crate) struct Backlog {
     newest: Stack,
-    keyed: Option<Box<Keyed>>,
+    few: Vec<(Key, BoxedTask)>,
+    many: Option<Box<HashMap<Key, BoxedTask>>>,
     len: usize,
     next_sequence: u64,
 }
@@ -70,7 +30,8 @@ impl Backlog {
 
     /// What would be taken now, in the order of deferral.
     pub(crate) fn labels(&self) -> Vec<Label> {
-        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
+        let few = self.few.iter().map(|(key, task)| (key, task));
+        let keyed = few.chain(self.many.iter().flat_map(|many| many.iter()));
         let keyed = keyed.map(|(key, task)| (task.sequence(), task.label().with_key(key)));
         let others = self.newest.iter();
         let others = others.map(|task| (task.sequence(), task.label()));
@@ -97,14 +58,23 @@ impl Backlog {
 
     /// The task with the same key that this one replaces is given back: dropping it is the user's code.
     pub(crate) fn push_keyed(&mut self, key: Key, mut task: BoxedTask) -> Option<(Key, BoxedTask)> {
+        let replaced = self.remove(key.as_str());
         self.number(&mut task);
-        let replaced = self.keyed.get_or_insert_default().insert(key, task)?;
-        self.len -= 1;
-        Some(replaced)
+        match self.few.len() < FEW {
+            true => self.few.push((key, task)),
+            false => {
+                self.many.get_or_insert_default().insert(key, task);
+            }
+        }
+        replaced
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
-        let removed = self.keyed.as_mut()?.remove(key)?;
+        let of_few = self.few.iter().position(|(of, _)| of.as_str() == key);
+        let removed = match of_few {
+            Some(place) => self.few.swap_remove(place),
+            None => self.many.as_mut()?.remove_entry(key)?,
+        };
         self.len -= 1;
         Some(removed)
     }
@@ -121,8 +91,8 @@ impl Backlog {
     pub(crate) fn take(&mut self) -> Queue {
         let len = mem::take(&mut self.len);
         let mut ordered = Stack::default();
-        if let Some(keyed) = self.keyed.take() {
-            self.merge_into(&mut ordered, *keyed);
+        if !self.few.is_empty() || self.many.is_some() {
+            self.merge_into(&mut ordered);
         }
         while let Some(task) = self.newest.pop() {
             ordered.push(task);
@@ -131,10 +101,12 @@ impl Backlog {
     }
 
     #[cold]
-    fn merge_into(&mut self, ordered: &mut Stack, keyed: Keyed) {
-        let mut keyed: Vec<BoxedTask> = keyed.into_iter().map(with_key).collect();
-        keyed.sort_unstable_by_key(|task| task.sequence());
+    fn merge_into(&mut self, ordered: &mut Stack) {
+        let mut keyed = mem::take(&mut self.few);
+        keyed.extend(self.many.take().into_iter().flat_map(|many| *many));
+        keyed.sort_unstable_by_key(|(_, task)| task.sequence());
         while let Some(last) = keyed.pop() {
+            let last = with_key(last);
             while let Some(later) = self.newest.pop_after(last.sequence()) {
                 ordered.push(later);
             }
