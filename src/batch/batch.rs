@@ -72,9 +72,8 @@ impl Batch {
     /// As dropping it, without a report of what is lost: for who has kept it on purpose, and not run it.
     pub(crate) fn drop_unreported(mut self) {
         if let Some(state) = &mut self.state {
-            let extras = state.extras_mut();
-            extras.unreported = true;
-            for single in mem::take(&mut extras.spawned) {
+            state.extras_mut().unreported = true;
+            for single in state.take_spawned() {
                 Batch::of(single).drop_unreported();
             }
         }
@@ -108,9 +107,8 @@ impl Batch {
     pub fn len(&self) -> usize {
         self.state.as_ref().map_or(0, |state| {
             let joining = state.inbox.as_ref().map_or(0, |inbox| inbox.len());
-            let spawned = state.extras().map_or(0, |extras| extras.spawned.len());
             // What the destructors of shed tasks have deferred waits for the next turn.
-            state.unfinished() + state.backlog.len() + spawned + joining
+            state.unfinished() + state.backlog.len() + state.spawned.len() + joining
         })
     }
 
@@ -173,8 +171,7 @@ impl Batch {
 
     fn tasks(&self) -> Vec<&TaskCell<dyn PollTask>> {
         let mut tasks: Vec<_> = self.state.iter().flat_map(|state| state.tasks()).collect();
-        let extras = self.state.iter().filter_map(|state| state.extras());
-        for single in extras.flat_map(|extras| &extras.spawned) {
+        for single in self.state.iter().flat_map(|state| &state.spawned) {
             tasks.extend(single.tasks());
         }
         if self.state.as_ref().is_some_and(|state| !state.started) {

@@ -26,24 +26,12 @@ impl Future for Batch {
         let Some(mut state) = self.state.take() else {
             return Poll::Ready(());
         };
-        let slow_path = state.slow_path;
         if !state.started {
-            if state.gate.is_some() {
-                self.state = Some(state);
-                self.poll_gate(cx);
-                return Poll::Pending;
-            }
-            state.started = true;
-            // At its release that was done.
-            let begins = slow_path && !state.released;
             self.state = Some(state);
-            if begins {
-                self.begin_on_slow_path();
-            }
-            cx.waker().wake_by_ref();
+            self.poll_first(cx);
             return Poll::Pending;
         }
-        let kind = (!slow_path).then(|| state.next_polls());
+        let kind = (!state.slow_path).then(|| state.next_polls());
         // The tasks run in a registry of their own on this stack.
         let turn = TurnGuard::begin(&mut self, state);
         let registry = &turn.registry;
@@ -63,6 +51,21 @@ impl Future for Batch {
 }
 
 impl Batch {
+    /// The first poll, which starts nothing. Apart, so that the others are small enough to be inlined into the runtime's.
+    #[inline(never)]
+    fn poll_first(&mut self, cx: &mut Context<'_>) {
+        let Some(state) = &mut self.state else { return };
+        if state.gate.is_some() {
+            return self.poll_gate(cx);
+        }
+        state.started = true;
+        // At its release that was done.
+        if state.slow_path && !state.released {
+            self.begin_on_slow_path();
+        }
+        cx.waker().wake_by_ref();
+    }
+
     /// The first polls of a batch with a gate, until that is open.
     #[cold]
     fn poll_gate(&mut self, cx: &mut Context<'_>) {

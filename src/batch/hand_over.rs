@@ -61,12 +61,11 @@ impl Batch {
         let Some(state) = registry.close() else {
             return Batch { state: None };
         };
-        let spawned = state.extras().map_or(0, |extras| extras.spawned.len());
         if state.queue.is_empty() {
             // Until its gate is open, handles bring what is handed over with the rest.
             let others = |inbox: &Arc<Inbox>| Arc::strong_count(inbox) > 1;
             let waits = state.gate.is_some() && state.inbox.as_ref().is_some_and(others);
-            if spawned == 0 && !waits {
+            if state.spawned.is_empty() && !waits {
                 close::settle(state);
                 return Batch { state: None };
             }
@@ -161,7 +160,7 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         registry.publish();
         let spawned = spawned_batches(registry, spawned);
         registry.peek(|state| {
-            state.extras_mut().spawned = spawned;
+            state.spawned = spawned;
             state.slow_path = true;
         });
     }

@@ -138,7 +138,7 @@ pub(super) fn take_place(state: &mut ScopeState) {
     let read = state.outcome != Some(Outcome::Cancelled);
     let mut reserved = place.redeem(read);
     let first = first_of_all(state, reserved);
-    for single in &mut state.extras_mut().spawned {
+    for single in &mut state.spawned {
         let has_place = single.tasks().any(|task| task.sequence() < first);
         single.reserve(usize::from(has_place));
         reserved -= usize::from(has_place);
@@ -149,9 +149,7 @@ pub(super) fn take_place(state: &mut ScopeState) {
 /// Below which number so many tasks are that were deferred first: what the body has deferred has not waited, also if it
 /// goes its own way.
 fn first_of_all(state: &ScopeState, tasks: usize) -> u64 {
-    let spawned = state.extras().into_iter();
-    let spawned = spawned.flat_map(|extras| &extras.spawned);
-    let all = spawned.map(|single| &**single).chain([state]);
+    let all = state.spawned.iter().map(|single| &**single).chain([state]);
     let mut sequences: Vec<u64> = all
         .flat_map(|state| state.tasks())
         .map(|task| task.sequence())

@@ -152,7 +152,9 @@ impl Inbox {
         };
         let waker = state.waker.take();
         drop(state);
-        self.discard(replaced);
+        if replaced.is_some() {
+            self.discard(replaced);
+        }
         if let Some(waker) = waker {
             wake(waker);
         }

@@ -108,6 +108,20 @@ impl Registry {
         Ok(())
     }
 
+    /// As `collect`, for a task without a key, as its Runner wants it. Given back, if the scope has an inbox.
+    #[inline]
+    pub(crate) fn collect_prepared(&self, task: BoxedTask) -> Result<(), BoxedTask> {
+        let mut state = self.open();
+        if state.inbox.is_some() {
+            self.put(state);
+            return Err(task);
+        }
+        state.slow_path |= task.options().is_some();
+        state.collect(task);
+        self.put(state);
+        Ok(())
+    }
+
     pub(crate) fn forget(&self, key: &str) -> bool {
         let forgotten = self.peek(|state| match &state.inbox {
             Some(inbox) => Err(inbox.clone()),
@@ -161,6 +175,15 @@ impl Registry {
 
     /// What is collected here may come from elsewhere from now on, through this.
     pub(crate) fn share(&self) -> Arc<Inbox> {
+        // As a rule it was made before, by code of the request itself.
+        let made = self.peek(|state| match state.extras() {
+            None => state.inbox.clone(),
+            Some(_) => None,
+        });
+        made.flatten().unwrap_or_else(|| self.make_shared())
+    }
+
+    fn make_shared(&self) -> Arc<Inbox> {
         if self.is_attached() && self.inbox().is_some_and(|inbox| inbox.is_over()) {
             // Through it others see what this code sees, as long as this code lasts.
             self.split_off();

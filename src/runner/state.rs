@@ -57,6 +57,8 @@ pub(crate) struct ScopeState {
     pub(crate) context: Values,
     /// Made by the first `handle()`; from then on it holds what is collected, and the context.
     pub(crate) inbox: Option<Arc<Inbox>>,
+    /// Split off at the hand-over, and not handed to the spawner yet.
+    pub(crate) spawned: SpawnedBatches,
     pub(crate) extras: Option<Box<Extras>>,
     pub(crate) on_account: bool,
     /// While this is not in use: see `spare`.
@@ -73,8 +75,6 @@ pub(crate) type Discarded = (RunnerRef, Option<Outcome>, (Key, BoxedTask));
 /// What few batches have.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// Split off at the hand-over, and not handed to the spawner yet.
-    pub(crate) spawned: SpawnedBatches,
     /// Split off and waited for.
     pub(crate) group: Option<Arc<WaitGroup>>,
     /// This one was split off, and somebody waits for it.
@@ -126,6 +126,7 @@ impl ScopeState {
             gate: None,
             context: Values::default(),
             inbox: None,
+            spawned: SpawnedBatches::new(),
             extras: None,
             on_account: false,
             next_spare: None,
@@ -155,17 +156,13 @@ impl ScopeState {
     }
 
     pub(crate) fn take_spawned(&mut self) -> SpawnedBatches {
-        let extras = self.extras.as_mut();
-        extras.map_or_else(SpawnedBatches::new, |extras| {
-            std::mem::take(&mut extras.spawned)
-        })
+        std::mem::take(&mut self.spawned)
     }
 
     /// Its gate is open: what it holds was ready from now on. For observers.
     pub(crate) fn open_at(&mut self, now: Instant) {
         self.could_start = Some(now);
-        let extras = self.extras.iter_mut();
-        for batch in extras.flat_map(|extras| &mut extras.spawned) {
+        for batch in &mut self.spawned {
             batch.open_at(now);
         }
     }

@@ -21,6 +21,12 @@ pub(super) fn place(registry: &Registry, key: Option<Key>, mut task: BoxedTask) 
         task = runner.get().prepare(task, outcome);
         registry.take_back_runner(runner);
     }
+    if key.is_none() {
+        match registry.collect_prepared(task) {
+            Ok(()) => return,
+            Err(back) => task = back,
+        }
+    }
     let stored = registry.with_state(|state| match &state.inbox {
         Some(inbox) => Err((inbox.clone(), key, task)),
         None => Ok(state.collect_any(key, task)),

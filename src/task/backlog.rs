@@ -17,6 +17,7 @@ const FEW: usize = 4;
 #[derive(Default)]
 pub(crate) struct Backlog {
     newest: Stack,
+    /// Once it was made, its memory is kept with the scope's box: it is small.
     few: Vec<(Key, BoxedTask)>,
     many: Option<Box<HashMap<Key, BoxedTask>>>,
     len: usize,
