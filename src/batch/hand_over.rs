@@ -154,10 +154,9 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         state.queue = kept;
         state.slow_path = state.needs_slow_path();
     });
-    // Before any of those that are split off can end. What is left is published with its entry on the roster, or, if
-    // that is nothing, when its context is gone: who waits for the account is woken by it.
+    // What is left is published with its entry on the roster, or, if that is nothing, when its context is gone: who
+    // waits for the account is woken by it.
     if !spawned.is_empty() {
-        registry.publish();
         let spawned = spawned_batches(registry, spawned);
         registry.peek(|state| {
             state.spawned = spawned;
@@ -202,11 +201,13 @@ pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Queue {
     })
 }
 
-/// Batches of one, with the scope's outcome and context. Their tasks are on the account already.
+/// Batches of one, with the scope's outcome and context. The first to go on the roster publishes what the scope has
+/// kept to itself, before any of them can end (invariant 2). That wakes nobody: they are pending.
 pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatches {
     let context = registry.context();
     let batches = registry.peek(|state| {
-        let deadline = state.extras().and_then(|extras| extras.deadline.as_ref());
+        let extras = state.extras.as_ref();
+        let deadline = extras.and_then(|extras| extras.deadline.as_ref());
         let batch = |task| {
             let mut single = batch_of_one(state.runner.clone(), state.runtime.clone(), task);
             single.outcome = state.outcome;
@@ -214,6 +215,7 @@ pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatch
             single.slow_path = single.needs_slow_path();
             single.context = context.clone();
             single.could_start = state.could_start;
+            single.unpublished = mem::take(&mut state.unpublished);
             if let Some(deadline) = deadline {
                 single.extras_mut().deadline = Some(deadline.share());
             }
