@@ -19,6 +19,8 @@ pub(crate) struct Backlog {
     newest: Stack,
     /// Once it was made, its memory is kept with the scope's box: it is small.
     few: Vec<(Key, BoxedTask)>,
+    // Boxed, because each scope has the place of it and hardly one the table.
+    #[allow(clippy::box_collection)]
     many: Option<Box<HashMap<Key, BoxedTask>>>,
     len: usize,
     next_sequence: u64,
