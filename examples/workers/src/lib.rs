@@ -17,7 +17,8 @@ use worker::{
 /// Once for each instance of the Worker.
 #[event(start)]
 fn start() {
-    // For what is not in the batch of a request: late work of a handle, tasks that are `spawned`.
+    // For what is not in the batch of a request: late work of a handle, tasks that are
+    // `spawned`.
     let runner = Runner::builder()
         .spawner(spawner::from_fn(|batch| spawn_local(batch)))
         .task_timeout(Duration::from_secs(10))
@@ -27,20 +28,21 @@ fn start() {
 
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
-    let handler = async {
+    let work = async {
         match request.path().as_str() {
             "/order" => order(&env).await,
             path => checks::route(path, &context).await,
         }
     };
-    let (response, batch) = after::scope(handler).failed_if(Result::is_err).held().await;
+    let (response, batch) = after::scope(work).failed_if(Result::is_err).held().await;
     context.wait_until(batch);
     response
 }
 
 async fn order(env: &Env) -> Result<Response> {
     let service = env.var("AUDIT")?.to_string();
-    // Futures of JavaScript are not `Send`, and tasks must be. There is one thread, so this wrapper of `worker` is sound.
+    // Futures of JavaScript are not `Send`, and tasks must be. There is one thread, so
+    // this wrapper of `worker` is sound.
     after::task("audit").defer(SendFuture::new(async move {
         let request = Request::new(&service, Method::Post)?;
         let stored = Fetch::Request(request).send().await?;
