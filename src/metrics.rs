@@ -19,7 +19,9 @@ use crate::report::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskStarted};
 /// The recorder is the application's: install it before the first request. Where none is installed nothing is counted.
 ///
 /// ```
-/// let runner = after::Runner::builder().observer(after::metrics::Metrics::default()).build();
+/// let runner = after::Runner::builder()
+///     .observer(after::metrics::Metrics::default())
+///     .build();
 /// # drop(runner);
 /// ```
 #[derive(Debug)]

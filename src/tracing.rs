@@ -41,7 +41,9 @@ pub fn in_current_span(_: &TaskInfo<'_>, future: TaskFuture) -> TaskFuture {
 /// the task is polled.
 ///
 /// ```
-/// let runner = after::Runner::builder().on_defer(after::tracing::following_current_span).build();
+/// let runner = after::Runner::builder()
+///     .on_defer(after::tracing::following_current_span)
+///     .build();
 /// # drop(runner);
 /// ```
 pub fn following_current_span(task: &TaskInfo<'_>, future: TaskFuture) -> TaskFuture {

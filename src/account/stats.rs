@@ -4,12 +4,14 @@ use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
 use crate::report::{Key, Label};
 
-/// The account of a [`Runner`](crate::Runner) at one moment.
+/// Counters of a [`Runner`](crate::Runner)'s tasks: what [`Runner::stats`](crate::Runner::stats) returns.
 ///
-/// In every value, `deferred` is the sum of all the others: no task leaves the account silently. Counts of a request in
-/// progress may be published in groups: other threads see them at the latest when its batch is handed over or has been
-/// polled. Until then `deferred` and `pending` may be too low: of a request in progress at least one task is counted once
-/// it has deferred any, and of a batch whose turn is not over at least those that it began with. What goes through a
+/// All but `pending` are cumulative: they count since the Runner was made, and only rise. `pending` is the number of tasks
+/// at this moment. In every value, `deferred` is the sum of all the others: no task disappears silently.
+///
+/// Counts of a request in progress may be published in groups: other threads see them at the latest when its batch goes to
+/// the spawner or has been polled. Until then `deferred` and `pending` may be too low: of a request in progress at least one task is counted once
+/// it has deferred any, and of a batch that is being polled at least those that it began with. What goes through a
 /// [`Handle`](crate::Handle), or is deferred by a request that has taken one, is counted at once.
 ///
 /// ```
@@ -24,7 +26,7 @@ use crate::report::{Key, Label};
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Tasks given to `defer`.
+    /// All tasks that were given to `defer`: the sum of the others.
     pub deferred: u64,
     /// Ended with `()` or `Ok`.
     pub completed: u64,
@@ -32,16 +34,16 @@ pub struct Stats {
     pub failed: u64,
     /// Ended by a panic.
     pub panicked: u64,
-    /// Dropped at a time limit.
+    /// Dropped at a timeout.
     pub timed_out: u64,
     /// Not run on purpose: replaced by key, taken back, or by their condition.
     pub discarded: u64,
-    /// Dropped by [`max_waiting`](crate::RunnerBuilder::max_waiting), which left no room for them.
+    /// Dropped because the queue was full: load shedding by [`max_waiting`](crate::RunnerBuilder::max_waiting).
     pub shed: u64,
-    /// Dropped before they ended: with their runtime, by their spawner, or with their batch. A closure that has begun can't
-    /// be stopped: it counts as lost, and runs on.
+    /// Dropped before they ended: with their runtime, by their spawner, or with their batch. A closure that has started
+    /// can't be stopped: it counts as lost, and runs to its end.
     pub lost: u64,
-    /// All others: collected, waiting, or running.
+    /// Not ended: collected, waiting, or running at this moment. The only one that falls.
     pub pending: u64,
 }
 
@@ -76,8 +78,7 @@ impl Stats {
     }
 }
 
-/// A task that had not ended when a [`shutdown`](crate::shutdown()) reached its limit, or when
-/// [`Runner::unfinished`](crate::Runner::unfinished) was asked.
+/// A task that has not ended: in a [`ShutdownReport`], and from [`Runner::unfinished`](crate::Runner::unfinished).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -115,9 +116,23 @@ impl Unfinished {
     }
 }
 
-/// What a [`shutdown`](crate::shutdown()) left behind.
+/// Result of a [`shutdown`](crate::shutdown()): the counters, and the tasks that have not ended.
 ///
 /// `Display` is one line for a log.
+///
+/// ```
+/// # use std::time::Duration;
+/// # futures::executor::block_on(async {
+/// let runner = after::Runner::builder().build();
+/// let report = runner.shutdown(Duration::from_secs(10)).await;
+/// println!("{report}");
+/// for task in report.unfinished() {
+///     println!("alert: `{}` was cut off, deferred at {}", task.name, task.location);
+/// }
+/// let code = if report.is_clean() { 0 } else { 2 }; // for `std::process::exit`
+/// # assert_eq!(code, 0);
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 pub struct ShutdownReport {
     limit: Duration,
@@ -136,6 +151,8 @@ impl ShutdownReport {
 
     /// Whether everything that was deferred had ended: nothing was pending when the shutdown returned.
     ///
+    /// It is also true when tasks failed, panicked or timed out: [`stats`](ShutdownReport::stats) counts those.
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # futures::executor::block_on(async {
@@ -147,18 +164,40 @@ impl ShutdownReport {
         self.stats.pending == 0
     }
 
-    /// The tasks that were handed over and had not ended, the oldest first.
+    /// The tasks of requests that have ended, which had not ended themselves, the oldest first.
     ///
-    /// Tasks of requests that had not ended either are not among them: they have no age yet. [`stats`] counts them as
+    /// Tasks of requests that were still in progress are not among them: they have no age yet. [`stats`] counts them as
     /// pending, and `Display` says so; of a request in progress at least one is counted, and of all that have taken a
     /// handle, every one. At any other time [`Runner::unfinished`](crate::Runner::unfinished) has the same list.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// let runner = after::Runner::builder().build();
+    /// let request = async { after::task("stuck").defer(std::future::pending::<()>()) };
+    /// runner.scope(request).await;
+    /// let report = runner.shutdown(Duration::from_millis(20)).await;
+    /// assert_eq!(report.unfinished()[0].name, "stuck");
+    /// # });
+    /// ```
     ///
     /// [`stats`]: ShutdownReport::stats
     pub fn unfinished(&self) -> &[Unfinished] {
         &self.unfinished
     }
 
-    /// The account when the shutdown returned.
+    /// The counters when the shutdown returned.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// let runner = after::Runner::builder().build();
+    /// runner.scope(async { after::defer(async { Err::<(), _>("no route to host") }) }).await;
+    /// let report = runner.shutdown(Duration::from_secs(10)).await;
+    /// assert!(report.is_clean()); // all has ended, though not all well
+    /// assert_eq!(report.stats().failed, 1);
+    /// # });
+    /// ```
     pub fn stats(&self) -> Stats {
         self.stats
     }

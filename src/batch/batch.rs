@@ -10,26 +10,39 @@ use crate::{
     task::{PollTask, TaskCell},
 };
 
-/// The tasks of one scope, as one future: `Send + Unpin + 'static`.
+/// The tasks of one request, as one future: `Send + Unpin + 'static`.
 ///
 /// A [`Spawner`](crate::Spawner) gets it to run, and a held scope gives it to its caller, who awaits it or
-/// [releases](Batch::release) it. It resolves when all its tasks have ended, those included which they deferred in turn.
+/// [releases](Batch::release) it. It resolves when all its tasks have ended, and all that these have deferred.
 ///
 /// Its first poll starts nothing: it wakes itself and returns, so that whatever stands behind it in the runtime's queue
-/// comes first; as a rule that is the connection that writes the response. After that each turn polls at most 32 times
-/// before it goes back to the runtime's queue, and each turn starts one task further on than the last.
+/// comes first; as a rule that is the connection that writes the response. After that it yields to the runtime after every
+/// 32 polls, and each round starts one task further on than the last.
 ///
-/// # Dropping it
+/// ```
+/// # futures::executor::block_on(async {
+/// // A spawner of your own gets one batch for each request.
+/// let spawner = after::spawner::from_fn(|batch: after::Batch| {
+///     println!("{} tasks", batch.len());
+///     std::thread::spawn(|| futures::executor::block_on(batch));
+/// });
+/// let runner = after::Runner::new(spawner);
+/// runner.scope(async { after::defer(async {}) }).await;
+/// # runner.drain().await;
+/// # });
+/// ```
 ///
-/// Its unfinished tasks are dropped, with their scope current, counted as lost and reported. What their destructors
-/// defer is lost in turn. This never panics.
+/// # Cancel safety
+///
+/// **Not** cancel safe: dropping it loses its unfinished tasks. They are dropped, with their scope current, counted as
+/// lost and reported. What their destructors defer is lost as well. This never panics.
 ///
 /// # Leaking it
 ///
-/// A batch that is leaked ([`std::mem::forget`], a cycle of `Arc`s), or kept and never polled again, goes on no more,
-/// and its unfinished tasks are never dropped. They stay pending, so [`Runner::drain`] never returns, and a shutdown
+/// A batch that is leaked ([`std::mem::forget`], a cycle of `Arc`s), or kept and never polled again, makes no
+/// progress, and its unfinished tasks are never dropped. They stay pending, so [`Runner::drain`] never returns, and a shutdown
 /// waits up to its limit and names them. Under [`max_running`](crate::RunnerBuilder::max_running) those of them that
-/// have begun keep their permits for good.
+/// have started keep their permits forever.
 #[must_use = "dropping a batch loses its tasks: await it or `release` it"]
 pub struct Batch {
     /// `None` when all is done. One pointer: what is moved from scope to spawner to the runtime's cell is this.
@@ -79,7 +92,7 @@ impl Batch {
         }
     }
 
-    /// Hands it to the Runner's spawner. An empty one is dropped.
+    /// Gives it to the Runner's spawner, which runs its tasks. An empty one is dropped.
     ///
     /// ```
     /// # futures::executor::block_on(async {

@@ -13,8 +13,7 @@ use crate::{
     report::{Payload, catch, unnamed_panicked},
 };
 
-/// What [`Spawner::sleep`](crate::Spawner::sleep) returns: a future that resolves when the time is over. Dropping it
-/// gives it up.
+/// Timer of a [`Spawner`](crate::Spawner): a future that resolves when the time is over. Dropping it cancels it.
 ///
 /// ```
 /// # use std::time::Duration;

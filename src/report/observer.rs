@@ -4,19 +4,18 @@ use std::{any::Any, error::Error, fmt, panic::Location, time::Duration};
 
 use super::{label::Label, lines::user_code_panicked, outcome::Outcome, unwind::catch};
 
-/// Watches the tasks of a [`Runner`](crate::Runner): for metrics, logs, alarms.
+/// Callbacks for the tasks of a [`Runner`](crate::Runner): for metrics, logs, alarms.
 ///
-/// Every method has a default that does nothing. They are called where things happen, so they should be quick:
-/// `deferred` inside the call of `defer`, `started` before a task's first poll, `finished` when it has ended and was
-/// dropped. A panic of an observer is caught and reported; other observers are told all the same. Each may defer:
-/// nothing of ours is borrowed or locked meanwhile.
+/// Each method has a default that does nothing. They are called in line, so they should be quick: `deferred` inside the
+/// call of `defer`, `started` before a task's first poll, `finished` when it has ended and was dropped. A panic of an
+/// observer is caught and reported, and the other observers are called normally. Each may defer: no lock is held.
 ///
 /// They run with the task's scope current, wherever the task came from, a [`Handle`](crate::Handle) included, and
 /// however it ends: [`context::get`](crate::context::get) reads the values of its request, and what they defer is deferred
 /// into its scope. So do the hooks of [`on_defer`](crate::RunnerBuilder::on_defer). `started` and `finished` of a closure
 /// are called by its batch, and not on the thread that runs it.
 ///
-/// Several may watch one Runner; they are told in the order in which they were
+/// A Runner may have several; they are called in the order in which they were
 /// [added](crate::RunnerBuilder::observer). Without one, no clock is read for their sake and nothing is allocated.
 ///
 /// Each task that was deferred has exactly one `finished`, however it ended; one that was never polled has no `started`.
@@ -24,37 +23,42 @@ use super::{label::Label, lines::user_code_panicked, outcome::Outcome, unwind::c
 /// ```
 /// use after::{Observer, Runner, TaskEnd, TaskFinished};
 ///
-/// struct SlowTasks;
+/// /// Sends failures to an error tracker, and logs slow tasks.
+/// struct Alarms;
 ///
-/// impl Observer for SlowTasks {
+/// impl Observer for Alarms {
 ///     fn finished(&self, event: &TaskFinished<'_>) {
-///         if event.ran.as_secs() > 10 {
-///             println!("{} ran for {:?}", event.task.name, event.ran);
+///         let name = event.task.name;
+///         match event.end {
+///             TaskEnd::Failed(error) => println!("to the error tracker: {name}: {error}"),
+///             TaskEnd::Panicked(_) => println!("to the error tracker: {name} panicked"),
+///             _ if event.ran.as_secs() > 10 => println!("{name} took {:?}", event.ran),
+///             _ => {}
 ///         }
 ///     }
 /// }
 ///
-/// let runner = Runner::builder().observer(SlowTasks).build();
+/// let runner = Runner::builder().observer(Alarms).build();
 /// # drop(runner);
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// A task was given to `defer`.
+    /// Called when a task was given to `defer`.
     fn deferred(&self, event: &TaskDeferred<'_>) {
         let _ = event;
     }
 
-    /// A task is about to be polled for the first time.
+    /// Called before a task is polled for the first time.
     fn started(&self, event: &TaskStarted<'_>) {
         let _ = event;
     }
 
-    /// A task has ended: as it should, or otherwise.
+    /// Called when a task has ended, successfully or otherwise.
     fn finished(&self, event: &TaskFinished<'_>) {
         let _ = event;
     }
 }
 
-/// Which task an event is about.
+/// Name, key and origin of a task, in an event or for a hook.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct TaskInfo<'a> {
@@ -82,7 +86,7 @@ impl Label {
     }
 }
 
-/// A task was given to `defer`.
+/// Event: a task was given to `defer`.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct TaskDeferred<'a> {
@@ -90,18 +94,18 @@ pub struct TaskDeferred<'a> {
     pub task: TaskInfo<'a>,
 }
 
-/// A task is about to be polled for the first time.
+/// Event: a task is about to be polled for the first time.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct TaskStarted<'a> {
     /// Which one.
     pub task: TaskInfo<'a>,
-    /// How long it has waited since it could have started: since the hand-over (with
-    /// `RunAfter::Written`: since the last byte), or since it joined the batch.
+    /// Time in the queue: since the request ended (with `RunAfter::Written`: since the last byte), or since the task joined
+    /// the batch.
     pub waited: Duration,
 }
 
-/// A task has ended.
+/// Event: a task has ended.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct TaskFinished<'a> {
@@ -109,14 +113,24 @@ pub struct TaskFinished<'a> {
     pub task: TaskInfo<'a>,
     /// How.
     pub end: TaskEnd<'a>,
-    /// How long after its first poll; zero if it was never polled.
+    /// Run time, from its first poll to its end; zero if it was never polled.
     pub ran: Duration,
-    /// The longest time that one poll of it took: what it kept its siblings and the runtime's thread from doing. The
-    /// first includes what observers did at its start. Zero for closures on the blocking pool, which keep nobody.
+    /// The longest that one of its polls took, and so blocked the runtime's thread and the other tasks of the request. The
+    /// first poll includes `started` of observers. Zero for closures on the blocking pool, which block nobody.
     pub longest_poll: Duration,
 }
 
-/// How a task ended: the heads of [`Stats`](crate::Stats).
+/// How a task ended; one variant per [`Stats`](crate::Stats) counter.
+///
+/// ```
+/// use after::TaskEnd;
+///
+/// /// Whether somebody should look at it.
+/// fn is_bad(end: &TaskEnd<'_>) -> bool {
+///     !matches!(end, TaskEnd::Completed | TaskEnd::Discarded)
+/// }
+/// # let _ = is_bad;
+/// ```
 #[non_exhaustive]
 pub enum TaskEnd<'a> {
     /// With `()` or `Ok`.
@@ -125,11 +139,11 @@ pub enum TaskEnd<'a> {
     Failed(&'a (dyn Error + Send + Sync + 'static)),
     /// By a panic with this payload.
     Panicked(&'a (dyn Any + Send)),
-    /// It was dropped at its time limit.
+    /// It was dropped at its timeout.
     TimedOut,
     /// It was not run on purpose: by key, by condition, or taken back.
     Discarded,
-    /// It was dropped by a limit, which left no room for it.
+    /// It was dropped because the queue was full: load shedding.
     Shed,
     /// It was dropped with its batch or its runtime.
     Lost,

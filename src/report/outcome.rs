@@ -2,10 +2,22 @@
 
 use std::fmt;
 
-/// How a request ended.
+/// How a request ended: success, failure, disconnect or panic.
 ///
-/// Decided when its scope ends, once; a task reads it with [`outcome`](crate::outcome()). What is said here is of a
-/// plain scope; under the layer of feature `tower` the response's head and body decide, as the docs of that module say.
+/// Decided once, when the request ends. A task reads it with [`outcome`](crate::outcome()). The variants describe a plain
+/// scope; under the layer of feature `tower` the response's head and body decide, as the docs of that module say.
+///
+/// ```
+/// # futures::executor::block_on(after::scope(async {
+/// after::task("cart").defer(async {
+///     match after::outcome() {
+///         Some(after::Outcome::Finished) => println!("bought"),
+///         Some(after::Outcome::Cancelled) => println!("the client disconnected"),
+///         outcome => println!("something went wrong: {outcome:?}"),
+///     }
+/// });
+/// # }));
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -13,14 +25,14 @@ pub enum Outcome {
     Finished,
     /// It resolved to what [`Scope::failed_if`](crate::Scope::failed_if) calls a failure.
     Failed,
-    /// Its scope was dropped first: the client has gone, a timeout, a `select!`.
+    /// Its scope was dropped first: the client disconnected, a timeout, a `select!`.
     Cancelled,
     /// It panicked.
     Panicked,
 }
 
 impl Outcome {
-    /// Whether the request did what it was meant to: [`Outcome::Finished`] alone.
+    /// Whether the request succeeded: [`Outcome::Finished`] alone.
     ///
     /// ```
     /// assert!(after::Outcome::Finished.is_success());

@@ -32,7 +32,9 @@ use crate::{
 /// use after::{Runner, spawner};
 ///
 /// let runner = Runner::new(spawner::Threads::default());
-/// runner.scope(async { after::defer(async { println!("on a thread of `after`") }) }).await;
+/// runner
+///     .scope(async { after::defer(async { println!("on a thread of `after`") }) })
+///     .await;
 /// runner.drain().await;
 /// # }
 /// ```
@@ -99,7 +101,8 @@ impl Runner {
     /// # futures::executor::block_on(async {
     /// let runner = after::Runner::builder().build();
     /// let (answer, question) = futures::channel::oneshot::channel::<()>();
-    /// let request = async { after::task("mail").key("user:7").defer(async { drop(question.await) }) };
+    /// let mail = async { drop(question.await) };
+    /// let request = async { after::task("mail").key("user:7").defer(mail) };
     /// runner.scope(request).await;
     /// for task in runner.unfinished() {
     ///     assert_eq!((task.name, task.key.as_deref()), ("mail", Some("user:7")));
@@ -268,7 +271,7 @@ impl fmt::Debug for Runner {
 ///     let last_moment = async {
 ///         let _ = tokio::signal::ctrl_c().await;
 ///         after::stop();
-///         tokio::time::sleep(LIMIT).await; // for the last requests: a client that is stuck must not hold the process
+///         tokio::time::sleep(LIMIT).await; // a stuck client must not hold the process
 ///     };
 ///     tokio::select! {
 ///         ended = server.into_future() => ended?,

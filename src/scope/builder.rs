@@ -115,7 +115,9 @@ impl TaskBuilder {
     /// ```
     /// # futures::executor::block_on(async {
     /// let request = async {
-    ///     after::task("receipt").on_success().defer(async { println!("sending the receipt") });
+    ///     after::task("receipt")
+    ///         .on_success()
+    ///         .defer(async { println!("sending the receipt") });
     ///     after::task("alarm").on_failure().defer(async { println!("telling somebody") });
     ///     Ok::<(), String>(())
     /// };
@@ -162,7 +164,9 @@ impl TaskBuilder {
     ///
     /// ```
     /// # futures::executor::block_on(after::scope(async {
-    /// after::task("report").spawned().defer(async { println!("{}", (0..1_000_u64).sum::<u64>()) });
+    /// after::task("report")
+    ///     .spawned() // on a thread of its own, if the runtime has one free
+    ///     .defer(async { println!("{}", (0..1_000_u64).sum::<u64>()) });
     /// # }));
     /// ```
     pub fn spawned(mut self) -> Self {

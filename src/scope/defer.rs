@@ -17,7 +17,7 @@ use crate::{
 /// `task` runs inside this call, nor before that moment. It then runs beside the other tasks of the same scope,
 /// concurrently and not in parallel, started in the order of deferral.
 ///
-/// An error or a panic of the task is reported (see the [crate's docs](crate#reporting)) and counted, and touches
+/// An error or a panic of the task is reported (see [reports](crate::guide::production#reports)) and counted, and touches
 /// nothing else. A task that is dropped before it has ended counts as lost; one
 /// that a limit drops, as shed.
 ///
@@ -70,7 +70,8 @@ where
 /// impl Drop for Upload {
 ///     fn drop(&mut self) {
 ///         let path = self.path;
-///         if let Err(error) = after::try_defer(async move { println!("removing {path}") }) {
+///         let remove = async move { println!("removing {path}") };
+///         if let Err(error) = after::try_defer(remove) {
 ///             // Not in a request: nothing will run it for us.
 ///             drop(error.into_inner());
 ///         }
@@ -116,7 +117,11 @@ where
 ///
 /// ```
 /// # futures::executor::block_on(after::scope(async {
-/// after::defer_blocking(|| std::fs::write(std::env::temp_dir().join("after-audit.log"), "GET /\n"));
+/// // Writing a file blocks: on a thread of the runtime it would delay other requests.
+/// after::defer_blocking(|| {
+///     let path = std::env::temp_dir().join("after-audit.log");
+///     std::fs::write(path, "GET /\n") // an error is reported
+/// });
 /// # }));
 /// ```
 #[track_caller]

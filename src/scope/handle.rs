@@ -165,7 +165,8 @@ impl Handle {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// after::scope(async {
-    ///     let subtask = after::handle().scope(async { after::defer(async { println!("collected") }) });
+    ///     let work = async { after::defer(async { println!("collected") }) };
+    ///     let subtask = after::handle().scope(work); // `defer` would panic without
     ///     tokio::spawn(subtask).await.unwrap();
     /// })
     /// .await;

@@ -325,7 +325,7 @@ impl OpenScope {
     /// use after::Outcome;
     ///
     /// let mut request = after::open();
-    /// request.enter(|| after::defer(async { println!("somebody is watching: {:?}", after::outcome()) }));
+    /// request.enter(|| after::defer(async { println!("somebody is watching") }));
     /// // The head is out.
     /// request.hand_over(Outcome::Finished);
     /// for event in ["tick", "tock"] {
@@ -364,7 +364,8 @@ impl OpenScope {
     ///
     /// ```
     /// let mut request = after::open();
-    /// request.enter(|| after::task("alarm").on_failure().defer(async { println!("it went wrong") }));
+    /// let alarm = async { println!("it went wrong") };
+    /// request.enter(|| after::task("alarm").on_failure().defer(alarm));
     /// request.end(after::Outcome::Failed);
     /// # futures::executor::block_on(after::Runner::global().drain());
     /// ```
@@ -381,7 +382,8 @@ impl OpenScope {
     /// ```
     /// # futures::executor::block_on(async {
     /// let mut request = after::open();
-    /// request.enter(|| after::task("audit").defer(async { println!("not before the answer is sent") }));
+    /// let audit = async { println!("not before the response is sent") };
+    /// request.enter(|| after::task("audit").defer(audit));
     /// let batch = request.hold(after::Outcome::Finished);
     /// assert!(batch.names().eq(["audit"]));
     /// println!("sending the answer");

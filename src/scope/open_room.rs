@@ -87,7 +87,8 @@ impl OpenScope {
     /// # futures::executor::block_on(async {
     /// let mut request = after::open();
     /// request.enter(|| after::defer(async { println!("the answer is out") }));
-    /// let (answer, request) = Answering { request: Some(request), answer: "the answer" }.await;
+    /// let request = Some(request);
+    /// let (answer, request) = Answering { request, answer: "the answer" }.await;
     /// println!("{answer}");
     /// request.end(Outcome::Finished);
     /// # after::Runner::global().drain().await;

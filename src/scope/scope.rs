@@ -111,9 +111,10 @@ impl<F: Future> Scope<F> {
     ///
     /// ```
     /// # futures::executor::block_on(async {
-    /// let request = async { after::defer(async { println!("not before the answer is sent") }) };
+    /// let audit = async { println!("not before the response is sent") };
+    /// let request = async { after::defer(audit) };
     /// let ((), batch) = after::scope(request).held().await;
-    /// println!("sending the answer");
+    /// println!("sending the response");
     /// batch.release();
     /// # });
     /// ```

@@ -25,7 +25,8 @@ use crate::{batch::Batch, report};
 /// ```
 /// # futures::executor::block_on(async {
 /// let runner = after::Runner::new(after::spawner::Threads::default());
-/// runner.scope(async { after::defer(async { println!("on a thread of the pool") }) }).await;
+/// let task = async { println!("on a thread of the pool") };
+/// runner.scope(async { after::defer(task) }).await;
 /// runner.drain().await;
 /// # });
 /// ```

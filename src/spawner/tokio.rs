@@ -18,7 +18,7 @@ use crate::{batch::Batch, limit::Sleep, task::BlockingWork};
 /// use after::{Runner, spawner::Tokio};
 ///
 /// let background = tokio::runtime::Runtime::new().unwrap();
-/// // Deferred work on a runtime of its own, so that it never competes with requests for a worker.
+/// // Deferred work has a runtime of its own, and so never delays a request.
 /// let runner = Runner::new(Tokio::from(background.handle().clone()));
 /// # runner.scope(async { after::defer(async {}) }).await;
 /// # runner.drain().await;

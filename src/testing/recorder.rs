@@ -184,7 +184,8 @@ impl Recorder {
     ///     after::task("webhook").defer(async { Err::<(), _>("the receiver answers 503") });
     /// })
     /// .await;
-    /// recorder.run().await; // panics: `webhook` (deferred at src/main.rs:4:29) failed: the receiver answers 503
+    /// // Panics: `webhook` (deferred at src/main.rs:4:29) failed: the receiver answers 503
+    /// recorder.run().await;
     /// # }
     /// ```
     pub fn run(&self) -> impl Future<Output = ()> + Send + '_ {

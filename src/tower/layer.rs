@@ -15,9 +15,14 @@ use crate::{Order, Runner};
 /// use after::tower::AfterLayer;
 /// use axum::{Router, routing::get};
 ///
+/// async fn handler() -> &'static str {
+///     after::defer(async { println!("the response is out") });
+///     "hello"
+/// }
+///
 /// let app: Router = Router::new()
-///     .route("/", get(|| async { after::defer(async { println!("the response is out") }) }))
-///     .layer(AfterLayer::new());
+///     .route("/", get(handler))
+///     .layer(AfterLayer::new()); // last, so that it is outermost
 /// # drop(app);
 /// # }
 /// ```
@@ -55,8 +60,10 @@ pub struct AfterLayer {
 ///     response
 /// }
 ///
-/// let routes: Router = Router::new().route("/events", get(events)).route("/report", get(report));
-/// let app = routes.layer(AfterLayer::new());
+/// let app: Router = Router::new()
+///     .route("/events", get(events))
+///     .route("/report", get(report))
+///     .layer(AfterLayer::new());
 /// # drop(app);
 /// ```
 #[non_exhaustive]

@@ -6,11 +6,11 @@
 //! body, or when nobody will:
 //!
 //! ```text
-//!          call         the response's head      last frame   the body returns `None` or is dropped
-//!           |                 |                       |         |
-//! request   |====*============|.....*.......*.........|.........| hand-over
-//!                defer(a)           chunks may defer, too       |
-//!                                                               |  . a ..
+//!          call      the response's head     last frame   the body returns `None`
+//!           |                 |                   |         | or is dropped
+//! request   |====*============|.....*......*......|.........|
+//!                defer(a)           chunks may defer, too   |
+//! tasks                                                     |  . a ..
 //! ```
 //!
 //! ```
@@ -61,13 +61,13 @@
 //!
 //! ```no_run
 //! use after::tower::AfterLayer;
-//! use axum::{Router, ServiceExt, body::Body, extract::Request, response::Response, routing::get};
+//! use axum::{Router, ServiceExt, body::Body, extract::Request, routing::get};
 //! use tower::ServiceBuilder;
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! let router: Router = Router::new().route("/", get(|| async { "hello" }));
 //! let app = ServiceBuilder::new()
-//!     .map_response(|response: Response<_>| response.map(Body::new))
+//!     .map_response(|response: http::Response<_>| response.map(Body::new))
 //!     .layer(AfterLayer::new())
 //!     // .layer(what rewrites the URI)
 //!     .service(router);

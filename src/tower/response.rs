@@ -25,7 +25,7 @@ use super::request::PublicHeaders;
 /// async fn handler() {
 ///     after::task("access log").defer(async {
 ///         match context::get::<ResponseHead>() {
-///             Some(head) => println!("{} {:?}", head.status(), head.headers().get("content-type")),
+///             Some(head) => println!("{}", head.status()),
 ///             None => println!("no response: {:?}", after::outcome()),
 ///         }
 ///     });
