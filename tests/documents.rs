@@ -258,6 +258,69 @@ fn code_on_pages_for_users_is_at_most_88_columns_wide() {
     assert!(wide.is_empty(), "{wide:#?}");
 }
 
+/// The same for what docs.rs shows: the blocks of code in the documentation of items and modules, in whichever language. Lines
+/// that rustdoc hides may be wider.
+#[test]
+fn code_in_the_documentation_of_the_source_is_at_most_88_columns_wide() {
+    let mut wide = Vec::new();
+    let mut count = 0;
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let is_page = path.extension().is_some_and(|extension| extension == "md");
+            let text = fs::read_to_string(&path).unwrap();
+            let mut in_code = false;
+            for (index, line) in text.lines().enumerate() {
+                let line = line.trim_start();
+                let doc = ["///", "//!"]
+                    .iter()
+                    .find_map(|comment| line.strip_prefix(comment));
+                let line = match doc {
+                    Some(doc) => doc.strip_prefix(' ').unwrap_or(doc),
+                    None if is_page => line,
+                    None => {
+                        in_code = false;
+                        continue;
+                    }
+                };
+                if line.trim_start().starts_with("```") {
+                    in_code = !in_code;
+                    continue;
+                }
+                let is_hidden = line.starts_with("# ");
+                count += usize::from(in_code);
+                if in_code && !is_hidden && line.chars().count() > 88 {
+                    wide.push(format!("{}:{}: {line}", path.display(), index + 1));
+                }
+            }
+        }
+    }
+    assert!(wide.is_empty(), "{wide:#?}");
+    assert!(count > 1_000, "{count}");
+}
+
+/// What docs.rs shows first: the program for axum, and not much more than a screen can be asked to hold.
+#[test]
+fn the_crates_documentation_has_at_most_250_lines_and_begins_with_axum() {
+    let source = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let program = fs::read_to_string(root().join("src/guide/first_axum.md")).unwrap();
+    let documentation = source
+        .lines()
+        .take_while(|line| !line.starts_with("#![forbid"));
+    let lines = documentation.count() + program.lines().count();
+    assert!(lines <= 250, "{lines}");
+    let first = source.lines().find(|line| line.contains("include_str!"));
+    assert_eq!(
+        first,
+        Some(r#"#![cfg_attr(feature = "tower", doc = include_str!("guide/first_axum.md"))]"#)
+    );
+}
+
 /// The relative links of a page: what stands between `](` and `)`, and in `src` and `srcset`.
 fn links(page: &str) -> Vec<&str> {
     let mut links = Vec::new();

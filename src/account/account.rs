@@ -5,9 +5,11 @@
 //!
 //! ```text
 //! first defer    Account::open     a counter of this thread's own, no lock
-//! hand-over      Account::register locks the shard of this thread: counts, and a place on the roster
-//! end of a turn  Account::update   locks the shard of that place, if there is something to tell
-//! end            Account::remove   locks the shard of that place: counts, and the place is free
+//! hand-over      Account::register locks the shard of this thread:
+//!                                  counts, and a place on the roster
+//! end of a turn  Account::update   locks the shard of that place, if there is a change
+//! end            Account::remove   locks the shard of that place:
+//!                                  counts, and the place is free
 //! ```
 //!
 //! Whoever reads locks all shards, in ascending order, and so sees one moment. That is why every

@@ -60,7 +60,7 @@
 //! [`Scope::held`] gives the batch of tasks to you instead of to the spawner. Await it, or [release](Batch::release) it
 //! when the tasks may start: after you have written the response to a socket, say.
 //!
-#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: crate::tower::AfterLayer")]
+#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: tower::AfterLayer")]
 #![cfg_attr(
     not(feature = "tower"),
     doc = "[`AfterLayer`]: https://docs.rs/after/latest/after/tower/struct.AfterLayer.html"

@@ -109,7 +109,7 @@
 //! after: task `mail` (key `user:7`) deferred at src/handlers.rs:15:24 panicked: ...
 //! after: task `webhook` deferred at src/handlers.rs:18:27 timed out after 10s
 //! after: 100 tasks lost: their runtime or spawner dropped them: await `after::shutdown`
-//!     before it goes; first: `mail` ...
+//!     before it is dropped; first: `mail` ...
 //! after: 7 tasks shed: `max_waiting` tasks were waiting already: raise it or
 //!     `max_running`, or defer less; first: `mail` ...
 //! ```
@@ -199,7 +199,7 @@
 //!
 //! `examples/lanes.rs` is the whole program.
 //!
-#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: crate::tower::AfterLayer")]
+#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: tower::AfterLayer")]
 #![cfg_attr(
     not(feature = "tower"),
     doc = "[`AfterLayer`]: https://docs.rs/after/latest/after/tower/struct.AfterLayer.html"

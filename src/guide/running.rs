@@ -52,7 +52,7 @@
 //! [`Spawner`] is a trait with one required method; [`spawner::from_fn`] makes one of a function. A request may end in a
 //! destructor and on any thread. That never panics: tasks that cannot run are lost, and reported.
 //!
-#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: crate::tower::AfterLayer")]
+#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: tower::AfterLayer")]
 #![cfg_attr(
     not(feature = "tower"),
     doc = "[`AfterLayer`]: https://docs.rs/after/latest/after/tower/struct.AfterLayer.html"

@@ -102,7 +102,7 @@
 //! blocking threads, in the same scope and in parallel with the other tasks. Once started it can't be stopped: if its
 //! batch is dropped before it has returned, it counts as lost, and runs to its end.
 //!
-#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: crate::tower::AfterLayer")]
+#![cfg_attr(feature = "tower", doc = "[`AfterLayer`]: tower::AfterLayer")]
 #![cfg_attr(
     not(feature = "tower"),
     doc = "[`AfterLayer`]: https://docs.rs/after/latest/after/tower/struct.AfterLayer.html"

@@ -29,7 +29,7 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    /// From any future that resolves when the time is over.
+    /// Wraps any future that resolves when the time is over: see [`Sleep`].
     pub fn new(future: impl Future<Output = ()> + Send + 'static) -> Self {
         Sleep {
             future: Some(Box::pin(future)),

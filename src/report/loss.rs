@@ -48,7 +48,7 @@ impl Loss {
                 "`max_waiting` tasks were waiting already: raise it or `max_running`, or defer less"
             }
             Loss::Dropped => {
-                "their runtime or spawner dropped them: await `after::shutdown` before it goes"
+                "their runtime or spawner dropped them: await `after::shutdown` before it is dropped"
             }
             Loss::Held => {
                 "their batch was dropped by its holder: await it to its end, `release` it, or `run` the recorder"
@@ -61,7 +61,7 @@ impl Loss {
                 "their spawner panicked when it was given them: repair it, its message is in a line of its own"
             }
             Loss::Pool => {
-                "the blocking pool dropped them before they ran: await `after::shutdown` before it goes"
+                "the blocking pool dropped them before they ran: await `after::shutdown` before it is dropped"
             }
         }
     }

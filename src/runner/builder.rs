@@ -13,13 +13,24 @@ use crate::{
     task::{Order, TaskFuture},
 };
 
-/// A Runner to be configured; made by [`Runner::builder`].
+/// Builder of a [`Runner`]: timeouts, limits, observers, hooks; made by [`Runner::builder`].
 ///
 /// ```
-/// use after::{Order, Runner};
+/// use std::time::Duration;
 ///
-/// let runner = Runner::builder().order(Order::Sequential).build();
-/// # drop(runner);
+/// use after::{Overflow, Runner};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // At the beginning of `main`: a slow mail server must not use up the memory.
+/// Runner::builder()
+///     .task_timeout(Duration::from_secs(30))
+///     .max_running(64) // the concurrency limit
+///     .max_waiting(1_000) // the queue
+///     .overflow(Overflow::Backpressure) // when it is full, responses wait
+///     .build()
+///     .install()?;
+/// # Ok(())
+/// # }
 /// ```
 #[must_use = "a runner builder does nothing until `build` is called"]
 pub struct RunnerBuilder {
@@ -49,16 +60,21 @@ impl RunnerBuilder {
         }
     }
 
-    /// How the tasks of a scope run beside each other, unless [`Scope::order`](crate::Scope::order) says otherwise.
-    /// Default:
+    /// Order of the tasks of a scope, unless [`Scope::order`](crate::Scope::order) sets another. Default:
     /// [`Order::Concurrent`].
+    ///
+    /// ```
+    /// // Each task sees what those before it have done.
+    /// let runner = after::Runner::builder().order(after::Order::Sequential).build();
+    /// # drop(runner);
+    /// ```
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// The time limit of every task that has [none of its own](crate::TaskBuilder::timeout), from its first poll.
-    /// Default: none. Zero is refused by [`build`](RunnerBuilder::build).
+    /// Timeout of every task that has [none of its own](crate::TaskBuilder::timeout), from its first poll: time in the queue
+    /// does not count. Default: none. [`build`](RunnerBuilder::build) refuses zero.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -70,11 +86,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// The time limit of all tasks of one request together, from the hand-over (with `RunAfter::Written`: from the last
-    /// byte); of a held batch, from its release or its
-    /// first poll. What is unfinished then is dropped, waiting tasks too, reported and counted as timed out, and so is
-    /// what joins later. Default: none. Zero is refused by
-    /// [`build`](RunnerBuilder::build).
+    /// Timeout of all tasks of one request together, from the end of the request: time in the queue counts.
+    ///
+    /// With `RunAfter::Written` it starts at the last byte; for a held batch, at its release or first poll. What is
+    /// unfinished then is dropped, also what is in the queue, reported and counted as timed out, and so is what joins
+    /// later. Default: none. [`build`](RunnerBuilder::build) refuses zero.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -86,11 +102,14 @@ impl RunnerBuilder {
         self
     }
 
-    /// No more tasks than this run at once, over all scopes of the Runner: those that were handed over first run first.
-    /// Default: no limit. Zero is refused by [`build`](RunnerBuilder::build).
+    /// Concurrency limit: no more tasks than this run at once, over all requests of the Runner. Default: no limit.
+    /// [`build`](RunnerBuilder::build) refuses zero.
     ///
-    /// A task runs from its first poll to its end; blocking work until it returns. A task that waits for work which it
-    /// has deferred itself keeps its own permit meanwhile: with all permits held so, they wait until their time limits.
+    /// First come, first served, in the order in which requests ended. A task counts from its first poll to its end;
+    /// blocking work until it returns. A task that awaits work which it has deferred keeps its permit meanwhile: if all
+    /// permits are held so, only timeouts end that.
+    ///
+    /// Choose what the tasks' resources bear: connections of a pool, say, less those that requests need.
     ///
     /// ```
     /// let runner = after::Runner::builder().max_running(64).build();
@@ -101,23 +120,38 @@ impl RunnerBuilder {
         self
     }
 
-    /// With [`max_running`](RunnerBuilder::max_running): no more tasks than this wait to run. Those of a scope with
-    /// [`Order::Sequential`] wait for the one before them, and count as well: such a scope needs one permit, and the others
-    /// may be free meanwhile. What happens beyond is said
-    /// by [`overflow`](RunnerBuilder::overflow). Default: no limit. Zero is refused by [`build`](RunnerBuilder::build),
-    /// and so is a limit without `max_running`, because nothing would ever wait.
+    /// Length of the queue: with [`max_running`](RunnerBuilder::max_running), no more tasks than this wait to run. Default:
+    /// no limit.
+    ///
+    /// [`overflow`](RunnerBuilder::overflow) sets what happens when it is full. Tasks of a scope with
+    /// [`Order::Sequential`] that wait for the one before them count as well. [`build`](RunnerBuilder::build) refuses zero,
+    /// and a limit without `max_running`, because nothing would ever wait.
+    ///
+    /// To choose a value: in the queue a task waits for about `max_waiting / max_running` times the run time of a task. With
+    /// 64 running tasks of 100 ms each, a queue of 1,000 is at most 1.6 seconds long.
+    ///
+    /// ```
+    /// // At most 64 run and 1,000 wait; beyond that responses wait.
+    /// let runner = after::Runner::builder().max_running(64).max_waiting(1_000).build();
+    /// # drop(runner);
+    /// ```
     pub fn max_waiting(mut self, tasks: usize) -> Self {
         self.max_waiting = Some(tasks);
         self
     }
 
-    /// What happens when [`max_waiting`](RunnerBuilder::max_waiting) tasks wait already. Default:
+    /// Backpressure or load shedding, when [`max_waiting`](RunnerBuilder::max_waiting) tasks wait already. Default:
     /// [`Overflow::Backpressure`].
     ///
     /// ```
     /// use after::{Overflow, Runner};
     ///
-    /// let runner = Runner::builder().max_running(8).max_waiting(100).overflow(Overflow::Shed).build();
+    /// // For statistics: rather lose some than slow responses down.
+    /// let runner = Runner::builder()
+    ///     .max_running(8)
+    ///     .max_waiting(100)
+    ///     .overflow(Overflow::Shed)
+    ///     .build();
     /// # drop(runner);
     /// ```
     pub fn overflow(mut self, overflow: Overflow) -> Self {
@@ -126,18 +160,36 @@ impl RunnerBuilder {
     }
 
     /// Adds an [`Observer`]. May be called several times.
+    ///
+    /// ```
+    /// use after::{Observer, Runner, TaskStarted};
+    ///
+    /// /// Says when the queue is too long.
+    /// struct Queue;
+    ///
+    /// impl Observer for Queue {
+    ///     fn started(&self, event: &TaskStarted<'_>) {
+    ///         if event.waited.as_secs() > 5 {
+    ///             println!("`{}` waited for {:?}", event.task.name, event.waited);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let runner = Runner::builder().max_running(64).observer(Queue).build();
+    /// # drop(runner);
+    /// ```
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observers.add(observer);
         self
     }
 
-    /// Adds a hook that wraps every task; of a closure for the blocking pool it wraps the half that waits for it.
+    /// Adds a hook that wraps every task, to carry what is current at the call of `defer`: a span, a Sentry hub, baggage.
     ///
-    /// It runs at the call of `defer`, where the caller's span, Sentry hub or baggage is current, with the task's scope
-    /// current, also when it is deferred through a [`Handle`](crate::Handle) from elsewhere. Of several hooks the one
-    /// added first is innermost. The [`TaskInfo`] says which task it is, for a span or a transaction that is named
-    /// after it. A hook that gives the future back as it is costs no allocation.
-    /// [`TaskOutput::error`](crate::TaskOutput::error) says how the task has ended.
+    /// It runs inside the call of `defer`, with the task's scope current, also when the task is deferred through a
+    /// [`Handle`](crate::Handle) from elsewhere. Of a closure for the blocking pool it wraps the wait for the closure. Of
+    /// several hooks the one added first is innermost. The [`TaskInfo`] names the task.
+    /// [`TaskOutput::error`](crate::TaskOutput::error) is the task's error. A hook that returns the future as it is costs no
+    /// allocation.
     ///
     /// A failure of the task is reported while the future that the hook has made is polled, so that the report is made in
     /// the span or with the hub that this enters. For a timeout it is polled once more: the task, instead of running,
@@ -167,11 +219,16 @@ impl RunnerBuilder {
         self
     }
 
-    /// The Runner.
+    /// Builds the Runner.
     ///
     /// # Panics
     ///
-    /// On a limit of zero, saying which, and on `max_waiting` without `max_running`.
+    /// On a limit of zero, naming it, and on `max_waiting` without `max_running`.
+    ///
+    /// ```
+    /// let runner = after::Runner::builder().max_running(64).build();
+    /// # drop(runner);
+    /// ```
     #[track_caller]
     pub fn build(self) -> Runner {
         let zero = Some(Duration::ZERO);

@@ -65,7 +65,7 @@ pub(crate) fn with<R>(f: impl FnOnce(Option<&Registry>) -> R) -> R {
     }
 }
 
-/// Whether code that runs here and now is inside a scope, so that [`defer`](crate::defer()) would collect.
+/// Whether a scope is current on this thread, so that [`defer`](crate::defer()) works.
 ///
 /// True in a request, in its deferred tasks, and in what a [`Handle`](crate::Handle) has brought along elsewhere.
 ///
@@ -79,7 +79,7 @@ pub fn in_scope() -> bool {
     CURRENT.is_set()
 }
 
-/// In a deferred task: how the request ended. `None` before the end of the request and outside scopes.
+/// How the request ended, asked in a deferred task. `None` before the end of the request and outside scopes.
 ///
 /// ```
 /// # futures::executor::block_on(async {

@@ -21,11 +21,11 @@ use crate::{
     platform,
 };
 
-/// Where the tasks of scopes go when their requests are over, and the account of them.
+/// Settings, limits and statistics of tasks, and their graceful shutdown.
 ///
-/// One per application, as a rule: each has its own account and its own shutdown. Most applications never name theirs:
-/// the free functions use the global one, which [`Runner::install`] replaces. Cheap to clone; all clones are the same
-/// Runner. Dropping it stops nothing: its scopes and batches keep what they need.
+/// One per application, as a rule: each has its own limits, its own statistics and its own shutdown. Most applications
+/// never name theirs: the free functions use the global one, which [`Runner::install`] replaces. Cheap to clone; all
+/// clones are the same Runner. Dropping it stops nothing: its scopes and batches keep what they need.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -51,10 +51,13 @@ impl Default for Runner {
 }
 
 impl Runner {
-    /// A Runner to be configured.
+    /// Builder of a Runner: timeouts, limits, observers, hooks.
     ///
     /// ```
-    /// let runner = after::Runner::builder().order(after::Order::Sequential).build();
+    /// let runner = after::Runner::builder()
+    ///     .task_timeout(std::time::Duration::from_secs(30))
+    ///     .max_running(64) // the concurrency limit, over all requests
+    ///     .build();
     /// # drop(runner);
     /// ```
     pub fn builder() -> RunnerBuilder {
@@ -79,23 +82,42 @@ impl Runner {
     ///
     /// [`InstallError`] when one was installed before, or when the global Runner has been used: by a scope that deferred
     /// something, set a context value or gave out a handle, or by [`Runner::global`]. Idle scopes don't count.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // At the beginning of `main`, so that every request has the timeout.
+    /// let limit = std::time::Duration::from_secs(30);
+    /// after::Runner::builder().task_timeout(limit).build().install()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn install(self) -> Result<(), InstallError> {
         GLOBAL.set(self.core).map_err(|_| InstallError::new())
     }
 
-    /// The account at this moment.
+    /// The counters at this moment.
     ///
-    /// What the scope or batch that is current on this thread has done so far is in it.
+    /// What the scope or batch that is current on this thread has done so far is in them.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let runner = after::Runner::builder().build();
+    /// runner.scope(async { after::defer(async { Err::<(), _>("no route") }) }).await;
+    /// runner.drain().await;
+    /// let stats = runner.stats(); // for an alarm
+    /// assert_eq!(stats.failed + stats.panicked + stats.timed_out, 1);
+    /// # });
+    /// ```
     pub fn stats(&self) -> Stats {
         self.counts().into()
     }
 
-    /// What has been handed over, or is held, and has not ended, the oldest first: for an admin page, at any time.
+    /// The unfinished tasks of requests that have ended, the oldest first: for an admin page, at any time.
     ///
     /// It is what the [`ShutdownReport`] of a shutdown would name now: each task with its name, its key, the place of its
-    /// `defer` and its age; a task that joined a batch later has the age of the batch. A batch tells of its tasks at
-    /// the end of each of its turns, so one that has ended in a turn which is not over may be among them. Tasks of
-    /// requests that have not ended are not. It locks the account for as long as it takes to copy the list.
+    /// `defer` and its age; a task that joined a batch later has the age of the batch. A batch reports its tasks at the
+    /// end of each of its turns, so a task that has just ended may be among them. Tasks of requests in progress are not.
+    /// It locks the statistics for as long as it takes to copy the list.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -127,9 +149,13 @@ impl Runner {
 
     /// Waits for the first moment with nothing pending.
     ///
-    /// A scope is pending from its first `defer` to the end of its last task. Under steady traffic that moment may never
-    /// come, and inside a task of this Runner it never comes: it would wait for itself. Dropping the future stops
-    /// waiting and nothing else.
+    /// A request is pending from its first `defer` to the end of its last task. Under steady traffic that moment may never
+    /// come: [`shutdown`](Runner::shutdown) has a limit. Inside a task of this Runner it never comes: the task would wait
+    /// for itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only waits. Dropping the future affects no task, and it may be called again.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -143,12 +169,12 @@ impl Runner {
         self.core.account.drain().await;
     }
 
-    /// Tells long tasks to stop, and waits for nothing: resolves [`stopping`](crate::stopping()) of this Runner.
+    /// Resolves [`stopping`](crate::stopping()) of this Runner, so that long tasks and streams end. Waits for nothing.
     ///
-    /// For the moment of the signal, before the server ends its last requests. A server waits for its streams and sockets
-    /// before [`shutdown`](Runner::shutdown) is called, so those that end at `stopping` would not end without this.
-    /// `shutdown` does the same at its beginning. Nothing else changes: what is deferred from then on is run. Called again
-    /// it does nothing, and nothing takes it back.
+    /// Call it at the signal, before the server ends its last requests. A server waits for its streams and sockets before
+    /// [`shutdown`](Runner::shutdown) is called, so those that end at `stopping` would not end without this. `shutdown`
+    /// does the same at its beginning. Nothing else changes: what is deferred from then on runs. Calling it again does
+    /// nothing, and nothing undoes it.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -162,24 +188,26 @@ impl Runner {
         self.core.account.begin_stopping();
     }
 
-    /// Tells long tasks to stop, then waits for all tasks, for `limit` at the most.
+    /// Graceful shutdown: tells long tasks to stop, then waits for all tasks, for `limit` at most.
     ///
     /// Resolves [`stopping`](crate::stopping()) in the tasks of this Runner, as [`stop`](Runner::stop) does, then waits
-    /// until nothing is pending, or until the limit. So the report is clean, or names what was unfinished at the limit.
-    /// Nothing is closed: work deferred meanwhile is accepted, counted and waited for. So call this when the server takes
-    /// no more requests. What
-    /// is unfinished at the limit goes on running; the report names it, and it is lost when its runtime drops it. Call it
-    /// before the runtime goes: at the end of `main`.
+    /// until nothing is pending, or until the limit. The report is clean, or names what was unfinished at the limit. Nothing
+    /// is closed or cancelled: work deferred meanwhile runs, and is waited for. So call this when the server takes no more
+    /// requests, and before the runtime is dropped: at the end of `main`. What is unfinished at the limit goes on running,
+    /// and is lost when its runtime drops it.
     ///
-    /// On tokio, that is not yet the end of the process. A runtime that is dropped waits for closures on its blocking pool,
-    /// [`defer_blocking`](crate::defer_blocking)'s and others, and without a limit: one that is stuck keeps `main` from
-    /// ending although this has returned. Under `#[tokio::main]` end with [`std::process::exit`] and a code that the
-    /// report gives; it drops nothing, and the report was the last word on what is unfinished. Where the runtime is your
-    /// own, `Runtime::shutdown_timeout` or `shutdown_background` drops its tasks, and waits as long as you say.
+    /// On tokio the process may not end yet. A runtime that is dropped waits for closures on its blocking pool, those of
+    /// [`defer_blocking`](crate::defer_blocking) and others, without a limit: a stuck one keeps `main` from ending although
+    /// this has returned. Under `#[tokio::main]` end with [`std::process::exit`] and a code that the report gives. Where
+    /// the runtime is your own, `Runtime::shutdown_timeout` or `shutdown_background` drops its tasks, and waits as long as
+    /// you say.
     ///
-    /// The limit is measured by a timer that needs no runtime, in real time; zero reports at once. Inside a task of
-    /// this Runner the limit always passes. A second call, beside the first or later, does the same. Dropping the
-    /// future stops waiting, but `stopping` stays resolved.
+    /// The limit is measured by a timer that needs no runtime, in real time; zero reports at once. Called from one of its
+    /// own tasks it always times out. It may be called again, also concurrently.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only waits. Dropping the future affects no task, but `stopping` stays resolved.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -253,10 +281,10 @@ impl fmt::Debug for Runner {
     }
 }
 
-/// Resolves [`stopping`](crate::stopping()) of the global Runner now, without waiting: see [`Runner::stop`].
+/// Resolves [`stopping`](crate::stopping()) of the global Runner, so that long tasks and streams end: see [`Runner::stop`].
 ///
-/// To be called at the signal, so that streams and sockets that end at `stopping` end before the server does. `stopping`
-/// may tell the server as well:
+/// Call it at the signal, so that streams and sockets that end at `stopping` end before the server does. `stopping` can
+/// stop the server as well:
 ///
 /// ```no_run
 /// use std::{io, process, time::Duration};
@@ -286,15 +314,19 @@ pub fn stop() {
     Runner::global().stop();
 }
 
-/// Waits for all tasks of the global Runner, for `limit` at the most: see [`Runner::shutdown`].
+/// Graceful shutdown of the global Runner: waits for all tasks, for `limit` at most. See [`Runner::shutdown`].
 ///
-/// Awaited when the server has ended, or has had its time. On tokio a `main` that returns then still waits for closures
-/// that are stuck, without a limit: it ends with `exit`.
+/// Await it when the server has ended, or its time limit has passed. On tokio a `main` that returns then still waits for
+/// stuck closures, without a limit: end it with `exit`.
+///
+/// # Cancel safety
+///
+/// Cancel safe: it only waits. Dropping the future affects no task, but [`stopping`](crate::stopping()) stays resolved.
 ///
 /// ```no_run
 /// # use std::{process, time::Duration};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// // .. the server, which ends at `after::stopping()` ..
+/// // Here the server, which ends at `after::stopping()`. Then:
 /// let report = after::shutdown(Duration::from_secs(10)).await;
 /// println!("{report}");
 /// process::exit(if report.is_clean() { 0 } else { 2 })
@@ -304,9 +336,9 @@ pub async fn shutdown(limit: Duration) -> ShutdownReport {
     Runner::global().shutdown(limit).await
 }
 
-/// The global [`Runner`](crate::Runner) was installed before, or has been used already.
+/// Error returned by [`Runner::install`]: the global Runner was installed before, or has been used already.
 ///
-/// Returned by [`Runner::install`](crate::Runner::install). Install it at the beginning of `main`, before the first
+/// Install it at the beginning of `main`, before the first
 /// request is served.
 ///
 /// ```

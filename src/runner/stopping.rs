@@ -10,10 +10,10 @@ use std::{
 use super::{core::RunnerRef, current};
 use crate::account::Listener;
 
-/// Resolves when [`shutdown`](crate::shutdown()) of this task's Runner begins, or when [`stop`](crate::stop()) was called
-/// before: for retry loops and other long tasks, for streams and sockets.
+/// Future that resolves when a shutdown begins: for retry loops and other long tasks, for streams and sockets.
 ///
-/// Outside a scope it is the global Runner's. It stays resolved from then on.
+/// It resolves at [`stop`](crate::stop()) or [`shutdown`](crate::shutdown()) of this task's Runner, of the global Runner
+/// outside a scope, and stays resolved from then on.
 ///
 /// ```
 /// # async fn send() -> bool { true }
@@ -36,10 +36,13 @@ pub fn stopping() -> Stopping {
     Stopping::new(runner.unwrap_or_else(RunnerRef::global))
 }
 
-/// Resolves when a Runner is told to stop, by [`shutdown`](crate::shutdown()) or [`stop`](crate::stop()); made by
-/// [`stopping`](crate::stopping()).
+/// Future that resolves when a shutdown begins; made by [`stopping`](crate::stopping()).
 ///
-/// Stays resolved from then on. A clone is woken for itself. Dropping it does nothing.
+/// It stays resolved from then on, and may be polled again. Each clone is woken separately.
+///
+/// # Cancel safety
+///
+/// Cancel safe: dropping it does nothing, and the next one resolves at once if the shutdown has begun.
 #[must_use = "futures do nothing unless polled"]
 pub struct Stopping {
     runner: RunnerRef,

@@ -30,9 +30,21 @@ pub fn task(name: &'static str) -> TaskBuilder {
     TaskBuilder::new(name)
 }
 
-/// A task about to be deferred; made by [`task`](crate::task()) and [`Handle::task`].
+/// Name and settings of a task about to be deferred; made by [`task`](crate::task()) and [`Handle::task`].
 ///
 /// Dropping it does nothing.
+///
+/// ```
+/// # use std::time::Duration;
+/// # async fn send() -> Result<(), std::io::Error> { Ok(()) }
+/// # futures::executor::block_on(after::scope(async {
+/// after::task("receipt")
+///     .key("order:17") // once, however often the handler gets here
+///     .on_success() // not for an order that has failed
+///     .timeout(Duration::from_secs(10))
+///     .defer(send());
+/// # }));
+/// ```
 #[must_use = "a task builder does nothing until one of its `defer` methods is called"]
 pub struct TaskBuilder {
     name: &'static str,
@@ -64,15 +76,15 @@ impl TaskBuilder {
 
     /// Gives the task a key: of the tasks of one scope with the same key, only the one deferred last runs.
     ///
-    /// It takes the later place in the order. The one it replaces is dropped and counted as discarded. A key means
-    /// something only until the hand-over: work deferred later does not replace a task that may be running. The idea
+    /// It takes the later place in the order. The one it replaces is dropped and counted as discarded. A key works
+    /// until the request ends: work deferred later does not replace a task that may be running. The idea
     /// is Laravel's, whose deferred functions have such names.
     ///
     /// The last one counts with its condition, whatever the one before had: of two tasks with one key, the first
     /// [`on_failure`](TaskBuilder::on_failure) and the second [`on_success`](TaskBuilder::on_success), none runs when the
     /// request fails. Keys of two requests have nothing to do with each other.
     ///
-    /// Reports and events name the key beside the task's name, so it should say which task this is, and hold no secret.
+    /// Reports and events show the key next to the task's name, so it should identify the task, and hold no secret.
     ///
     /// # Examples
     ///
@@ -88,12 +100,12 @@ impl TaskBuilder {
         self
     }
 
-    /// Drops the task when it has not ended this long after its first poll.
+    /// Timeout of the task, from its first poll: time in the queue does not count.
     ///
-    /// It is dropped with its scope current, so that its destructors may defer; it is reported and counted as timed out,
-    /// and its siblings go on. Blocking work that has begun can't be stopped: its timeout reports it, and it stays
-    /// pending until it returns. Default: the Runner's [`task_timeout`](crate::RunnerBuilder::task_timeout). A limit of
-    /// zero ends it after its first poll, unless it has ended in that.
+    /// Past it the task is dropped with its scope current, so that its destructors may defer, reported and counted as timed
+    /// out. The other tasks go on. Blocking work that has started can't be stopped: its timeout is reported, and it stays
+    /// pending until it returns. Default: the Runner's [`task_timeout`](crate::RunnerBuilder::task_timeout). Zero
+    /// ends it after its first poll, unless it has ended by then.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -110,7 +122,8 @@ impl TaskBuilder {
 
     /// Runs the task only if the request has [finished](Outcome::Finished); otherwise it is discarded.
     ///
-    /// Conditions are decided at the hand-over, or when the task joins later. The last one that is set counts.
+    /// Conditions are checked once, when the request ends, or when the task is deferred later. The last one that is set
+    /// counts.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -140,7 +153,7 @@ impl TaskBuilder {
         self.when(|outcome| !outcome.is_success())
     }
 
-    /// Runs the task only if `condition` says so of the request's outcome. See [`on_success`](TaskBuilder::on_success).
+    /// Runs the task only if `condition` returns true for the request's outcome. See [`on_success`](TaskBuilder::on_success).
     ///
     /// It runs with the scope current. If it panics, the task does not run, and counts as panicked.
     ///
@@ -149,7 +162,7 @@ impl TaskBuilder {
     /// # futures::executor::block_on(after::scope(async {
     /// after::task("abandoned cart")
     ///     .when(|outcome| outcome == Outcome::Cancelled)
-    ///     .defer(async { println!("the client has gone") });
+    ///     .defer(async { println!("the client has disconnected") });
     /// # }));
     /// ```
     pub fn when(mut self, condition: fn(Outcome) -> bool) -> Self {
@@ -157,8 +170,7 @@ impl TaskBuilder {
         self
     }
 
-    /// Makes the task one of the runtime of its own: for work that computes between awaits, and would keep its siblings
-    /// from running meanwhile.
+    /// Spawns the task separately: for work that computes between awaits, and would block the other tasks of the request.
     ///
     /// It is a batch of one, with a call of the spawner of its own. It does not take part in the scope's order.
     ///
@@ -174,11 +186,17 @@ impl TaskBuilder {
         self
     }
 
-    /// As [`defer`](crate::defer()).
+    /// Defers the task, like [`defer`](crate::defer()).
     ///
     /// # Panics
     ///
     /// Outside a scope, at the caller's line, unless the builder comes from a [`Handle`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("audit").defer(async { println!("GET /") });
+    /// # }));
+    /// ```
     #[track_caller]
     pub fn defer<F>(self, task: F)
     where
@@ -189,11 +207,17 @@ impl TaskBuilder {
         }
     }
 
-    /// As [`try_defer`](crate::try_defer()).
+    /// Defers the task, or returns it where there is no request, like [`try_defer`](crate::try_defer()).
     ///
     /// # Errors
     ///
     /// [`TryDeferError`], with the task in it, outside a scope; never when the builder comes from a [`Handle`].
+    ///
+    /// ```
+    /// // In a destructor, which may run outside a request:
+    /// let deferred = after::task("clean up").try_defer(async { println!("removed") });
+    /// assert!(deferred.is_err());
+    /// ```
     #[track_caller]
     pub fn try_defer<F>(self, task: F) -> Result<(), TryDeferError<F>>
     where
@@ -208,11 +232,17 @@ impl TaskBuilder {
         Ok(())
     }
 
-    /// As [`defer_blocking`](crate::defer_blocking()).
+    /// Defers a blocking closure, like [`defer_blocking`](crate::defer_blocking()).
     ///
     /// # Panics
     ///
     /// Outside a scope, at the caller's line, unless the builder comes from a [`Handle`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(after::scope(async {
+    /// after::task("thumbnail").defer_blocking(|| println!("scaling for 200 ms"));
+    /// # }));
+    /// ```
     #[track_caller]
     pub fn defer_blocking<F, R>(self, work: F)
     where

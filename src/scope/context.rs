@@ -5,13 +5,13 @@
 //! type, so give it a type of its own. A nested scope starts empty. When the request ends the values are frozen: its
 //! tasks read them as they stood then.
 //!
-//! They are dropped when the request and its tasks are over, before [`drain`](crate::Runner::drain) returns, whoever
+//! They are dropped when the request and its tasks have ended, before [`drain`](crate::Runner::drain) returns, whoever
 //! still has a handle: a value may hold a [`Handle`](crate::Handle) of its own request. Work that is deferred through
 //! a handle after that runs with no values.
 //!
 //! Code that a handle has brought along ([`Handle::scope`](crate::Handle::scope),
 //! [`Handle::sync_scope`](crate::Handle::sync_scope)) may go on when its request has ended: a handler that was detached
-//! from its connection, when the client has gone. It keeps the values, and what it sets then is its own: it sees it,
+//! from its connection, when the client has disconnected. It keeps the values, and what it sets then is its own: it sees it,
 //! and so does what it defers from then on; the tasks of the request do not.
 //!
 //! ```
@@ -53,7 +53,7 @@ pub fn set<T: Send + Sync + 'static>(value: T) {
     }
 }
 
-/// As [`set`], but gives the value back where there is no request to keep it.
+/// Keeps `value` like [`set`], but returns it where there is no request to keep it.
 ///
 /// # Errors
 ///
@@ -75,10 +75,17 @@ pub fn try_set<T: Send + Sync + 'static>(value: T) -> Result<(), T> {
     })
 }
 
-/// A clone of the value of this type, if one was set in this scope.
+/// Clone of the value of this type, if one was set in this scope.
 ///
 /// ```
-/// assert_eq!(after::context::get::<u32>(), None); // outside a scope
+/// #[derive(Clone, Debug, PartialEq)]
+/// struct UserId(u64);
+///
+/// # futures::executor::block_on(after::scope(async {
+/// after::context::set(UserId(7)); // in a middleware that authenticates
+/// assert_eq!(after::context::get(), Some(UserId(7))); // in the handler, and in its tasks
+/// # }));
+/// assert_eq!(after::context::get::<UserId>(), None); // outside a scope
 /// ```
 pub fn get<T: Clone + Send + Sync + 'static>() -> Option<T> {
     with(T::clone)

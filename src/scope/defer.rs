@@ -11,18 +11,18 @@ use crate::{
     task::{IntoTask, TaskCell, TaskResult},
 };
 
-/// Runs `task` once the current request is over, however it ends.
+/// Runs `task` when the current request ends: on success, error, panic or disconnect.
 ///
-/// "Over" means that the [`scope`](crate::scope) around this code has resolved, was dropped, or panicked. Nothing of
-/// `task` runs inside this call, nor before that moment. It then runs beside the other tasks of the same scope,
-/// concurrently and not in parallel, started in the order of deferral.
+/// The request ends when the [`scope`](crate::scope) around this code has resolved, is dropped, or panics; under the HTTP
+/// layer, with the response body. `task` is not polled before, nor inside this call. It then runs concurrently with the
+/// other tasks of the request, on one thread, and they start in the order of deferral.
 ///
-/// An error or a panic of the task is reported (see [reports](crate::guide::production#reports)) and counted, and touches
-/// nothing else. A task that is dropped before it has ended counts as lost; one
-/// that a limit drops, as shed.
+/// An error or a panic of the task is reported (see [reports](crate::guide::production#reports)) and counted, and
+/// affects nothing else. A task that is dropped before it completes counts as lost; one that is dropped because the queue
+/// is full, as shed.
 ///
 /// A task is a future: a closure does not compile, for blocking work there is [`defer_blocking`]. There is no delay, no
-/// retry, no handle to join or cancel it, and no result to wait for: [what is not here](crate#what-is-not-here) has what to
+/// retry, no handle to join or cancel it, and no result to wait for: [what is not here](crate::guide::not_here) has what to
 /// use instead.
 ///
 /// # Panics
@@ -53,7 +53,7 @@ where
     }
 }
 
-/// As [`defer`], but gives the task back when there is no scope to collect it. The one to use in a destructor.
+/// Defers like [`defer`], but returns the task where there is no request. Use it in destructors.
 ///
 /// # Errors
 ///
@@ -100,9 +100,11 @@ where
     })
 }
 
-/// Runs a blocking closure once the current request is over, on the spawner's pool of blocking threads.
+/// Runs a blocking closure when the current request ends, on a thread that may block.
 ///
-/// The closure runs with the scope current, so that it may [`defer`] in turn and read the
+/// The thread is of the spawner's pool: tokio's blocking pool, on tokio.
+///
+/// The closure runs with the scope current, so that it may [`defer`] and read the
 /// [`context`](crate::context) and the [`outcome`](crate::outcome()). It starts when its turn among the scope's tasks
 /// comes. Once started it can't be stopped: it stays pending until it returns.
 ///
@@ -141,7 +143,7 @@ where
     });
 }
 
-/// Takes back the task that was deferred with this key, if it has not been handed over: it will not run.
+/// Takes back the task that was deferred with this key: it will not run. Works until the request ends.
 ///
 /// Returns whether there was one. It is dropped, inside this call, and counted as discarded. Outside a scope there is
 /// none.

@@ -11,13 +11,15 @@ use super::{open::OpenScope, scope::panic_with};
 use crate::{report, runner::current};
 
 pin_project_lite::pin_project! {
-    /// A future that runs in an [`OpenScope`], as a piece of its request; made by [`OpenScope::scope`].
+    /// Future that runs in an [`OpenScope`], as a piece of its request; made by [`OpenScope::scope`].
     ///
     /// The scope is current while the inner future is polled and while it is dropped, so that its destructors may
     /// defer. The inner future is dropped as soon as it resolves.
     ///
-    /// Dropping it before that drops the inner future, and leaves the scope open. This never panics: a panic of the inner
-    /// future's destructor is caught there and reported.
+    /// # Cancel safety
+    ///
+    /// Dropping it before that drops the inner future, and leaves the scope open with what was deferred. This never panics:
+    /// a panic of the inner future's destructor is caught and reported.
     ///
     /// # Panics
     ///

@@ -12,10 +12,9 @@ pub(crate) const HOW_TO_HAVE_A_SCOPE: &str = "If there is none around this code,
     `tower::buffer::Buffer`, a framework that runs handlers on a task of its own), take a `Handle` along: `after::handle()`, or \
     `AfterLayer::provide_handle`.";
 
-/// There is no scope to collect the task; the task is inside.
+/// Error returned by [`try_defer`](crate::try_defer()) outside a request; contains the task.
 ///
-/// Returned by [`try_defer`](crate::try_defer()). What to do with the task is the caller's decision: run it in place,
-/// spawn it, or drop it.
+/// Run the task in place, spawn it, or drop it.
 ///
 /// ```
 /// let error = after::try_defer(async { println!("never") }).unwrap_err();
@@ -46,7 +45,15 @@ impl<F> TryDeferError<F> {
         }
     }
 
-    /// The task that was not deferred, untouched.
+    /// The task that was not deferred.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// if let Err(error) = after::try_defer(async { println!("clean-up") }) {
+    ///     error.into_inner().await; // no request, so here and now
+    /// }
+    /// # }
+    /// ```
     pub fn into_inner(self) -> F {
         self.task
             .into_inner()

@@ -23,7 +23,7 @@ use crate::{
     task::{BoxedTask, IntoTask, TaskCell, TaskResult},
 };
 
-/// A handle to the current scope, for code that runs elsewhere.
+/// Handle to the current scope, for code that runs on another task or thread.
 ///
 /// # Panics
 ///
@@ -56,7 +56,7 @@ fn outside_scope() -> ! {
     );
 }
 
-/// A handle to the current scope, or `None` outside one.
+/// Handle to the current scope, or `None` outside one: for code that may run outside a request.
 ///
 /// ```
 /// assert!(after::try_handle().is_none());
@@ -65,22 +65,35 @@ pub fn try_handle() -> Option<Handle> {
     current::with(|registry| registry.map(Registry::handle))
 }
 
-/// Defers into one scope from any task and any thread.
+/// Defers into one request from any task and any thread; made by [`handle`].
 ///
 /// Work deferred through it before the end of the request runs with the request's other tasks. While they run, it joins
-/// them. When they are done, it is handed over as a batch of its own, at once. It is on the account in each case, and it
-/// is never polled inside the call.
+/// them. When they have ended, it starts at once, as a batch of its own. It is counted in each case, and never polled
+/// inside the call.
 ///
-/// Cheap to clone. Dropping it does nothing. Keeping it keeps neither the request open nor the values of its
-/// [`context`](crate::context), in which it may lie itself: they are dropped when the request and its tasks are over, and
-/// what is deferred through it later runs without them. Its [`outcome`](crate::outcome()) is still the request's.
+/// Cheap to clone. Dropping it does nothing. It keeps neither the request open nor the values of its
+/// [`context`](crate::context): they are dropped when the request and its tasks have ended, and what is deferred later runs
+/// without them. Its [`outcome`](crate::outcome()) is still the request's.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// after::scope(async {
+///     let handle = after::handle();
+///     // A spawned task has no scope: `after::defer` would panic in it.
+///     tokio::spawn(async move { handle.defer(async { println!("collected") }) })
+///         .await
+///         .unwrap();
+/// })
+/// .await;
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     inbox: Arc<Inbox>,
 }
 
 impl Handle {
-    /// As [`defer`](crate::defer()), into this handle's scope. Never panics.
+    /// Defers a task into this handle's request, like [`defer`](crate::defer()). Never panics.
     ///
     /// ```
     /// # futures::executor::block_on(after::scope(async {
@@ -98,7 +111,7 @@ impl Handle {
         self.place(None, TaskCell::boxed(task.into_future(), name, location));
     }
 
-    /// As [`defer_blocking`](crate::defer_blocking()), into this handle's scope. Never panics.
+    /// Defers a blocking closure into this handle's request, like [`defer_blocking`](crate::defer_blocking()). Never panics.
     ///
     /// ```
     /// # futures::executor::block_on(after::scope(async {
@@ -115,7 +128,7 @@ impl Handle {
         self.place(None, blocking_task(None, work, Location::caller()));
     }
 
-    /// Whose scope it is: for scopes of one's own inside the request, one for each message of a socket, say.
+    /// The Runner of this request: for further scopes on it, one for each message of a WebSocket, say.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -138,7 +151,7 @@ impl Handle {
         Runner::of(&self.inbox.runner)
     }
 
-    /// As [`task`](crate::task()), for this handle's scope.
+    /// Names the next task, like [`task`](crate::task()), for this handle's request.
     ///
     /// ```
     /// # futures::executor::block_on(after::scope(async {
@@ -149,17 +162,17 @@ impl Handle {
         TaskBuilder::on_handle(name, self.clone())
     }
 
-    /// Runs a future in this scope, on whichever task polls it.
+    /// Wraps a future, so that the scope is current in it: for `tokio::spawn`, `JoinSet`, an actor.
     ///
     /// The scope is current while the future is polled and while it is dropped. The request does not wait for it.
     ///
-    /// It may go on when the request has ended, as a handler does that was detached with `tokio::spawn`, when its client
-    /// has gone. It may set values then, too. It keeps the values of the request's
-    /// [`context`](crate::context) until it ends; if it was not polled before the request and its tasks were over, those
+    /// It may continue when the request has ended: a handler that was detached with `tokio::spawn` does when its client
+    /// disconnects. It may set values then, too. It keeps the values of the request's
+    /// [`context`](crate::context) until it ends; if it was not polled before the request and its tasks had ended, those
     /// from when this was called. What it sets once the request has ended is its own: the request's tasks don't see it.
-    /// What it defers from then on sees it, and is handed over at once, each as a batch of its own. A handle that it takes
-    /// then leads to these values too, until it ends. What its own request has polled, and is detached only then, keeps the
-    /// values if it is polled again before the request and its tasks are over. Don't keep it in one of those values behind
+    /// What it defers from then on sees it, and starts at once, each task as a batch of its own. A handle that it takes
+    /// then leads to these values too, until it ends. A future that its own request has polled, and that is detached only
+    /// then, keeps the values if it is polled again before the request and its tasks have ended. Don't keep it in one of those values behind
     /// a lock: they would keep each other.
     ///
     /// ```
@@ -179,7 +192,7 @@ impl Handle {
         }
     }
 
-    /// Runs a closure in this scope, here and now: for `spawn_blocking`, rayon, plain threads.
+    /// Runs a closure with the scope current: for `spawn_blocking`, rayon, plain threads.
     ///
     /// What it sets after the end of the request is its own, as with [`scope`](Handle::scope).
     ///
@@ -239,10 +252,16 @@ impl fmt::Debug for Handle {
 }
 
 pin_project_lite::pin_project! {
-    /// A future that runs in the scope of a [`Handle`]; made by [`Handle::scope`].
+    /// Future that runs in the scope of a [`Handle`]; made by [`Handle::scope`].
     ///
-    /// Dropping it drops the inner future with the scope current, so that its destructors may defer. This never panics: a
-    /// panic of the inner future's destructor is caught there and reported.
+    /// # Panics
+    ///
+    /// When polled after it has resolved. A panic of the inner future propagates.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the inner future with the scope current, so that its destructors may defer. What it has deferred
+    /// runs. Dropping never panics: a panic of the inner future's destructor is caught and reported.
     #[must_use = "futures do nothing unless polled"]
     pub struct Attached<F> {
         // `Some` until it has resolved or is dropped.

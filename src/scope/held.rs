@@ -11,10 +11,13 @@ use super::scope::{Scope, polled_after_completion};
 use crate::batch::Batch;
 
 pin_project_lite::pin_project! {
-    /// A request that gives its tasks to the caller; made by [`Scope::held`]. Resolves to the output and the [`Batch`].
+    /// Future of a request that returns its tasks to the caller; made by [`Scope::held`]. Resolves to the output and the
+    /// [`Batch`].
     ///
-    /// If it is dropped before it has resolved, or if the request panics, there is nobody to give the tasks to: they are
-    /// handed over as those of a plain [`Scope`] are.
+    /// # Cancel safety
+    ///
+    /// If it is dropped before it has resolved, or if the request panics, the tasks go to the Runner's spawner, as those of a
+    /// plain [`Scope`] do.
     ///
     /// # Panics
     ///

@@ -15,16 +15,16 @@ use crate::{
     task::Order,
 };
 
-/// Opens a request that comes in several pieces, on the global [`Runner`]: see [`OpenScope`].
+/// Opens a request that is not one future, on the global [`Runner`]: see [`OpenScope`].
 ///
 /// ```
 /// # futures::executor::block_on(async {
 /// let mut request = after::open();
-/// let answer = request.enter(|| {
-///     after::defer(async { println!("the answer is out") });
-///     "the answer"
+/// let response = request.enter(|| {
+///     after::defer(async { println!("the response is out") });
+///     "the response"
 /// });
-/// println!("{answer}");
+/// println!("{response}");
 /// request.end(after::Outcome::Finished);
 /// # after::Runner::global().drain().await;
 /// # });
@@ -34,10 +34,10 @@ pub fn open() -> OpenScope {
     OpenScope::with(Registry::global())
 }
 
-/// A request that is not one future; made by [`open`] and [`Runner::open`].
+/// Scope of a request that is not one future, for integrations; made by [`open`] and [`Runner::open`].
 ///
-/// Opened once, entered for each piece, ended once. What its pieces have deferred is then handed to the Runner's spawner as
-/// one [`Batch`], as a [`Scope`](crate::Scope) does it: in one order, with one context, and a key means the same task
+/// Opened once, entered for each piece, ended once. What its pieces have deferred then goes to the Runner's spawner as one
+/// [`Batch`], as with a [`Scope`](crate::Scope): in one order, with one context, and a key means the same task
 /// in all pieces. The pieces may run on different threads, one after the other.
 ///
 /// # When to use it
@@ -45,44 +45,48 @@ pub fn open() -> OpenScope {
 /// - A framework that calls back: one function for the request, one for each chunk, one when all was sent. That is the
 ///   example below.
 /// - A future and then something else: a body that goes on when the future has resolved. The layer of feature `tower`
-///   is such a thing, and uses nothing but this and what else is public here.
+///   does that, and uses only what is public here.
 /// - Code that may run outside a request, as a library's does, and that has no future to wrap: open one if there is none.
 ///   `examples/library.rs` shows it.
 ///
-/// A request that is one future is for [`scope`](crate::scope): it knows by itself how the request ends, and waits for room
-/// before its answer. Other threads that defer while a piece runs here have a [`Handle`].
+/// For a request that is one future use [`scope`](crate::scope): it sees how the request ends, and waits for the queue
+/// before its response. Other threads that defer while a piece runs here have a [`Handle`].
 ///
 /// # How it ends
 ///
 /// | | Outcome |
 /// |---|---|
 /// | [`end`](OpenScope::end), [`hold`](OpenScope::hold) | as the caller says |
-/// | dropped without either | [`Cancelled`](Outcome::Cancelled); handed over |
+/// | dropped without either | [`Cancelled`](Outcome::Cancelled); the tasks start |
 /// | [`hand_over`](OpenScope::hand_over), before one of these | as the caller says; the request goes on |
-/// | a piece panics | none: the panic goes on, and the scope stays open |
+/// | a piece panics | none: the panic propagates, and the scope stays open |
 ///
 /// Whoever catches the panic of a piece may go on, or `end` with [`Outcome::Panicked`]. If nobody does, the unwinding drops
-/// the scope, which then ends as `Cancelled`. Dropping never panics.
+/// the scope, which then ends as `Cancelled`.
+///
+/// # Cancel safety
+///
+/// Dropping it ends the request as `Cancelled`, and loses no task. It never panics.
 ///
 /// Until something is deferred it allocates nothing, locks nothing and counts nothing, but for one reference to a Runner
 /// that is not the global one. What it has collected is pending until its end, so one that is leaked
-/// ([`std::mem::forget`]) keeps [`Runner::drain`] waiting for good.
+/// ([`std::mem::forget`]) keeps [`Runner::drain`] waiting forever.
 ///
-/// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) its end does not wait for room:
-/// await [`ready`](OpenScope::ready) before the answer.
+/// On a Runner with backpressure ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) its end does not wait for the
+/// queue: await [`ready`](OpenScope::ready) before the response.
 ///
-/// # In a type of one's own
+/// # In your own type
 ///
-/// An integration keeps it in its future, its body or its connection. What such a type needs besides:
+/// An integration keeps it in its future, its body or its connection. What such a type also needs:
 ///
 /// | To | |
 /// |---|---|
-/// | wait for room in a `poll` | [`poll_ready`](OpenScope::poll_ready), [`answered`](OpenScope::answered) |
+/// | wait for the queue in a `poll` | [`poll_ready`](OpenScope::poll_ready), [`answered`](OpenScope::answered) |
 /// | drop in a destructor what is left of the request | [`clean_up`](OpenScope::clean_up) |
-/// | run the tasks of a stream without an end at its head | [`hand_over`](OpenScope::hand_over) |
+/// | run the tasks of an endless stream when its head is sent | [`hand_over`](OpenScope::hand_over) |
 /// | start the tasks when the last byte is written | [`start_guard`](OpenScope::start_guard) |
-/// | tell its tasks of the request | [`context::set`](crate::context::set), in a piece |
-/// | give the tasks to who waits for them | [`hold`](OpenScope::hold) |
+/// | pass values of the request to its tasks | [`context::set`](crate::context::set), in a piece |
+/// | return the tasks to a caller that awaits them | [`hold`](OpenScope::hold) |
 ///
 /// # Example
 ///
@@ -123,7 +127,7 @@ pub fn open() -> OpenScope {
 ///         self.request.end(Outcome::Failed);
 ///     }
 ///
-///     // And when the client goes the server drops it: `Cancelled`.
+///     // When the client disconnects the server drops it: `Cancelled`.
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -185,7 +189,7 @@ impl OpenScope {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the tasks of this scope run beside each other. Default: what the Runner says.
+    /// Order of the tasks of this scope. Default: that of the [Runner](crate::RunnerBuilder::order).
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -226,7 +230,7 @@ impl OpenScope {
         current::enter(self.registry(), f)
     }
 
-    /// A piece of the request that is a future: it is polled, and dropped, with the scope current.
+    /// Wraps a future that is a piece of the request: it is polled, and dropped, with the scope current.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -236,10 +240,10 @@ impl OpenScope {
     /// }
     ///
     /// let mut request = after::open();
-    /// let answer = request.scope(handler()).await;
+    /// let response = request.scope(handler()).await;
     /// request.ready().await;
-    /// // .. the answer is sent, in pieces ..
-    /// request.end(match answer {
+    /// // Here the response is sent, in pieces.
+    /// request.end(match response {
     ///     Ok(_) => after::Outcome::Finished,
     ///     Err(_) => after::Outcome::Failed,
     /// });
@@ -253,8 +257,8 @@ impl OpenScope {
         }
     }
 
-    /// A handle to this scope, as [`handle`](crate::handle()) gives it inside: for other tasks and threads. It does not
-    /// keep the scope open.
+    /// Handle to this scope, like [`handle`](crate::handle()) inside: for other tasks and threads. It does not keep the
+    /// scope open.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -271,7 +275,7 @@ impl OpenScope {
         self.registry().handle()
     }
 
-    /// Drops what is left of the request, with the scope current: for the destructors of an integration's own types.
+    /// Runs a closure that drops what is left of the request, with the scope current: for destructors of an integration.
     ///
     /// `f` runs as in [`enter`](OpenScope::enter), but a panic in it is caught, and reported as one of the destructor of
     /// `of_what`. So this never panics, and may run while a panic unwinds, where a second one would abort the process.
@@ -307,16 +311,16 @@ impl OpenScope {
         }
     }
 
-    /// Hands over what was deferred so far, while the request goes on: for a stream without an end, when its head is out.
+    /// Starts what was deferred so far, while the request goes on: for an endless stream, when its head is sent.
     ///
     /// `outcome` is how the request counts as ended from here on, for all its tasks: what a later call of this or the
-    /// end of the scope says does not matter any more. The [`context`](crate::context) is frozen when something is
-    /// handed over: later pieces read it, and can't change it. What they defer joins the tasks that were handed over
-    /// while these run, and is handed over at once, each by itself, when they have ended.
+    /// end of the scope says is ignored. The [`context`](crate::context) is frozen when the first tasks start: later
+    /// pieces read it, and can't change it. What they defer joins the running tasks, and once those have ended starts at
+    /// once, each task by itself.
     ///
     /// If nothing was deferred, nothing set and no handle taken so far, it is as if nothing had been called but for the
-    /// outcome. So call it after each piece: it does nothing once something was handed over. What a piece has deferred when
-    /// none of the calls came after it is handed over at the end.
+    /// outcome. So call it after each piece: it does nothing once tasks have started. What a piece has deferred without a
+    /// call after it starts at the end.
     ///
     /// Never panics.
     ///
@@ -326,13 +330,13 @@ impl OpenScope {
     ///
     /// let mut request = after::open();
     /// request.enter(|| after::defer(async { println!("somebody is watching") }));
-    /// // The head is out.
+    /// // The head is sent.
     /// request.hand_over(Outcome::Finished);
     /// for event in ["tick", "tock"] {
-    ///     request.enter(|| after::defer(async move { println!("{event} is out") }));
+    ///     request.enter(|| after::defer(async move { println!("{event} is sent") }));
     ///     request.hand_over(Outcome::Finished);
     /// }
-    /// // The client has gone, as they all do.
+    /// // The client disconnects, as they all do.
     /// drop(request);
     /// # after::Runner::global().drain().await;
     /// # assert_eq!(after::Runner::global().stats().completed, 3);
@@ -360,7 +364,7 @@ impl OpenScope {
         batch.release();
     }
 
-    /// The request is over: its tasks are handed over, if there are any. Never panics.
+    /// Ends the request: its tasks start, if there are any. Never panics.
     ///
     /// ```
     /// let mut request = after::open();
@@ -376,8 +380,8 @@ impl OpenScope {
         mem::forget(self);
     }
 
-    /// The request is over, and the caller decides when its tasks are handed over. Never panics. Empty after
-    /// [`hand_over`](OpenScope::hand_over) has handed over what there was.
+    /// Ends the request, and returns its tasks to the caller instead of starting them. Never panics. Empty after
+    /// [`hand_over`](OpenScope::hand_over) has started what there was.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -386,7 +390,7 @@ impl OpenScope {
     /// request.enter(|| after::task("audit").defer(audit));
     /// let batch = request.hold(after::Outcome::Finished);
     /// assert!(batch.names().eq(["audit"]));
-    /// println!("sending the answer");
+    /// println!("sending the response");
     /// batch.release();
     /// # after::Runner::global().drain().await;
     /// # });

@@ -12,17 +12,20 @@ use crate::{
 };
 
 impl OpenScope {
-    /// Waits for room for what was deferred so far, on a Runner that pushes back; resolves at once on all others.
+    /// Waits until the queue has capacity for what was deferred so far, under backpressure.
     ///
-    /// To be awaited before the answer is given out. With [`Overflow::Backpressure`](crate::Overflow::Backpressure) it
-    /// resolves when there is room for the tasks, first come, first served. If more is deferred after that, call it again,
-    /// and it waits for the rest. What was never waited for, by the end, counts as what can't wait. With nothing deferred,
-    /// without limits, and in a deferred task, it resolves at once.
+    /// Await it before the response is given out. With [`Overflow::Backpressure`](crate::Overflow::Backpressure) it
+    /// resolves when the queue has capacity for the tasks, first come, first served. If more is deferred after that, call it
+    /// again, and it waits for the rest. Tasks that were never waited for, by the end, count as tasks with no response to
+    /// hold back. With nothing deferred, without limits, and in a deferred task, it resolves at once.
     ///
-    /// Others wait for the end of each such scope for 10 ms at the most, and then pass as if no room was kept for it.
-    /// At its end it has that room again; only a scope that ends as `Cancelled` may find it gone. Dropping the future
-    /// gives up its place in the line, and nothing else. Ending the scope uses what it has waited for;
-    /// [`hold`](OpenScope::hold) gives that up.
+    /// The capacity is reserved until the scope ends. Others wait for the end of each such scope for at most 10 ms, and then
+    /// pass as if nothing was reserved. At its end it has that capacity again; only a scope that ends as `Cancelled` may find
+    /// it taken. Ending the scope uses what it has waited for; [`hold`](OpenScope::hold) gives that up.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future gives up the place in the queue, and loses no task. A later call starts anew.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -34,12 +37,12 @@ impl OpenScope {
     ///     .overflow(Overflow::Backpressure)
     ///     .build();
     /// let mut request = runner.open();
-    /// let answer = request.enter(|| {
-    ///     after::defer(async { println!("the answer is out") });
-    ///     "the answer"
+    /// let response = request.enter(|| {
+    ///     after::defer(async { println!("the response is out") });
+    ///     "the response"
     /// });
-    /// request.ready().await;
-    /// println!("{answer}");
+    /// request.ready().await; // slows the client down when the queue is full
+    /// println!("{response}");
     /// request.end(Outcome::Finished);
     /// # runner.drain().await;
     /// # });
@@ -50,13 +53,14 @@ impl OpenScope {
         waiting.scope.answered();
     }
 
-    /// As [`ready`](OpenScope::ready), for a future of one's own that has the scope in it.
+    /// Waits like [`ready`](OpenScope::ready), in the `poll` of your own future that has the scope in it.
     ///
-    /// While it is pending the scope stands in the line, with what was deferred when it came, and wakes the waker of
-    /// the last call when there is room. It leaves the line when it ends, is held or dropped.
+    /// While it is pending the scope is in the queue, with what was deferred when it came, and wakes the waker of the last
+    /// call when there is capacity. It leaves the queue when it ends, is held or dropped.
     ///
-    /// Others wait for the room that it was given until the request ends, or until [`answered`](OpenScope::answered)
-    /// says that the answer is out: call that if the request goes on then, as with a body that is still to be read.
+    /// Others wait for the capacity that was reserved for it until the request ends, or until
+    /// [`answered`](OpenScope::answered) is called: do that when the response is out and the request goes on, as with a body
+    /// that is still to be read.
     ///
     /// ```
     /// use std::{
@@ -67,29 +71,29 @@ impl OpenScope {
     ///
     /// use after::{OpenScope, Outcome};
     ///
-    /// /// Resolves when the answer may be given out.
-    /// struct Answering {
+    /// /// Resolves when the response may be given out.
+    /// struct Responding {
     ///     request: Option<OpenScope>,
-    ///     answer: &'static str,
+    ///     response: &'static str,
     /// }
     ///
-    /// impl Future for Answering {
+    /// impl Future for Responding {
     ///     type Output = (&'static str, OpenScope);
     ///
     ///     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
     ///         let request = self.request.as_mut().expect("polled after completion");
     ///         ready!(request.poll_ready(cx));
     ///         let request = self.request.take().expect("it was there");
-    ///         Poll::Ready((self.answer, request))
+    ///         Poll::Ready((self.response, request))
     ///     }
     /// }
     ///
     /// # futures::executor::block_on(async {
     /// let mut request = after::open();
-    /// request.enter(|| after::defer(async { println!("the answer is out") }));
+    /// request.enter(|| after::defer(async { println!("the response is out") }));
     /// let request = Some(request);
-    /// let (answer, request) = Answering { request, answer: "the answer" }.await;
-    /// println!("{answer}");
+    /// let (response, request) = Responding { request, response: "the response" }.await;
+    /// println!("{response}");
     /// request.end(Outcome::Finished);
     /// # after::Runner::global().drain().await;
     /// # });
@@ -139,17 +143,19 @@ impl OpenScope {
         Poll::Ready(())
     }
 
-    /// The answer is out, and the request goes on: how long it takes from here on may be up to a client.
+    /// Notes that the response is out while the request goes on, so that a slow client does not hold back others.
     ///
-    /// So others wait for the room that [`poll_ready`](OpenScope::poll_ready) was given for a short time only, as
-    /// [`ready`](OpenScope::ready) says; that calls this itself. Does nothing where there is no such room, and a second
-    /// time. Not needed where the request ends at once, or is [handed over](OpenScope::hand_over): it uses its room then.
+    /// Others then wait for the capacity reserved by [`poll_ready`](OpenScope::poll_ready) for a short time only, as
+    /// [`ready`](OpenScope::ready) says; that calls this itself. Does nothing where nothing is reserved, and a second
+    /// time. Not needed where the request ends at once, or is [handed over](OpenScope::hand_over).
     ///
     /// ```
     /// use std::task::{Context, Poll};
     ///
-    /// /// The head of an answer, whose body is still to be read.
-    /// fn poll_head(request: &mut after::OpenScope, cx: &mut Context<'_>) -> Poll<&'static str> {
+    /// use after::OpenScope;
+    ///
+    /// /// The head of a response, whose body is still to be read.
+    /// fn poll_head(request: &mut OpenScope, cx: &mut Context<'_>) -> Poll<&'static str> {
     ///     std::task::ready!(request.poll_ready(cx));
     ///     request.answered();
     ///     Poll::Ready("200 OK")

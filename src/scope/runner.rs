@@ -6,13 +6,23 @@ use super::{open::OpenScope, scope::Scope};
 use crate::runner::Runner;
 
 impl Runner {
-    /// As [`scope`](crate::scope), on this Runner.
+    /// Wraps a request, like [`scope`](crate::scope), on this Runner.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// // In a test: its statistics are those of this request alone.
+    /// let runner = after::Runner::builder().build();
+    /// runner.scope(async { after::defer(async {}) }).await;
+    /// runner.drain().await;
+    /// assert_eq!(runner.stats().completed, 1);
+    /// # });
+    /// ```
     #[inline]
     pub fn scope<F: Future>(&self, request: F) -> Scope<F> {
         Scope::on(self.clone(), request)
     }
 
-    /// As [`open`](crate::open), on this Runner: a request in several pieces.
+    /// Opens a request in several pieces, like [`open`](crate::open), on this Runner.
     ///
     /// ```
     /// # futures::executor::block_on(async {

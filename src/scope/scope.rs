@@ -18,7 +18,7 @@ use crate::{
     task::Order,
 };
 
-/// Wraps a request: what code below it [defers](crate::defer()) runs once the request is over.
+/// Wraps a request: what code inside it [defers](crate::defer()) runs when the request ends.
 ///
 /// On the global [`Runner`], which need not exist yet. See [`Scope`] for what "over" means.
 ///
@@ -42,31 +42,35 @@ pub fn scope<F: Future>(request: F) -> Scope<F> {
 }
 
 pin_project_lite::pin_project! {
-    /// A request whose deferred work is handed over when it is over; made by [`scope`] and [`Runner::scope`].
+    /// Future of a request that collects deferred tasks and starts them when it ends; made by [`scope`] and
+    /// [`Runner::scope`].
     ///
-    /// It is over when the inner future resolves, when this is dropped before that, or when the inner future panics. What
-    /// was collected is then handed to the Runner's spawner as one [`Batch`], exactly once; if nothing was collected,
-    /// nothing is. Until the first `defer` a scope allocates nothing, locks nothing and counts nothing, but for one
+    /// The request ends when the inner future resolves, when this is dropped before that, or when the inner future panics.
+    /// The tasks then go to the Runner's spawner as one [`Batch`], exactly once. If there are none, nothing is spawned. Until the first `defer` a scope allocates nothing, locks nothing and counts nothing, but for one
     /// reference to a Runner that is not the global one.
     ///
     /// The scope is current while the inner future is polled and while it is dropped, so its destructors may defer. The
-    /// inner future is dropped as soon as it resolves, before the hand-over. Scopes nest: the innermost collects.
+    /// inner future is dropped as soon as it resolves, before the tasks start. Scopes nest: the innermost collects.
     ///
-    /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a scope that has
-    /// collected something resolves when there is room for its tasks. It keeps the output meanwhile, so a scope is `Send`
-    /// only if its output is, on every Runner, as in `join!`.
+    /// On a Runner with backpressure ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a scope that has collected
+    /// tasks resolves when the queue has capacity for them. It may hold the output meanwhile, so a scope is `Send` only if
+    /// `F` and `F::Output` are, on every Runner.
     ///
-    /// Dropping it before the end drops the inner future and hands over, with [`Outcome::Cancelled`]. This never panics:
-    /// a panic of the inner future's destructor, or of the destructor of an answer that waits for room, is caught there
-    /// and reported.
+    /// # Cancel safety
     ///
-    /// One that is leaked ([`std::mem::forget`], a cycle of `Arc`s) is never over: its tasks are never handed over, run or
+    /// Dropping it before it resolves cancels the request, and loses no task: the inner future is dropped, and the tasks
+    /// start, with [`Outcome::Cancelled`]. Dropping never panics: a panic of the inner future's destructor, or of the
+    /// destructor of an output that waits for the queue, is caught and reported.
+    ///
+    /// # Leaking it
+    ///
+    /// A scope that is leaked ([`std::mem::forget`], a cycle of `Arc`s) never ends: its tasks never run and are never
     /// dropped. They stay pending, so [`Runner::drain`] never returns, and a shutdown waits up to its limit and says how
     /// many tasks are "of requests that have not ended": at least one of each such request.
     ///
     /// # Panics
     ///
-    /// When polled after it has resolved. A panic of the inner future goes on after the hand-over.
+    /// When polled after it has resolved. A panic of the inner future propagates; the tasks start before.
     #[must_use = "futures do nothing unless polled"]
     pub struct Scope<F: Future> {
         // `Some` until it has resolved, panicked, or is dropped.
@@ -107,7 +111,9 @@ impl<F: Future> Scope<F> {
         Scope::with(Registry::given(runner), request)
     }
 
-    /// Gives the tasks to the caller, who decides when they are handed over.
+    /// Returns the tasks to the caller, as a [`Batch`], instead of starting them.
+    ///
+    /// For servers that know when the response is written:
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -122,9 +128,11 @@ impl<F: Future> Scope<F> {
         Held { scope: self }
     }
 
-    /// What counts as [`Outcome::Failed`], decided on the output; without it every output is [`Outcome::Finished`].
+    /// Decides from the output whether the request counts as [`Outcome::Failed`].
     ///
-    /// `failed` runs with the scope current. If it panics, the outcome is [`Outcome::Panicked`] and the panic goes on.
+    /// Without it every output, also an `Err`, counts as [`Outcome::Finished`].
+    ///
+    /// `failed` runs with the scope current. If it panics, the outcome is [`Outcome::Panicked`] and the panic propagates.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -141,7 +149,7 @@ impl<F: Future> Scope<F> {
         self
     }
 
-    /// How the tasks of this scope run beside each other. Default: what the Runner says.
+    /// Order of the tasks of this scope. Default: that of the [Runner](crate::RunnerBuilder::order).
     ///
     /// ```
     /// # futures::executor::block_on(async {

@@ -5,17 +5,17 @@ use std::fmt;
 use super::open::OpenScope;
 use crate::runner::gate::Hold;
 
-/// Keeps the tasks of an [`OpenScope`] from starting, until it is dropped and with it all others of its scope; made by
+/// Guard that keeps the tasks of an [`OpenScope`] from starting until the last one is dropped; made by
 /// [`OpenScope::start_guard`].
 ///
-/// For "written": give one out with each piece of the answer, to be dropped with it. The layer of feature `tower` does
+/// For tasks that wait until a response is written: attach one to each piece of the response, to be dropped with it. The layer of feature `tower` does
 /// so with each data frame, under `RunAfter::Written`.
 ///
-/// Dropping it may be done anywhere, under a lock of a server, too: the last one marks the tasks as ready and wakes the
-/// executor, and none of your code runs there, no task, no destructor, no observer. One that is leaked, or kept for
-/// ever, keeps the tasks waiting for ever: they stay pending. Tasks whose batch is dropped meanwhile are lost, as ever.
+/// It may be dropped anywhere, also under a lock of a server: the last one marks the tasks as ready and wakes the executor,
+/// and none of your code runs there, no task, no destructor, no observer. One that is leaked, or kept forever, keeps the
+/// tasks waiting forever: they stay pending. Tasks whose batch is dropped meanwhile are lost.
 ///
-/// Time limits, and the line for permits, begin when the last one is dropped. What a [`Handle`](crate::Handle) defers
+/// Timeouts, and the queue for permits, begin when the last one is dropped. What a [`Handle`](crate::Handle) defers
 /// meanwhile starts with the rest. `Send` and `Sync`; cloning and dropping it costs two atomic operations.
 ///
 /// ```
@@ -23,7 +23,7 @@ use crate::runner::gate::Hold;
 /// use after::StartGuard;
 /// use bytes::Bytes;
 ///
-/// /// A piece of the answer.
+/// /// A piece of the response.
 /// struct Piece {
 ///     data: &'static [u8],
 ///     _unwritten: StartGuard,
@@ -37,7 +37,7 @@ use crate::runner::gate::Hold;
 ///
 /// let mut request = after::open();
 /// request.enter(|| after::defer(async { println!("all is written") }));
-/// let pieces: Vec<Bytes> = [&b"the "[..], b"answer"]
+/// let pieces: Vec<Bytes> = [&b"the "[..], b"response"]
 ///     .into_iter()
 ///     .map(|data| Bytes::from_owner(Piece { data, _unwritten: request.start_guard() }))
 ///     .collect();
@@ -60,12 +60,11 @@ impl fmt::Debug for StartGuard {
 }
 
 impl OpenScope {
-    /// Keeps the tasks of this scope from starting until the guard is dropped, and all others of this scope and their
-    /// clones: see [`StartGuard`].
+    /// Guard that keeps the tasks of this scope from starting until all guards are dropped: see [`StartGuard`].
     ///
-    /// The scope itself is over when it is ended, guards or not: its outcome and its conditions are decided there, and it
-    /// is handed over to the spawner, or given out by [`hold`](OpenScope::hold). The tasks wait there. A guard that is
-    /// taken after [`hand_over`](OpenScope::hand_over) has handed tasks over keeps nothing from starting.
+    /// The request itself ends at [`end`](OpenScope::end), guards or not: its outcome and its conditions are decided there,
+    /// and its tasks go to the spawner, or to the caller of [`hold`](OpenScope::hold). They wait there. A guard that is
+    /// taken after [`hand_over`](OpenScope::hand_over) has started tasks keeps nothing from starting.
     ///
     /// The first one costs an allocation, and none is made until then.
     ///
@@ -79,7 +78,7 @@ impl OpenScope {
     /// let unwritten = request.start_guard();
     /// request.end(Outcome::Finished);
     /// assert_eq!(runner.stats().pending, 1);
-    /// // .. when the socket has taken the last byte ..
+    /// // When the socket has taken the last byte:
     /// drop(unwritten);
     /// runner.drain().await;
     /// # assert_eq!(runner.stats().completed, 1);

@@ -64,7 +64,7 @@ impl Launch for DetectedRuntime {
 }
 
 impl Runner {
-    /// A Runner on this spawner, all else by default.
+    /// Makes a Runner on this spawner, with default settings.
     ///
     /// ```
     /// let runner = after::Runner::new(after::spawner::Threads::default());
@@ -76,8 +76,19 @@ impl Runner {
 }
 
 impl RunnerBuilder {
-    /// What runs the batches. Default: [`spawner::detect`](crate::spawner::detect), asked when a scope defers its first
-    /// task, and once more at its hand-over if no runtime was current then.
+    /// Where tasks run. Default: what [`spawner::detect`](crate::spawner::detect) finds when a scope defers its first task,
+    /// or when the request ends if no runtime was current before.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use after::{Runner, spawner::Tokio};
+    ///
+    /// // For actix-web, whose workers drop their runtimes when the server stops: on
+    /// // the runtime of `main`.
+    /// let runner = Runner::builder().spawner(Tokio::current()).build();
+    /// # drop(runner);
+    /// # }
+    /// ```
     pub fn spawner(mut self, spawner: impl Spawner) -> Self {
         self.spawner = Some(Box::new(spawner));
         self

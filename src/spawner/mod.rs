@@ -1,4 +1,4 @@
-//! Where batches run: the [`Spawner`] contract, the spawners that come with the crate, and how one is found.
+//! Runtimes: the [`Spawner`] contract, the spawners that come with the crate, and how one is found.
 //!
 //! | Spawner | Feature | Batches run on | Blocking work runs on | Timeouts by |
 //! |---|---|---|---|---|
@@ -14,18 +14,18 @@
 //! # Which one is used
 //!
 //! A [`Runner`](crate::Runner) without a spawner of its own looks for a runtime when a scope defers its first task, and,
-//! if none is current there, once more at the hand-over: tokio, if a runtime is current on the thread; async-std, inside
+//! if none is current there, once more when the request ends: tokio, if a runtime is current on the thread; async-std, inside
 //! one of its tasks. Where none is current (a destructor on a foreign thread, say) it takes the first runtime that it has
 //! seen. If it has seen none: smol, async-std, [`Threads`], the first of them that is enabled. If none is, the batch is
 //! lost, and a report says what to do.
 //!
 //! # A runtime that has gone
 //!
-//! A runtime of tokio that was dropped takes nothing any more. What such a Runner would hand to it goes on: to the runtime
-//! that is current on the thread, to the one that it remembers, to the one for where there is none. It forgets the one
-//! that has gone, and remembers the next that it sees. So each test of a suite may have a runtime of its own, and a
-//! request may begin under one and end under another. What a runtime had taken before it was dropped is lost with it, and
-//! a task that needs it (for its timers, say) panics elsewhere: await [`shutdown`](crate::shutdown()) before it goes.
+//! A tokio runtime that was dropped accepts nothing any more. Such a Runner then tries the runtime that is current on the
+//! thread, the one that it remembers, and the one for where there is none. It forgets the one that was dropped, and
+//! remembers the next that it sees. So each test of a suite may have a runtime of its own, and a
+//! request may begin under one and end under another. What a runtime had accepted before it was dropped is lost with
+//! it, and a task that needs it (for its timers, say) panics elsewhere: await [`shutdown`](crate::shutdown()) before.
 //!
 //! A spawner that was given to the Runner is the only one: what it drops is lost.
 
@@ -66,11 +66,11 @@ pub use self::{
 use crate::{batch::Batch, limit::sleep_without_runtime, sync};
 pub use crate::{limit::Sleep, task::BlockingWork};
 
-/// Runs batches.
+/// Runs batches: the link to a runtime or an executor.
 ///
 /// The contract:
 ///
-/// - `spawn` detaches the batch: it sees to it that the batch is polled to its end, and does not wait for it.
+/// - `spawn` detaches the batch: the batch is polled to its end, and `spawn` does not wait for it.
 /// - `spawn` never polls the batch inside the call. It is called when a request ends, often by the task that is about
 ///   to write the response.
 /// - It may be called on any thread, also where no runtime is current, also from a destructor during unwinding.
@@ -98,6 +98,18 @@ pub use crate::{limit::Sleep, task::BlockingWork};
 )]
 pub trait Spawner: Send + Sync + 'static {
     /// Runs the batch to its end, elsewhere: see the [contract](Spawner).
+    ///
+    /// ```
+    /// use after::{Batch, Spawner};
+    ///
+    /// struct OnTokio(tokio::runtime::Handle);
+    ///
+    /// impl Spawner for OnTokio {
+    ///     fn spawn(&self, batch: Batch) {
+    ///         self.0.spawn(batch); // detached, and not polled in here
+    ///     }
+    /// }
+    /// ```
     fn spawn(&self, batch: Batch);
 
     /// Calls [`BlockingWork::run`] on a thread that may block. Default: the pool of the `blocking` crate, which starts
@@ -105,11 +117,28 @@ pub trait Spawner: Send + Sync + 'static {
     /// if it can't be started the work is dropped. On `wasm32-unknown-unknown`, which has no threads: inside this call.
     ///
     /// Dropping the work instead loses its task.
+    ///
+    /// ```
+    /// use after::{Batch, Spawner, spawner::BlockingWork};
+    ///
+    /// struct OnTokio(tokio::runtime::Handle);
+    ///
+    /// impl Spawner for OnTokio {
+    ///     fn spawn(&self, batch: Batch) {
+    ///         self.0.spawn(batch);
+    ///     }
+    ///
+    ///     // On the runtime's pool, so that its limit of threads holds.
+    ///     fn spawn_blocking(&self, work: BlockingWork) {
+    ///         self.0.spawn_blocking(|| work.run());
+    ///     }
+    /// }
+    /// ```
     fn spawn_blocking(&self, work: BlockingWork) {
         sync::unblock(move || work.run());
     }
 
-    /// Resolves after `duration`, for timeouts. Default: a timer that needs no runtime, one thread for the process; on
+    /// Timer that resolves after `duration`, for timeouts. Default: one that needs no runtime, one thread for the process; on
     /// `wasm32-unknown-unknown` JavaScript's `setTimeout`.
     ///
     /// A spawner whose runtime has a clock that tests can pause returns a sleep of that. If this or the sleep panics,
@@ -118,6 +147,26 @@ pub trait Spawner: Send + Sync + 'static {
     /// The sleep of a task is polled after the task, with the same waker. tokio holds back what is ready when a task has
     /// used up its budget, and a sleep of tokio's would then not be seen. With the feature `tokio` this crate takes care of
     /// that; without it, wrap the sleep in `tokio::task::unconstrained`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use after::{Batch, Spawner, spawner::Sleep};
+    ///
+    /// struct OnTokio(tokio::runtime::Handle);
+    ///
+    /// impl Spawner for OnTokio {
+    ///     fn spawn(&self, batch: Batch) {
+    ///         self.0.spawn(batch);
+    ///     }
+    ///
+    ///     // By tokio's clock, which tests can pause.
+    ///     fn sleep(&self, duration: Duration) -> Sleep {
+    ///         let _entered = self.0.enter();
+    ///         Sleep::new(tokio::time::sleep(duration))
+    ///     }
+    /// }
+    /// ```
     fn sleep(&self, duration: Duration) -> Sleep {
         sleep_without_runtime(duration)
     }

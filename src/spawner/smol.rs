@@ -7,7 +7,7 @@ use crate::{batch::Batch, limit::Sleep, task::BlockingWork};
 
 /// Runs batches on smol's global executor, which starts its threads at first use (`SMOL_THREADS`, default 1).
 ///
-/// The global executor is never dropped: at the end of the process what is unfinished is gone without a word. Await
+/// The global executor is never dropped: at the end of the process unfinished tasks are dropped silently. Await
 /// [`shutdown`](crate::shutdown()) before the end of `main`. For an executor of your own, see
 /// [`from_fn`](super::from_fn).
 ///

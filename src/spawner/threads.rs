@@ -14,9 +14,8 @@ use crate::{batch::Batch, report};
 
 /// Runs batches on a small pool of threads of this crate, for programs without a runtime.
 ///
-/// The pool is shared by all values of this type. Its threads (as many as the machine runs at once, four at the most)
-/// start at first use and stay, as daemons: at the end of the process what is unfinished is gone without a word, so
-/// await [`shutdown`](crate::shutdown()) before the end of `main`. If no thread can be started, batches are lost.
+/// The pool is shared by all values of this type. Its threads (as many as the machine runs at once, at most four) start
+/// at first use and stay, as daemons: at the end of the process unfinished tasks are dropped silently, so await [`shutdown`](crate::shutdown()) before the end of `main`. If no thread can be started, batches are lost.
 ///
 /// A batch that nobody can wake any more, because all its tasks wait for what has gone, is dropped, and its tasks are
 /// lost. A batch of many tasks, or of several that were polled a few times, keeps its own waker: it stays pending

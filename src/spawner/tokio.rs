@@ -10,8 +10,9 @@ use crate::{batch::Batch, limit::Sleep, task::BlockingWork};
 /// Runs batches on a tokio runtime, and blocking work on its blocking pool.
 ///
 /// When the runtime is dropped, it drops the batches in it, and with them their unfinished tasks: await
-/// [`shutdown`](crate::shutdown()) before. A batch handed to a runtime that has gone is lost, unless the Runner has found
-/// the runtime by itself: see [the module](super#a-runtime-that-has-gone).
+/// [`shutdown`](crate::shutdown()) before. A batch that is given to a runtime that was dropped is lost: counted, and
+/// [reported](crate::guide::production#reports) in one line. A Runner that has found the runtime by itself uses another:
+/// see [the module](super#a-runtime-that-has-gone).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {

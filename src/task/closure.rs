@@ -88,7 +88,9 @@ impl BlockingShared {
     }
 }
 
-/// A deferred closure, ready to be run on a thread that may block. Dropping it unrun loses its task.
+/// Deferred closure, to be run on a thread that may block. Dropping it unrun loses its task.
+///
+/// For spawners: see [`Spawner::spawn_blocking`](crate::Spawner::spawn_blocking).
 pub struct BlockingWork {
     work: Box<dyn FnOnce() + Send>,
 }
@@ -100,7 +102,7 @@ impl BlockingWork {
         }
     }
 
-    /// Runs the closure, here and now. Its panic is caught and reported; this does not panic.
+    /// Runs the closure on this thread. Its panic is caught and reported; this does not panic.
     ///
     /// ```
     /// use after::spawner::BlockingWork;

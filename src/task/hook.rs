@@ -10,7 +10,7 @@ use std::{
 
 use super::{cell::BoxedTask, result::End, wrapped::poll_inside};
 
-/// A deferred task, as an [`on_defer`](crate::RunnerBuilder::on_defer) hook gets and returns it.
+/// Future of a deferred task, as an [`on_defer`](crate::RunnerBuilder::on_defer) hook gets and returns it.
 ///
 /// Dropping it instead of returning it loses the task: what the hook returns is what runs.
 ///
@@ -39,7 +39,9 @@ enum Form {
     Wrapped(Pin<Box<dyn Future<Output = TaskOutput> + Send>>),
 }
 
-/// What a [`TaskFuture`] resolves to: how its task ended. It can be passed on, and not made.
+/// Result of a [`TaskFuture`]: how its task ended. A hook returns what it got; it cannot make one.
+///
+/// See [`error`](TaskOutput::error) for an example.
 pub struct TaskOutput {
     pub(crate) end: End,
     /// It was reported where the task has ended.
@@ -54,7 +56,7 @@ impl TaskOutput {
         }
     }
 
-    /// The error that the task has ended with, for a hook that wants to see it: `None` if it has ended with `()` or `Ok`.
+    /// Error that the task has returned; `None` if it has returned `()` or `Ok`.
     ///
     /// It is `None` too for a closure on the blocking pool that has panicked or was lost. A task that panics, is past its
     /// time limit, or is dropped has no output at all: the hook's future is unwound, or dropped, at its `await`.
@@ -82,7 +84,7 @@ impl TaskOutput {
 }
 
 impl TaskFuture {
-    /// From a future that awaits a task which a hook was given, and passes its output on.
+    /// Wraps a future that awaits the task which a hook was given, and returns its output: see [`TaskFuture`].
     pub fn new(future: impl Future<Output = TaskOutput> + Send + 'static) -> Self {
         TaskFuture {
             form: Form::Wrapped(Box::pin(future)),

@@ -2,18 +2,28 @@
 
 use crate::report::Outcome;
 
-/// How the tasks of one scope run beside each other.
+/// Order of the tasks of one request: concurrent, one after the other, or in parallel.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// let request = async {
+///     after::defer(async { println!("first the invoice is written") });
+///     after::defer(async { println!("then it is sent") });
+/// };
+/// after::scope(request).order(after::Order::Sequential).await;
+/// # });
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Started in the order of deferral, then all in progress at once on one thread, as in `join!`.
     #[default]
     Concurrent,
-    /// One after the other, in the order of deferral. A task that awaits work which it has deferred itself waits for
-    /// ever: that work stands behind it.
+    /// One after the other, in the order of deferral. A task that awaits work which it has deferred itself
+    /// deadlocks: that work stands behind it. Only a timeout ends it.
     Sequential,
-    /// Each a batch of its own, so that a runtime with several threads spreads them. Started in the order of deferral as
-    /// far as the runtime keeps it.
+    /// Each is spawned separately, so that a runtime with several threads spreads them. Started in the order of deferral
+    /// only as far as the runtime keeps it.
     Parallel,
 }
 

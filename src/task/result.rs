@@ -5,14 +5,14 @@ use std::{any::Any, error::Error, time::Duration};
 use super::sealed;
 use crate::report::Loss;
 
-/// The error of a deferred task, its type forgotten.
+/// Error of a deferred task: any error type, boxed.
 ///
-/// Anything that `?` turns into one can fail a task; [`Ok`](crate::Ok) settles it as the error type of an async block.
+/// Whatever `?` converts into it can fail a task. [`Ok`](crate::Ok) makes it the error type of an async block.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// `Ok(value)` with the error type settled to [`BoxError`].
+/// `Ok(value)` with the error type [`BoxError`], to end an async block that uses `?`.
 ///
-/// An async block that uses `?` has no place to name its error type; ending it with this does. The name follows
+/// Such a block has no other place to name its error type. The name follows
 /// `anyhow::Ok`.
 ///
 /// ```
@@ -29,11 +29,11 @@ pub fn Ok<T>(value: T) -> Result<T, BoxError> {
     Result::Ok(value)
 }
 
-/// What a deferred task may return: `()`, `!`, or a `Result` whose error turns into a [`BoxError`].
+/// Types that a deferred task may return: `()`, `!`, or a `Result` whose error converts into a [`BoxError`].
 ///
 /// An `Err` is reported and counted as failed. The value of an `Ok` is dropped. The trait is sealed: a task that
-/// returns something else has most likely lost a value that its author wanted, so it does not compile, and the
-/// compiler says what to write.
+/// returns another type has most likely lost a value that its author wanted, so it does not compile, and the compiler
+/// suggests what to write.
 ///
 /// ```
 /// # futures::executor::block_on(after::scope(async {

@@ -1,4 +1,4 @@
-//! Testing code that defers: what was deferred, and running it to the end.
+//! Tests of code that defers: what was deferred, and running it to the end.
 //!
 //! [`capture`] runs a request and gives back its output and a [`Recorder`] with what it deferred. Nothing has run until
 //! the test says so. Code that opens scopes of its own is recorded through [`Recorder::runner`]. All of it works under any
@@ -13,8 +13,8 @@
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
-//! let (answer, recorder) = capture(purchase("tea")).await;
-//! assert_eq!(answer.unwrap(), "you have bought tea");
+//! let (response, recorder) = capture(purchase("tea")).await;
+//! assert_eq!(response.unwrap(), "you have bought tea");
 //! assert_eq!(recorder.names(), ["analytics"]);
 //! recorder.run().await; // panics if a task fails, or if a request is still open
 //! # }

@@ -27,12 +27,24 @@ use crate::{
     sync::{Mutex, MutexGuard},
 };
 
-/// A [`Spawner`] that keeps what it is given, until [`run`](Recorder::run).
+/// [`Spawner`] for tests: it records tasks, and runs them at [`run`](Recorder::run).
 ///
 /// Clones share what they keep. Blocking work and time limits are those of the runtime that runs the test, as
 /// [`detect`](spawner::detect) finds it: tokio's paused clock is obeyed. What is never run is lost when the last clone is
-/// dropped: counted, and not reported. A Runner of yours whose spawner is a clone lives as long as its
-/// batches are kept.
+/// dropped: counted, and not reported. A Runner of yours whose spawner is a clone lives as long as its batches are kept.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use after::testing::Recorder;
+///
+/// // For code that opens scopes of its own: a router with the layer, say.
+/// let recorder = Recorder::new();
+/// let runner = recorder.runner();
+/// runner.scope(async { after::task("audit").defer(async {}) }).await;
+/// assert_eq!(recorder.names(), ["audit"]); // deferred, and not run yet
+/// recorder.run().await;
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Recorder {
     kept: Arc<Mutex<Records>>,
@@ -74,7 +86,7 @@ fn keep(kept: &Mutex<Records>, batch: Batch) {
 }
 
 impl Recorder {
-    /// One that has kept nothing.
+    /// Makes an empty recorder: see [`Recorder`].
     pub fn new() -> Self {
         Recorder::default()
     }
@@ -112,36 +124,55 @@ impl Recorder {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The names of all tasks that were recorded so far, run or not, in the order of deferral within each batch: what is
-    /// [`spawned`](crate::TaskBuilder::spawned) is a batch of its own, and comes before the others of its request.
+    /// Names of all tasks that were recorded so far, run or not, in the order of deferral.
     ///
-    /// An unnamed task has its type's name. What a task defers while it runs is part of its batch, and not among them.
+    /// A task that is [`spawned`](crate::TaskBuilder::spawned) is a batch of its own, and comes before the others of its
+    /// request. An unnamed task has its type's name. What a task defers while it runs is not listed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let ((), recorder) = after::testing::capture(async {
+    ///     after::task("receipt").defer(async {});
+    ///     after::task("audit").defer(async {});
+    /// })
+    /// .await;
+    /// assert_eq!(recorder.names(), ["receipt", "audit"]);
+    /// # }
+    /// ```
     pub fn names(&self) -> Vec<&'static str> {
         self.lock().tasks().map(|task| task.name).collect()
     }
 
-    /// As [`names`](Recorder::names), with their keys and the places where they were deferred.
+    /// All recorded tasks, like [`names`](Recorder::names), with their keys and where they were deferred: see [`Recorded`].
     pub fn tasks(&self) -> Vec<Recorded> {
         self.lock().tasks().cloned().collect()
     }
 
     /// How many tasks were recorded so far, run or not.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let ((), recorder) = after::testing::capture(async {}).await;
+    /// assert_eq!(recorder.len(), 0); // this request defers nothing
+    /// # }
+    /// ```
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether no task was recorded.
+    /// Whether no task was recorded. See [`len`](Recorder::len).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether a task with this name was recorded.
+    /// Whether a task with this name was recorded. See [`runner`](Recorder::runner) for an example.
     pub fn contains(&self, name: &str) -> bool {
         self.lock().tasks().any(|task| task.name == name)
     }
 
-    /// Forgets what was recorded so far, for the next part of a test. What has not run is dropped, counted as lost, and not
-    /// reported; what a [`run`](Recorder::run) is running goes on.
+    /// Forgets what was recorded so far, for the next part of a test.
+    ///
+    /// What has not run is dropped, counted as lost, and not reported. What a [`run`](Recorder::run) is running goes on.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -163,9 +194,14 @@ impl Recorder {
         self.lock().clearing -= 1;
     }
 
-    /// Runs what was recorded, until nothing is left: what tasks defer in turn and what scopes inside them hand over
-    /// included. Nothing recorded is fine. A task that never ends makes this wait for ever:
-    /// [`run_within`](Recorder::run_within) does not. Dropped before it resolves, it leaves what has not ended recorded.
+    /// Runs what was recorded, until nothing is left, and panics if a task failed.
+    ///
+    /// That includes what tasks defer, and the tasks of scopes inside them. It is fine if nothing was recorded. A task that
+    /// never ends makes this wait forever: [`run_within`](Recorder::run_within) has a limit.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it resolves, it leaves the tasks that have not ended recorded, to be run further.
     ///
     /// # Panics
     ///
@@ -194,11 +230,16 @@ impl Recorder {
         }
     }
 
-    /// As [`run`](Recorder::run), with a limit in real time, and without a panic: what failed is in the [`Stats`], those
-    /// of all Runners whose batches were run, added up. While a request of the recorder's own Runner is open that has
-    /// deferred something, it waits for its end, and runs what it hands over.
+    /// Runs what was recorded, like [`run`](Recorder::run), with a limit in real time, and without a panic.
+    ///
+    /// What failed is in the [`Stats`]: those of all Runners whose batches were run, added up. While a request of the
+    /// recorder's own Runner is open that has deferred something, it waits for its end, and runs its tasks.
     ///
     /// The limit is measured by a timer that needs no runtime, so a paused clock does not hold it up.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it resolves, it leaves the tasks that have not ended recorded, to be run further.
     ///
     /// # Errors
     ///
@@ -209,11 +250,11 @@ impl Recorder {
     /// # use std::time::Duration;
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// let (_, recorder) = after::testing::capture(async {
-    ///     after::task("waits for ever").defer(std::future::pending::<()>());
+    ///     after::task("waits forever").defer(std::future::pending::<()>());
     /// })
     /// .await;
     /// let stuck = recorder.run_within(Duration::from_millis(20)).await.unwrap_err();
-    /// assert_eq!(stuck.unfinished()[0].name, "waits for ever");
+    /// assert_eq!(stuck.unfinished()[0].name, "waits forever");
     /// # }
     /// ```
     pub async fn run_within(&self, limit: Duration) -> Result<Stats, Stuck> {
@@ -390,7 +431,7 @@ impl fmt::Debug for Recorder {
     }
 }
 
-/// Runs a request in a scope on the Runner of a new [`Recorder`]: gives its output, and what it deferred.
+/// Runs a request, and returns its output and a [`Recorder`] of what it has deferred.
 ///
 /// What the request defers is recorded, not run: see the [module](super) for an example. Scopes that the request opens on
 /// other Runners, the global one included, are theirs.
@@ -400,7 +441,7 @@ pub async fn capture<F: Future>(request: F) -> (F::Output, Recorder) {
     (output, recorder)
 }
 
-/// Tasks had not ended at the limit of [`Recorder::run_within`].
+/// Error returned by [`Recorder::run_within`] at its limit: the tasks that had not ended. See there for an example.
 #[derive(Clone, Debug)]
 pub struct Stuck {
     limit: Duration,
@@ -409,8 +450,9 @@ pub struct Stuck {
 }
 
 impl Stuck {
-    /// The recorded tasks that had not ended. Empty if all that is left belongs to requests that have not ended, or to
-    /// batches that are held: `Display` says so.
+    /// The recorded tasks that had not ended. See [`run_within`](Recorder::run_within) for an example.
+    ///
+    /// Empty if all that is left belongs to requests that have not ended, or to held batches: `Display` says so.
     pub fn unfinished(&self) -> &[Unfinished] {
         &self.unfinished
     }

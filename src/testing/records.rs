@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashSet, fmt, mem, ops::Range, panic::Locati
 
 use crate::batch::Batch;
 
-/// A task that a [`Recorder`](super::Recorder) has kept.
+/// Name, key and origin of a task that a [`Recorder`](super::Recorder) has recorded.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -20,9 +20,9 @@ use super::{
 use crate::{Outcome, context};
 
 pin_project_lite::pin_project! {
-    /// The body of a response of an [`AfterService`](super::AfterService): gives out what the inner one does.
+    /// Response body of an [`AfterService`](super::AfterService): it ends the request when it ends.
     ///
-    /// The request is over when this has returned `None` or an error, or is dropped. [The module](super#the-outcome) says
+    /// It gives out what the inner body does. The request ends when this has returned `None` or an error, or is dropped. [The module](super#the-outcome) says
     /// with which outcome. It forwards `is_end_stream`, `size_hint` and trailers. After `None` or an error it drops the
     /// inner body, with the scope current, and returns `None` from then on.
     ///

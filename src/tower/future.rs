@@ -24,7 +24,7 @@ pin_project_lite::pin_project! {
     /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a request that has
     /// deferred something resolves when there is room for its tasks; see the [limits](super#limits).
     ///
-    /// Dropping it before it has resolved (the client has gone) drops the inner future with the scope current, and hands
+    /// Dropping it before it has resolved (the client disconnects) drops the inner future with the scope current, and hands
     /// over, with [`Outcome::Cancelled`]. That never panics: a panic of the inner future's destructor is caught and
     /// reported.
     ///

@@ -6,7 +6,7 @@ use tower_layer::Layer;
 use super::{progress, service::AfterService};
 use crate::{Order, Runner};
 
-/// A [`Layer`] that makes each request a scope, which ends when its response is out: see the [module](super).
+/// [`Layer`] that opens a scope for each request, which ends with its response body: see the [module](super).
 ///
 /// Cheap to clone.
 ///
@@ -37,11 +37,11 @@ pub struct AfterLayer {
 
 /// When the tasks of a request run.
 ///
-/// With each of them an error of the service, a panic, or a connection that goes hand over at once, if that comes before
-/// the response is made.
+/// With each of them, an error of the service, a panic or a disconnect before the response is made starts the tasks at
+/// once.
 ///
-/// **In the extensions of a response** it replaces the layer's setting for that response. So a handler that streams
-/// without an end says so itself. It stays there: each of several layers around the handler obeys it. tonic passes the
+/// **In the extensions of a response** it overrides the layer's setting for that response. So the handler of an endless
+/// stream sets it itself. It stays there: each of several layers around the handler obeys it. tonic passes the
 /// extensions of its responses on.
 ///
 /// ```
@@ -69,18 +69,18 @@ pub struct AfterLayer {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RunAfter {
-    /// When the response's head is given to the server: for streams without an end, whose tasks would else run when the
-    /// client goes. The outcome is what the head says. What the body defers later runs at once, with the same outcome.
+    /// When the response's head is given to the server: for endless streams (SSE), whose tasks would otherwise run when the
+    /// client disconnects. The outcome is that of the head. What the body defers later starts at once, with the same
+    /// outcome.
     Head,
-    /// When the body has ended or is dropped (default): the server has taken the last byte.
+    /// When the server has read the last byte of the body, or drops the body (default).
     #[default]
     Body,
-    /// As `Body`, but the tasks start when, besides, the server has let go of the last byte: it was written to the socket,
-    /// or is given up.
+    /// When the response is written to the socket, or given up: the server has released the last byte.
     ///
-    /// For large bodies and slow readers, where the server takes the last byte long before it is written. Costs an
-    /// allocation a response and one a data frame, also where nothing is deferred. See the [module](super#written) for
-    /// what it can't see.
+    /// For large bodies and slow readers, where the server reads the last byte of the body long before it is written. The
+    /// outcome is decided as with `Body`. Costs an allocation per response and one per data frame, also where nothing is
+    /// deferred. See the [module](super#written) for what it can't see.
     Written,
 }
 
@@ -106,8 +106,10 @@ impl Default for Terms {
 }
 
 impl AfterLayer {
-    /// On the global Runner, looked up at the first request that needs it: so [`install`](crate::Runner::install) may
-    /// come later than this.
+    /// Makes a layer on the global Runner.
+    ///
+    /// That is looked up at the first request that needs it, so [`install`](crate::Runner::install) may come later than
+    /// this.
     ///
     /// ```
     /// let layer = after::tower::AfterLayer::new();
@@ -117,7 +119,7 @@ impl AfterLayer {
         AfterLayer::default()
     }
 
-    /// On this Runner. Costs one reference count a request.
+    /// Makes a layer on this Runner: in tests, that of a recorder. Costs one reference count per request.
     ///
     /// ```
     /// use after::{testing::Recorder, tower::AfterLayer};
@@ -185,14 +187,14 @@ impl AfterLayer {
         self
     }
 
-    /// Puts a [`Handle`](crate::Handle) of the request's scope into the extensions of the request, for layers and
-    /// frameworks that run the handler on another task, where no scope is current: a `tower::buffer::Buffer`, a service
-    /// that spawns, a framework that runs its handlers on a task of its own. Off by default.
+    /// Puts a [`Handle`](crate::Handle) into the request's extensions, for handlers that run on another task.
     ///
-    /// Whoever runs there takes it out and enters the scope with [`Handle::scope`](crate::Handle::scope) for a future, or
-    /// [`Handle::sync_scope`](crate::Handle::sync_scope) for a call. It does not keep the request open: what it defers when
-    /// the client has gone, and the request is over, is handed over at once. Of two layers that provide one the inner one's
-    /// is found. Costs what [`handle()`](crate::handle()) costs, for each request: its tasks are collected under a lock.
+    /// No scope is current on such a task: behind a `tower::buffer::Buffer`, a service that spawns, a framework that runs its
+    /// handlers on a task of its own. Off by default.
+    ///
+    /// The code there takes it out and enters the scope with [`Handle::scope`](crate::Handle::scope) for a future, or
+    /// [`Handle::sync_scope`](crate::Handle::sync_scope) for a call. It does not keep the request open: what it defers
+    /// after the request has ended starts at once. Of two layers that provide one, the inner one's is found. Costs what [`handle()`](crate::handle()) costs, for each request: its tasks are collected under a lock.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -207,9 +209,11 @@ impl AfterLayer {
     ///     // What is inside is called on a task of the buffer's.
     ///     .layer(BufferLayer::new(1_024))
     ///     .service_fn(|mut request: Request<()>| {
-    ///         let handle: after::Handle = request.extensions_mut().remove().expect("provided by the layer");
+    ///         let handle: Option<after::Handle> = request.extensions_mut().remove();
+    ///         let handle = handle.expect("provided by the layer");
     ///         handle.sync_scope(|| after::defer(async { println!("the response is out") }));
-    ///         handle.scope(async { Ok::<_, Infallible>(Response::new(String::from("hello"))) })
+    ///         let response = Response::new(String::from("hello"));
+    ///         handle.scope(async { Ok::<_, Infallible>(response) })
     ///     });
     /// # let service: tower::util::BoxService<Request<()>, _, _> = tower::util::BoxService::new(service);
     /// # let response = tower::ServiceExt::oneshot(service, Request::new(())).await.unwrap();
@@ -222,8 +226,7 @@ impl AfterLayer {
         self
     }
 
-    /// When the tasks run. Default: [`RunAfter::Body`]. A [`RunAfter`] in the extensions of a response goes
-    /// over this.
+    /// When the tasks run. Default: [`RunAfter::Body`]. A [`RunAfter`] in the extensions of a response overrides this.
     ///
     /// ```
     /// use after::tower::{AfterLayer, RunAfter};
@@ -236,7 +239,7 @@ impl AfterLayer {
         self
     }
 
-    /// How the tasks of a request run beside each other. Default: what the Runner says.
+    /// Order of the tasks of a request. Default: that of the [Runner](crate::RunnerBuilder::order).
     ///
     /// ```
     /// let layer = after::tower::AfterLayer::new().order(after::Order::Sequential);
@@ -247,16 +250,16 @@ impl AfterLayer {
         self
     }
 
-    /// Which responses count as [`Outcome::Failed`](crate::Outcome::Failed), by their heads. Default: a status of 400 or
-    /// above. Takes the place of [`grpc`](AfterLayer::grpc).
+    /// Decides from the head which responses count as [`Outcome::Failed`](crate::Outcome::Failed). Default: a status of 400
+    /// or above. Replaces [`grpc`](AfterLayer::grpc).
     ///
     /// `failed` runs with the scope current, before the head is given out. If it panics, the outcome is
-    /// [`Outcome::Panicked`](crate::Outcome::Panicked) and the panic goes on.
+    /// [`Outcome::Panicked`](crate::Outcome::Panicked) and the panic propagates.
     ///
     /// ```
     /// use after::tower::AfterLayer;
     ///
-    /// // "Not found" is an answer like any other here.
+    /// // "Not found" is no failure here, so `on_success` tasks run.
     /// let layer = AfterLayer::new().failed_if(|head| head.status.is_server_error());
     /// # drop(layer);
     /// ```
@@ -266,8 +269,8 @@ impl AfterLayer {
         self
     }
 
-    /// For gRPC, which answers with HTTP 200 whatever happens: success is `grpc-status: 0`, in the head or in the
-    /// trailers. Takes the place of [`failed_if`](AfterLayer::failed_if).
+    /// Reads `grpc-status` from headers or trailers, because gRPC always returns HTTP 200: success is 0. Replaces
+    /// [`failed_if`](AfterLayer::failed_if).
     ///
     /// A body that ends without that header has failed; one that is dropped before its trailers was cancelled, also when
     /// all bytes of its message were delivered. With [`RunAfter::Head`] only the head is looked at, and one without a

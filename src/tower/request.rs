@@ -7,7 +7,7 @@ use http::{
     header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE},
 };
 
-/// A snapshot of a request's head from before the handler, for its tasks: see
+/// Copy of a request's head from before the handler, for its tasks: see
 /// [`AfterLayer::capture_request`](super::AfterLayer::capture_request).
 ///
 /// Get it with [`context::get`](crate::context::get), in the handler or in its tasks. Cheap to clone. It has no body and
@@ -55,22 +55,22 @@ impl RequestHead {
         }
     }
 
-    /// The request's method.
+    /// The request's method: see [`RequestHead`].
     pub fn method(&self) -> &Method {
         &self.head.method
     }
 
-    /// The request's URI, as the layer got it: a router above may have taken a prefix away.
+    /// The request's URI, as the layer got it: a router above may have removed a prefix. See [`RequestHead`].
     pub fn uri(&self) -> &Uri {
         &self.head.uri
     }
 
-    /// The version of HTTP.
+    /// The HTTP version of the request: see [`RequestHead`].
     pub fn version(&self) -> Version {
         self.head.version
     }
 
-    /// The request's headers.
+    /// The request's headers: see [`RequestHead`].
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, response::Parts};
 
 use super::request::PublicHeaders;
 
-/// The head of a response as the layer gave it out, for its tasks: see
+/// Copy of a response's head, for its tasks: see
 /// [`AfterLayer::capture_response`](super::AfterLayer::capture_response).
 ///
 /// Get it with [`context::get`](crate::context::get), in a task or in the body. In the handler it is not there yet. Nor is
@@ -52,12 +52,12 @@ impl ResponseHead {
         }
     }
 
-    /// The response's status.
+    /// The response's status: see [`ResponseHead`].
     pub fn status(&self) -> StatusCode {
         self.head.status
     }
 
-    /// The response's headers.
+    /// The response's headers: see [`ResponseHead`].
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }

@@ -17,10 +17,10 @@ use super::{
 };
 use crate::context;
 
-/// The service of an [`AfterLayer`]: each of its requests is a scope.
+/// Service of an [`AfterLayer`]: each of its requests has a scope.
 ///
 /// The scope is current while the inner service is called, while its future and its body are polled, and while they are
-/// dropped; not in `poll_ready`. A panic of `call` hands over and goes on.
+/// dropped; not in `poll_ready`. A panic of `call` ends the request, and propagates.
 ///
 /// ```
 /// use after::tower::AfterLayer;
