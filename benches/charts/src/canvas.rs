@@ -24,8 +24,10 @@ text { font: 12px system-ui, -apple-system, 'Segoe UI', 'Noto Sans', Helvetica, 
 .bar.ours { fill: #0b61c9; }
 .line { fill: none; stroke: #818b98; stroke-width: 1.5; }
 .line.dashed { stroke-dasharray: 5 3; }
+.line.base { stroke: #1f2328; stroke-width: 3; }
 .line.ours { stroke: #0b61c9; stroke-width: 3; }
 .dot { fill: #818b98; }
+.dot.base { fill: #1f2328; }
 .dot.ours { fill: #0b61c9; }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6edf3; }
@@ -38,8 +40,10 @@ text { fill: #e6edf3; }
 .bar { fill: #656d76; }
 .bar.ours { fill: #58a6ff; }
 .line { stroke: #7d8590; }
+.line.base { stroke: #e6edf3; }
 .line.ours { stroke: #58a6ff; }
 .dot { fill: #7d8590; }
+.dot.base { fill: #e6edf3; }
 .dot.ours { fill: #58a6ff; }
 }
 ";
@@ -56,17 +60,23 @@ pub(crate) struct Canvas {
 
 impl Canvas {
     /// `lines` are printed under the title. `description` is read out to those who don't see the chart.
-    pub(crate) fn new(height: f64, title: &str, lines: &[&str], description: &str) -> Self {
+    pub(crate) fn new(
+        width: f64,
+        height: f64,
+        title: &str,
+        lines: &[&str],
+        description: &str,
+    ) -> Self {
         let paper = Rectangle::new()
             .set("class", "paper")
             .set("x", 0.5)
             .set("y", 0.5)
-            .set("width", WIDTH - 1.0)
+            .set("width", width - 1.0)
             .set("height", height - 1.0)
             .set("rx", 6);
         let svg = SVG::new()
-            .set("viewBox", (0, 0, WIDTH, height))
-            .set("width", WIDTH)
+            .set("viewBox", (0, 0, width, height))
+            .set("width", width)
             .set("height", height)
             .set("role", "img")
             .set("aria-labelledby", "title description")

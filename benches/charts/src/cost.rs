@@ -1,35 +1,37 @@
-//! What the tasks of a request cost by how many they are, as a share of what as many spawns cost: lines, a panel for each
-//! of tokio's runtimes.
+//! What the tasks of a request cost by how many they are, as a share of what as many spawns cost: lines, on one axis.
 
 use crate::{
     Failure,
-    canvas::{Anchor, Canvas, MARGIN, WIDTH, step},
+    canvas::{Anchor, Canvas, MARGIN},
     figures::Figures,
 };
 
-/// Name in the file, words, class of what is drawn.
-const CANDIDATES: [(&str, &str, &str); 7] = [
-    ("JoinSet", "JoinSet", ""),
+/// Name in the file, words, class of what is drawn. The others that were measured are in `docs/dev/benchmarks.md`.
+const CANDIDATES: [(&str, &str, &str); 4] = [
     ("TaskTracker", "TaskTracker", ""),
-    ("spawn", "tokio::spawn", ""),
-    ("FuturesUnordered", "FuturesUnordered", "dashed"),
-    ("join_all", "join_all", "dashed"),
-    ("join!", "join!", "dashed"),
+    ("spawn", "tokio::spawn", "base"),
+    ("join!", "join! in one spawn", "dashed"),
     ("after", "after::defer", "ours"),
 ];
 
-/// Name in the file, and words.
-const PANELS: [(&str, &str); 2] = [
-    ("tokio_current_thread", "tokio, one thread"),
-    ("tokio_multi_thread", "tokio, a worker for each core"),
-];
+const RUNTIME: &str = "tokio_current_thread";
 
-const TOP: f64 = 132.0;
-const HEIGHT: f64 = 270.0;
+/// As many as requests have.
+const MOST: f64 = 16.0;
+/// Where the numbers stand at our line.
+const LABELLED: [f64; 2] = [1.0, 3.0];
+
+/// So that the letters can be read where the page is 400 pixels wide.
+const WIDTH: f64 = 600.0;
+
+const TOP: f64 = 126.0;
+const HEIGHT: f64 = 280.0;
 const AXIS: f64 = 34.0;
 /// For the names behind the lines.
-const NAMES: f64 = 168.0;
-const LINE: f64 = 15.0;
+const NAMES: f64 = 158.0;
+const LINE: f64 = 18.0;
+/// Of the axis: twice the time of the spawns.
+const END: f64 = 2.0;
 
 struct Point {
     tasks: f64,
@@ -50,117 +52,108 @@ impl Series {
     }
 }
 
-pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
-    let mut panels = Vec::new();
+/// `floor`: the figures of the hand-over that is written by hand, if they were recorded.
+pub(crate) fn draw(figures: &Figures<'_>, floor: Option<&Figures<'_>>) -> Result<String, Failure> {
+    let mut lines = Vec::new();
+    for (name, words, class) in CANDIDATES {
+        lines.push(series(figures, "tasks", name, words, class)?);
+    }
+    if let Some(floor) = floor {
+        lines.push(series(
+            floor,
+            "floor",
+            "by hand",
+            "written by hand",
+            "dashed",
+        )?);
+    }
     let mut description = String::from(
         "Lines of the time that a request's tasks take, as a share of the time of as many calls of tokio::spawn, by the \
          number of tasks.",
     );
-    for (name, words) in PANELS {
-        let panel = series(figures, name)?;
-        for series in &panel {
-            let told = series.points.iter();
-            let told = told.map(|point| format!("{} tasks {:.2}", point.tasks, point.ratio));
-            let told = told.collect::<Vec<_>>().join(", ");
-            description.push_str(&format!(" {words}, {}: {told}.", series.words));
-        }
-        panels.push(panel);
+    for series in &lines {
+        let told = series.points.iter();
+        let told = told.map(|point| format!("{} tasks {:.2}", point.tasks, point.ratio));
+        let told = told.collect::<Vec<_>>().join(", ");
+        description.push_str(&format!(" {}: {told}.", series.words));
     }
     let mut canvas = Canvas::new(
-        TOP + HEIGHT + 56.0,
-        "What a request's tasks cost, as a share of tokio::spawn",
+        WIDTH,
+        TOP + HEIGHT + 60.0,
+        "Cost of a request's tasks, relative to tokio::spawn",
         &[
-            "Tasks that do next to nothing: what is left is the cost of deferring, handing over and running them. Lower is \
-             better.",
-            "Dashed: all tasks in one spawn, by hand. Points: medians over several processes; upright lines at after::defer: \
-             their range.",
+            "One thread, one request at a time, tasks that do next to nothing: what is left is the",
+            "cost of deferring and running them. Below 1 is cheaper. Medians of several processes.",
         ],
         &description,
     );
-    let width = (WIDTH - 2.0 * MARGIN) / 2.0;
-    for (index, ((_, title), series)) in PANELS.iter().zip(&panels).enumerate() {
-        panel(
-            &mut canvas,
-            title,
-            series,
-            MARGIN + index as f64 * width,
-            width - 8.0,
-        );
-    }
+    plot(&mut canvas, &lines);
     Ok(canvas.finish())
 }
 
-fn series(figures: &Figures<'_>, runtime: &str) -> Result<Vec<Series>, Failure> {
-    let mut found = Vec::new();
-    for (name, words, class) in CANDIDATES {
-        let mut points = Vec::new();
-        for row in figures.rows() {
-            if row.text("bench")? == "tasks"
-                && row.text("runtime")? == runtime
-                && row.text("mode")? == "none"
-                && row.text("candidate")? == name
-            {
-                points.push(Point {
-                    tasks: row.number("tasks")?,
-                    ratio: row.number("ratio_to_spawn")?,
-                    low: row.number("low")?,
-                    high: row.number("high")?,
-                });
-            }
+fn series(
+    figures: &Figures<'_>,
+    bench: &str,
+    name: &str,
+    words: &'static str,
+    class: &'static str,
+) -> Result<Series, Failure> {
+    let mut points = Vec::new();
+    for row in figures.rows() {
+        if row.text("bench")? == bench
+            && row.text("runtime")? == RUNTIME
+            && row.text("mode")? == "none"
+            && row.text("candidate")? == name
+            && row.number("tasks")? <= MOST
+        {
+            points.push(Point {
+                tasks: row.number("tasks")?,
+                ratio: row.number("ratio_to_spawn")?,
+                low: row.number("low")?,
+                high: row.number("high")?,
+            });
         }
-        points.sort_by(|a, b| a.tasks.total_cmp(&b.tasks));
-        if points.is_empty() {
-            return Err(format!("{name} is missing on {runtime}").into());
-        }
-        found.push(Series {
-            words,
-            class,
-            points,
-        });
     }
-    Ok(found)
+    points.sort_by(|a, b| a.tasks.total_cmp(&b.tasks));
+    if points.is_empty() {
+        return Err(format!("{name} is missing on {RUNTIME}").into());
+    }
+    Ok(Series {
+        words,
+        class,
+        points,
+    })
 }
 
-fn panel(canvas: &mut Canvas, title: &str, series: &[Series], x: f64, width: f64) {
-    let points = || series.iter().flat_map(|series| &series.points);
-    let most = points().map(|point| point.tasks).fold(1.0, f64::max);
-    let end = points()
-        .map(|point| point.ratio.max(point.high))
-        .fold(0.0, f64::max)
-        * 1.05;
-    let (left, right) = (x + AXIS, x + width - NAMES);
+fn plot(canvas: &mut Canvas, series: &[Series]) {
+    let (left, right) = (MARGIN + AXIS, WIDTH - MARGIN - NAMES);
     let bottom = TOP + HEIGHT;
-    // Twice the tasks are the same way to the right.
-    let across = |tasks: f64| left + 8.0 + (right - left - 8.0) * tasks.ln() / most.ln().max(1.0);
-    let up = |ratio: f64| bottom - HEIGHT * ratio / end;
+    let across = |tasks: f64| left + 12.0 + (right - left - 12.0) * (tasks - 1.0) / (MOST - 1.0);
+    let up = |ratio: f64| bottom - HEIGHT * ratio / END;
 
-    canvas.text(x, TOP - 18.0, "panel", Anchor::Start, title);
-    let step = step(end, 5.0);
-    let mut tick = 0.0;
-    while tick <= end {
+    canvas.text(
+        MARGIN,
+        TOP - 16.0,
+        "quiet",
+        Anchor::Start,
+        "\u{d7} the time of as many tokio::spawn",
+    );
+    for tick in [0.0, 0.5, 1.0, 1.5, 2.0] {
         let class = if tick == 0.0 { "axis" } else { "grid" };
         canvas.line(class, (left, up(tick)), (right, up(tick)));
-        canvas.text(
-            left - 6.0,
-            up(tick) + 4.0,
-            "quiet",
-            Anchor::End,
-            &format!("{tick:.1}"),
-        );
-        tick += step;
+        let words = format!("{tick:.1}\u{d7}");
+        canvas.text(left - 8.0, up(tick) + 5.0, "quiet", Anchor::End, &words);
     }
+    let points = || series.iter().flat_map(|series| &series.points);
     let mut numbers: Vec<f64> = points().map(|point| point.tasks).collect();
     numbers.sort_by(f64::total_cmp);
     numbers.dedup();
     for tasks in numbers {
-        canvas.line(
-            "axis",
-            (across(tasks), bottom),
-            (across(tasks), bottom + 4.0),
-        );
+        let x = across(tasks);
+        canvas.line("axis", (x, bottom), (x, bottom + 5.0));
         canvas.text(
-            across(tasks),
-            bottom + 18.0,
+            x,
+            bottom + 21.0,
             "quiet",
             Anchor::Middle,
             &tasks.to_string(),
@@ -169,16 +162,16 @@ fn panel(canvas: &mut Canvas, title: &str, series: &[Series], x: f64, width: f64
     let middle = (left + right) / 2.0;
     canvas.text(
         middle,
-        bottom + 36.0,
+        bottom + 42.0,
         "quiet",
         Anchor::Middle,
-        "tasks a request",
+        "tasks per request",
     );
 
     let mut names = Vec::new();
     for series in series {
         let class = series.class;
-        let radius = if series.is_ours() { 4.0 } else { 2.5 };
+        let radius = if series.is_ours() { 4.5 } else { 3.0 };
         let places: Vec<(f64, f64)> = series
             .points
             .iter()
@@ -190,6 +183,11 @@ fn panel(canvas: &mut Canvas, title: &str, series: &[Series], x: f64, width: f64
                 canvas.line("range", (place.0, up(point.low)), (place.0, up(point.high)));
             }
             canvas.dot(&format!("dot {class}"), *place, radius);
+            if series.is_ours() && LABELLED.contains(&point.tasks) {
+                let (x, y) = (place.0 + 10.0, place.1 - 8.0);
+                let words = format!("{:.2}\u{d7}", point.ratio);
+                canvas.text(x, y, "ours", Anchor::Start, &words);
+            }
         }
         names.extend(places.last().map(|last| (series, *last)));
     }

@@ -61,7 +61,7 @@ impl Bar {
     }
 }
 
-pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
+pub(crate) fn draw(figures: &Figures<'_>, _: Option<&Figures<'_>>) -> Result<String, Failure> {
     let mut panels = Vec::new();
     let mut description = String::from(
         "Bars of the 99th percentile of the latency, in milliseconds, for requests with three tasks each: medians of \
@@ -85,6 +85,7 @@ pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
     let caveat = caveat(figures)?;
     description.push_str(&caveat);
     let mut canvas = Canvas::new(
+        crate::canvas::WIDTH,
         TOP + 2.0 * PANEL - 16.0,
         "What clients wait for: p99 of the latency, in ms",
         &[

@@ -76,11 +76,11 @@ function row(request, bar, scale, now) {
 function group(request, scale, now) {
   const without = isWithout(request);
   const waited = waits.get(request.id);
-  const server = request.answered === null ? "in progress" : `answered in ${milliseconds(request.answered - request.began)}`;
+  const server = request.answered === null ? "in progress" : `server ${milliseconds(request.answered - request.began)}`;
   const heading = element("h3", {},
     element("span", { textContent: name(request) }),
     element("span", { className: `variant${without ? "" : " with"}`, textContent: without ? "without after" : "with after" }),
-    element("span", { className: "waited", textContent: waited === undefined ? server : `waited ${milliseconds(waited)}` }));
+    element("span", { className: "waited", textContent: waited === undefined ? server : `the browser waited ${milliseconds(waited)}` }));
   const drawn = element("div", {}, ...bars(request).map(bar => row(request, bar, scale, now)));
   drawn.setAttribute("aria-hidden", "true");
   const item = element("li", {}, heading, element("p", { className: "hidden", textContent: sentence(request) }), drawn);
@@ -102,6 +102,7 @@ export function draw(requests, now) {
   const chart = document.getElementById("chart");
   const size = step(longest, chart.clientWidth < 480 ? 3 : 6);
   const scale = Math.ceil(longest / size) * size;
+  chart.style.setProperty("--step", `${(100 * size) / scale}%`);
   chart.replaceChildren(...shown.map(request => group(request, scale, now)));
 
   const ticks = element("div", { className: "ticks" });

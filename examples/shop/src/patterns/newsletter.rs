@@ -8,6 +8,7 @@ use axum::{
     extract::{Path, State},
     response::Html,
 };
+use futures_util::future::join_all;
 use lettre::{AsyncTransport as _, Message, message::header::ContentType};
 use maud::html;
 use rusqlite::OptionalExtension as _;
@@ -40,7 +41,7 @@ pub(crate) async fn publish(
     Ok(published(id, &post))
 }
 
-/// The same without `after`: the author waits for each mail.
+/// The same without `after`: all mails at once, and the author waits for them.
 pub(crate) async fn without(
     State(app): State<Arc<App>>,
     user: User,
@@ -48,9 +49,12 @@ pub(crate) async fn without(
 ) -> Result<Reply, Refusal> {
     let id = save(&app, &user, &post).await?;
     let post = Arc::new(post);
-    for follower in followers(&app).await? {
-        let sent = timeline::inline("mail", send(app.clone(), follower, post.clone()));
-        if let Err(error) = sent.await {
+    let mails = followers(&app).await?.into_iter().map(|follower| {
+        let sent = send(app.clone(), follower, post.clone());
+        timeline::inline("mail", sent)
+    });
+    for sent in join_all(mails).await {
+        if let Err(error) = sent {
             tracing::error!("{error}");
         }
     }
