@@ -5,7 +5,7 @@
 //! | `after_tasks_deferred_total` | counter | `task` | tasks given to `defer` |
 //! | `after_tasks_finished_total` | counter | `task`, `end` | tasks that have ended: `completed`, `failed`, `panicked`, `timed_out`, `discarded`, `shed`, `lost` |
 //! | `after_tasks_pending` | gauge | | tasks that were deferred and have not ended |
-//! | `after_task_waiting_seconds` | histogram | `task` | from the hand-over to the first poll |
+//! | `after_task_waiting_seconds` | histogram | `task` | time in the queue: from the end of the request to the first poll |
 //! | `after_task_running_seconds` | histogram | `task` | from the first poll to the end |
 //!
 //! `task` is the task's name; an unnamed one has its type's, so their number is bounded by the program's text.

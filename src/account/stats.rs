@@ -10,9 +10,9 @@ use crate::report::{Key, Label};
 /// at this moment. In every value, `deferred` is the sum of all the others: no task disappears silently.
 ///
 /// Counts of a request in progress may be published in groups: other threads see them at the latest when its batch goes to
-/// the spawner or has been polled. Until then `deferred` and `pending` may be too low: of a request in progress at least one task is counted once
-/// it has deferred any, and of a batch that is being polled at least those that it began with. What goes through a
-/// [`Handle`](crate::Handle), or is deferred by a request that has taken one, is counted at once.
+/// the spawner or has been polled. Until then `deferred` and `pending` may be too low: of a request in progress at least
+/// one task is counted once it has deferred any, and of a batch that is being polled at least those that it began with.
+/// What goes through a [`Handle`](crate::Handle), or is deferred by a request that has taken one, is counted at once.
 ///
 /// ```
 /// # futures::executor::block_on(async {

@@ -140,7 +140,7 @@ impl Batch {
 
     /// The names of the tasks that have not ended; before the first poll in the order of deferral.
     ///
-    /// Tasks that a [`Handle`](crate::Handle) deferred after the hand-over are not among them before the next poll.
+    /// Tasks that a [`Handle`](crate::Handle) deferred after the end of the request are not listed before the next poll.
     ///
     /// ```
     /// # futures::executor::block_on(async {

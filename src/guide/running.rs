@@ -2,7 +2,8 @@
 //!
 //! # One batch per request
 //!
-//! What one scope has collected is one [`Batch`]: one call of [`Spawner::spawn`], one task of the runtime. A request that
+//! What one scope has collected is one [`Batch`]: one call of [`Spawner::spawn`], one task of the runtime. Giving it to the
+//! spawner, when the request ends, is called the *hand-over*. A request that
 //! defers nothing spawns nothing, and until its first [`defer()`] a scope allocates nothing and locks nothing.
 //!
 //! The tasks start in the order of deferral, and then run concurrently; a batch polls one at a time. After 32 polls it

@@ -34,12 +34,12 @@ use crate::{
 ///
 /// ```
 /// # futures::executor::block_on(async {
-/// let answer = after::scope(async {
+/// let response = after::scope(async {
 ///     after::defer(async { println!("the response is out") });
 ///     "the response"
 /// })
 /// .await;
-/// assert_eq!(answer, "the response");
+/// assert_eq!(response, "the response");
 /// # });
 /// ```
 #[track_caller]

@@ -136,11 +136,11 @@ impl Handle {
     /// # runner.scope(async {
     /// let runner = after::handle().runner();
     /// for message in ["ping", "pong"] {
-    ///     let answer = runner.scope(async move {
+    ///     let response = runner.scope(async move {
     ///         after::defer(async move { println!("counting {message}") });
     ///         message.len()
     ///     });
-    ///     println!("{}", answer.await);
+    ///     println!("{}", response.await);
     /// }
     /// # }).await;
     /// # runner.drain().await;

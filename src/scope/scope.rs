@@ -31,8 +31,8 @@ use crate::{
 ///     Ok("hello")
 /// }
 ///
-/// let answer = after::scope(handler()).failed_if(Result::is_err).await;
-/// assert_eq!(answer.as_deref(), Ok("hello"));
+/// let response = after::scope(handler()).failed_if(Result::is_err).await;
+/// assert_eq!(response.as_deref(), Ok("hello"));
 /// # after::shutdown(std::time::Duration::from_secs(5)).await;
 /// # }
 /// ```

@@ -80,6 +80,8 @@ impl RunnerBuilder {
     /// or when the request ends if no runtime was current before.
     ///
     /// ```
+    /// # #[cfg(not(feature = "tokio"))] fn main() {}
+    /// # #[cfg(feature = "tokio")]
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// use after::{Runner, spawner::Tokio};
     ///

@@ -59,7 +59,7 @@ impl TaskOutput {
     /// Error that the task has returned; `None` if it has returned `()` or `Ok`.
     ///
     /// It is `None` too for a closure on the blocking pool that has panicked or was lost. A task that panics, is past its
-    /// time limit, or is dropped has no output at all: the hook's future is unwound, or dropped, at its `await`.
+    /// timeout, or is dropped has no output at all: the hook's future is unwound, or dropped, at its `await`.
     ///
     /// ```
     /// use after::{Runner, TaskFuture};

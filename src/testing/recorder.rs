@@ -29,7 +29,7 @@ use crate::{
 
 /// [`Spawner`] for tests: it records tasks, and runs them at [`run`](Recorder::run).
 ///
-/// Clones share what they keep. Blocking work and time limits are those of the runtime that runs the test, as
+/// Clones share what they keep. Blocking work and timeouts are those of the runtime that runs the test, as
 /// [`detect`](spawner::detect) finds it: tokio's paused clock is obeyed. What is never run is lost when the last clone is
 /// dropped: counted, and not reported. A Runner of yours whose spawner is a clone lives as long as its batches are kept.
 ///
@@ -433,8 +433,25 @@ impl fmt::Debug for Recorder {
 
 /// Runs a request, and returns its output and a [`Recorder`] of what it has deferred.
 ///
-/// What the request defers is recorded, not run: see the [module](super) for an example. Scopes that the request opens on
-/// other Runners, the global one included, are theirs.
+/// What the request defers is recorded, not run. Scopes that the request opens on other Runners, the global one included,
+/// are not recorded.
+///
+/// # Cancel safety
+///
+/// Dropped before it resolves, it cancels the request, and with the recorder its tasks are lost, unreported.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// async fn sign_up(mail: &str) -> Result<(), &'static str> {
+///     after::task("welcome").defer(async { println!("sent") });
+///     mail.contains('@').then_some(()).ok_or("no address")
+/// }
+///
+/// let (result, recorder) = after::testing::capture(sign_up("a@example.com")).await;
+/// assert!(result.is_ok() && recorder.contains("welcome"));
+/// recorder.run().await; // panics if the task fails
+/// # }
+/// ```
 pub async fn capture<F: Future>(request: F) -> (F::Output, Recorder) {
     let recorder = Recorder::new();
     let output = recorder.runner().scope(request).await;

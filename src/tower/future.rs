@@ -19,18 +19,20 @@ use super::{
 use crate::Outcome;
 
 pin_project_lite::pin_project! {
-    /// The future of an [`AfterService`](super::AfterService): resolves to what the inner one does, with an [`AfterBody`].
+    /// Future of an [`AfterService`](super::AfterService): resolves to what the inner one does, with an [`AfterBody`].
     ///
-    /// On a Runner that pushes back ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a request that has
-    /// deferred something resolves when there is room for its tasks; see the [limits](super#limits).
+    /// On a Runner with backpressure ([`Overflow::Backpressure`](crate::Overflow::Backpressure)) a request that has
+    /// deferred tasks resolves when the queue has capacity for them; see the [limits](super#limits).
     ///
-    /// Dropping it before it has resolved (the client disconnects) drops the inner future with the scope current, and hands
-    /// over, with [`Outcome::Cancelled`]. That never panics: a panic of the inner future's destructor is caught and
-    /// reported.
+    /// # Cancel safety
+    ///
+    /// Dropping it before it has resolved (the client disconnects) loses no task: the inner future is dropped with the scope
+    /// current, and the tasks start, with [`Outcome::Cancelled`]. Dropping never panics: a panic of the inner future's
+    /// destructor is caught and reported.
     ///
     /// # Panics
     ///
-    /// When polled after it has resolved. A panic of the inner future goes on after the hand-over.
+    /// When polled after it has resolved. A panic of the inner future propagates; the tasks start before.
     #[must_use = "futures do nothing unless polled"]
     pub struct AfterFuture<F: Future> {
         // `Some` until it has resolved, panicked, or is dropped.

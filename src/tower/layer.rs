@@ -140,7 +140,7 @@ impl AfterLayer {
     ///
     /// The request's *body* is not in it. A task that needs it gets it from the handler, read: over HTTP/1.1 hyper reads no
     /// more of a request once its response is written, so a task that reads a body then waits until the client closes the
-    /// connection, and has an error, whether the client sends the rest or not. A [time limit](crate::TaskBuilder::timeout)
+    /// connection, and has an error, whether the client sends the rest or not. A [timeout](crate::TaskBuilder::timeout)
     /// ends that wait. Over HTTP/2 it can be read on.
     ///
     /// ```
