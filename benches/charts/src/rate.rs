@@ -34,6 +34,7 @@ pub(crate) fn draw(figures: &Figures<'_>, _: Option<&Figures<'_>>) -> Result<Str
     let caveat = caveat(figures)?;
     description.push_str(&caveat);
     let mut canvas = Canvas::new(
+        crate::canvas::WIDTH,
         TOP + 3.0 * PANEL - 16.0,
         "What clients wait for at a fixed rate: p99 of the latency, in ms",
         &[
