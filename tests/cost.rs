@@ -428,3 +428,25 @@ fn after_a_burst_a_request_allocates_no_more_than_before() {
     request();
     assert_eq!(request(), before);
 }
+
+/// Sentence 15: what a scope needed for keys is given back with it, also when each task was taken back: the box of a scope is
+/// kept for the next, and a client may say how many keys there are.
+#[test]
+fn keys_that_were_taken_back_leave_nothing_behind() {
+    let (runner, batches) = common::keeping_with(|builder| builder.on_defer(|_, task| task));
+    // What is made once, for the thread.
+    now_or_never(runner.scope(async { after::defer(async {}) }));
+    polls_to_end(&mut batches.take_one(), 3);
+    let allocated = measure(|| {
+        now_or_never(runner.scope(async {
+            for key in 0..1_000 {
+                after::task("keyed").key(key.to_string()).defer(async {});
+            }
+            for key in 0..1_000 {
+                assert!(after::forget(&key.to_string()));
+            }
+        }));
+        drop(batches.take_all());
+    });
+    assert!(allocated.bytes_current < 1_000, "{allocated:?}");
+}

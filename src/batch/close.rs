@@ -37,7 +37,10 @@ fn why_lost(state: &ScopeState) -> Loss {
 /// Takes a batch without tasks off the roster. Outside its scope: whoever waits for the account is woken here.
 #[inline]
 pub(crate) fn settle(mut state: Box<ScopeState>) {
-    debug_assert!(state.is_empty(), "a task would leave the account silently");
+    debug_assert!(
+        state.is_empty() && state.spawned.is_empty(),
+        "a task would leave the account silently"
+    );
     let member_of = state.leave_group();
     // Its values' destructors are the user's code; whoever has waited for the account finds them gone.
     drop(mem::take(&mut state.context));

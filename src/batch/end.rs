@@ -2,7 +2,7 @@
 
 use crate::{
     account::EndedTask,
-    report::Loss,
+    report::{self, Loss},
     runner::{Core, Registry},
     task::{BoxedTask, End, Queue},
 };
@@ -36,7 +36,17 @@ pub(crate) fn lose_tasks(registry: &Registry, core: &Core, why: Loss, mut tasks:
         }
         let shared = task.options().and_then(|options| options.blocking.clone());
         let end = shared.and_then(|shared| shared.take_end());
-        let end = end.unwrap_or(End::Lost(why));
+        let overdue = task.options().is_some_and(|options| options.overdue);
+        let end = match end {
+            // It was reported at its limit: how it ends is told to nobody.
+            Some(late) if overdue => {
+                if let Err(payload) = report::catch(|| drop(late)) {
+                    report::forget_payload(payload);
+                }
+                End::Overdue
+            }
+            end => end.unwrap_or(End::Lost(why)),
+        };
         if let End::Lost(why) = end {
             // Its pool has dropped it.
             let lost = std::iter::once(task.label());

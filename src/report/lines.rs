@@ -7,6 +7,7 @@ use std::{
     any::Any,
     error::Error,
     fmt::{self, Write as _},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -110,26 +111,26 @@ pub(crate) fn no_runtime() {
         // No feature would help.
         return no_threads();
     }
-    static SAID: std::sync::Once = std::sync::Once::new();
-    SAID.call_once(|| {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
         line(format_args!(
             "no runtime is current and the feature `threads` is off, so deferred tasks are lost: end requests \
              inside the runtime, install a `Runner` on a spawner, or turn the feature on"
         ));
-    });
+    }
 }
 
 /// The same where `spawner::Threads` has none: the system gives none, or the target has none.
 #[cfg(any(feature = "threads", not(any(feature = "smol", feature = "async-std"))))]
 #[cold]
 pub(crate) fn no_threads() {
-    static SAID: std::sync::Once = std::sync::Once::new();
-    SAID.call_once(|| {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
         line(format_args!(
             "no thread can be started here, so deferred tasks are lost: hold their batch and await it, or install a \
              `Runner` on a spawner"
         ));
-    });
+    }
 }
 
 /// A destructor that belongs to no task in particular: the request's future, a context value, a closure.

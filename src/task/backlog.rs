@@ -17,7 +17,7 @@ const FEW: usize = 4;
 #[derive(Default)]
 pub(crate) struct Backlog {
     newest: Stack,
-    /// Once it was made, its memory is kept with the scope's box: it is small.
+    /// If all of them were taken back, its memory is kept with the scope's box: it is small.
     few: Vec<(Key, BoxedTask)>,
     // Boxed, because each scope has the place of it and hardly one the table.
     #[allow(clippy::box_collection)]
@@ -76,7 +76,12 @@ impl Backlog {
         let of_few = self.few.iter().position(|(of, _)| of.as_str() == key);
         let removed = match of_few {
             Some(place) => self.few.swap_remove(place),
-            None => self.many.as_mut()?.remove_entry(key)?,
+            None => {
+                let removed = self.many.as_mut()?.remove_entry(key)?;
+                // A box of a scope may be kept: not with a table in it, however large that has been.
+                self.many.take_if(|many| many.is_empty());
+                removed
+            }
         };
         self.len -= 1;
         Some(removed)

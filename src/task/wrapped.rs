@@ -6,7 +6,7 @@
 //! that a hook has given to another thread finds none, and its end is reported as that of any other task.
 
 use std::{
-    any::Any,
+    any::{Any, TypeId},
     cell::Cell,
     panic,
     pin::Pin,
@@ -33,7 +33,7 @@ struct Reporter {
     past: Option<PastLimit>,
     reported_limit: bool,
     /// Where the payload is of the panic that it has reported.
-    reported_panic: Option<usize>,
+    reported_panic: Option<(usize, TypeId, String)>,
     /// Blocking work that was reported at its limit: how it ends is told to nobody.
     silent: bool,
 }
@@ -105,7 +105,7 @@ impl Wrapped {
     /// Whether this is the panic that the task has reported. Another payload is of a panic of the hook's own.
     fn has_reported_panic(&self, payload: &Payload) -> bool {
         let reporter = self.reporter.as_ref();
-        reporter.and_then(|own| own.reported_panic) == Some(address(&**payload))
+        reporter.and_then(|own| own.reported_panic.as_ref()) == Some(&identity(&**payload))
     }
 }
 
@@ -176,7 +176,13 @@ pub(super) fn poll_inside(task: &mut BoxedTask, cx: &mut Context<'_>) -> Poll<Ta
     if report_past_limit() {
         return Poll::Pending;
     }
-    match report::catch(|| task.as_mut().poll_task(cx)) {
+    // Not lent to what the task polls in turn.
+    let own = LENT.try_with(Cell::take).ok().flatten();
+    let polled = report::catch(|| task.as_mut().poll_task(cx));
+    if own.is_some() {
+        let _ = LENT.try_with(|lent| lent.set(own));
+    }
+    match polled {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(end)) => Poll::Ready(TaskOutput {
             reported: report_end(&end),
@@ -186,7 +192,7 @@ pub(super) fn poll_inside(task: &mut BoxedTask, cx: &mut Context<'_>) -> Poll<Ta
             with_lent(|reporter| {
                 if !reporter.silent {
                     report::panicked(&reporter.label, &*payload);
-                    reporter.reported_panic = Some(address(&*payload));
+                    reporter.reported_panic = Some(identity(&*payload));
                 }
             });
             // The hook's future is unwound, as if this had not been caught.
@@ -234,6 +240,10 @@ fn with_lent<R>(f: impl FnOnce(&mut Reporter) -> R) -> Option<R> {
     Some(result)
 }
 
-fn address(payload: &(dyn Any + Send)) -> usize {
-    std::ptr::from_ref(payload).addr()
+fn identity(payload: &(dyn Any + Send)) -> (usize, TypeId, String) {
+    (
+        std::ptr::from_ref(payload).addr(),
+        payload.type_id(),
+        report::message(payload).to_owned(),
+    )
 }

@@ -508,3 +508,123 @@ fn a_task_that_the_hook_has_given_away_is_reported_once() {
     let stats = runner.stats();
     assert_eq!((stats.failed, stats.panicked), (1, 1));
 }
+
+/// A panic of the hook's own is reported, also if the task's payload has gone before: the new one may have its address.
+#[test]
+fn a_panic_of_the_hook_in_place_of_the_tasks_is_reported() {
+    let panics = |builder: RunnerBuilder| {
+        builder.on_defer(|_, task| {
+            TaskFuture::new(async move {
+                let caught = AssertUnwindSafe(task).catch_unwind().await;
+                let Ok(output) = caught else {
+                    drop(caught);
+                    panic!("of the hook");
+                };
+                output
+            })
+        })
+    };
+    let (seen, runner) = noted(panics, || {
+        after::task("panic").defer(async { panic!("told to") });
+    });
+    assert_eq!(seen.len(), 2, "{seen:#?}");
+    assert_eq!(runner.stats().panicked, 1);
+
+    // Payloads without a size have one address.
+    struct Marker;
+    let panics = |builder: RunnerBuilder| {
+        builder.on_defer(|_, task| {
+            TaskFuture::new(async move {
+                match AssertUnwindSafe(task).catch_unwind().await {
+                    Ok(output) => output,
+                    Err(_) => std::panic::panic_any(()),
+                }
+            })
+        })
+    };
+    let (seen, _) = noted(panics, || {
+        after::task("panic").defer(async { std::panic::panic_any(Marker) });
+    });
+    assert_eq!(seen.len(), 2, "{seen:#?}");
+}
+
+/// A hook may run the task inside a task of another Runner, which has a hook too: the failure is the task's, and not the
+/// other one's.
+#[test]
+fn a_task_that_runs_inside_another_fails_under_its_own_name() {
+    let (subscriber, log) = noting();
+    tracing::dispatcher::with_default(&subscriber, || {
+        let (other, carriers) =
+            keeping_with(|builder| builder.on_defer(after::tracing::following_current_span));
+        let (runner, batches) = keeping_with(|builder| {
+            builder.on_defer(move |_, task| {
+                let (send, receive) = futures::channel::oneshot::channel();
+                now_or_never(other.scope(async {
+                    after::task("carrier").defer(async move {
+                        let _ = send.send(task.await);
+                    });
+                }));
+                TaskFuture::new(async move { receive.await.expect("the carrier is there") })
+            })
+        });
+        now_or_never(runner.scope(async {
+            after::task("error").defer(async { Err::<(), _>("of a task") });
+        }));
+        for mut batch in carriers.take_all() {
+            polls_to_end(&mut batch, 8);
+        }
+        polls_to_end(&mut batches.take_one(), 8);
+        let entries = log.entries();
+        let failures: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.contains("failed"))
+            .collect();
+        assert_eq!(failures.len(), 1, "{entries:#?}");
+        assert!(!failures[0].contains("carrier"), "{entries:#?}");
+        assert_eq!(runner.stats().failed, 1);
+    });
+}
+
+/// Sentence 17: blocking work that was reported at its limit has timed out, also if it has returned since, and its batch is
+/// dropped before it hears of that.
+#[test]
+fn blocking_work_past_its_limit_has_timed_out_whatever_it_returns() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    for hooked in [false, true] {
+        let (subscriber, log) = noting();
+        tracing::dispatcher::with_default(&subscriber, || {
+            let spawner = ByHand::default();
+            let mut builder = Runner::builder()
+                .spawner(spawner.clone())
+                .task_timeout(LIMIT);
+            if hooked {
+                builder = builder.on_defer(after::tracing::in_current_span);
+            }
+            let runner = builder.build();
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+            now_or_never(runner.scope(async move {
+                after::task("closure").defer_blocking(move || {
+                    begun.send(()).unwrap();
+                    goes_on.recv().unwrap();
+                    Err::<(), _>("too late")
+                });
+            }));
+            let mut batch = spawner.batches.take_one();
+            for _ in 0..2 {
+                assert!(poll_once(Pin::new(&mut batch)).is_pending());
+            }
+            let work = spawner.blocking.lock().unwrap().pop().unwrap();
+            let thread = std::thread::spawn(move || work.run());
+            has_begun.recv().unwrap();
+            spawner.fire(LIMIT);
+            assert!(poll_once(Pin::new(&mut batch)).is_pending());
+            go_on.send(()).unwrap();
+            thread.join().unwrap();
+            drop(batch);
+            let stats = balanced(&runner);
+            assert_eq!((stats.timed_out, stats.failed, stats.lost), (1, 0, 0));
+            assert_eq!(log.entries().len(), 1, "{:#?}", log.entries());
+        });
+    }
+}
