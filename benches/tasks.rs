@@ -5,6 +5,7 @@ mod common;
 
 use common::{
     clock::Clock,
+    floor::ByHand,
     measure::{Candidate, Plan},
     processes,
     results::{Figure, Key, Sheet},
@@ -67,7 +68,7 @@ fn row<'a, A: Runtime, R: Runtime>(
     runtime: &'a R,
     meeting: &'static Meeting,
     requests: Requests,
-    only_here: Option<Candidate<'a>>,
+    only_here: Vec<Candidate<'a>>,
 ) {
     let mut candidates = vec![
         candidate::<A, Deferred<A>>(own, meeting, requests),
@@ -106,13 +107,14 @@ fn on_tokio<R: Runtime>(
 ) {
     for requests in rows {
         let set = candidate::<R, InJoinSet>(runtime, meeting, requests);
-        row(runtime, runtime, meeting, requests, Some(set));
+        let by_hand = candidate::<R, ByHand<R>>(runtime, meeting, requests);
+        row(runtime, runtime, meeting, requests, vec![set, by_hand]);
     }
 }
 
 fn elsewhere<A: Runtime, R: Runtime>(own: &A, runtime: &R, meeting: &'static Meeting) {
     for requests in rows().filter(|requests| requests.tasks != 16) {
-        row(own, runtime, meeting, requests, None);
+        row(own, runtime, meeting, requests, Vec::new());
     }
 }
 

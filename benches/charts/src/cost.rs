@@ -52,21 +52,13 @@ impl Series {
     }
 }
 
-/// `floor`: the figures of the hand-over that is written by hand, if they were recorded.
-pub(crate) fn draw(figures: &Figures<'_>, floor: Option<&Figures<'_>>) -> Result<String, Failure> {
+pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
     let mut lines = Vec::new();
     for (name, words, class) in CANDIDATES {
-        lines.push(series(figures, "tasks", name, words, class)?);
+        lines.push(series(figures, name, words, class)?);
     }
-    if let Some(floor) = floor {
-        lines.push(series(
-            floor,
-            "floor",
-            "by hand",
-            "written by hand",
-            "dashed",
-        )?);
-    }
+    // Figures that were recorded before it was measured are without.
+    lines.extend(series(figures, "by hand", "written by hand", "dashed").ok());
     let mut description = String::from(
         "Lines of the time that a request's tasks take, as a share of the time of as many calls of tokio::spawn, by the \
          number of tasks.",
@@ -93,14 +85,13 @@ pub(crate) fn draw(figures: &Figures<'_>, floor: Option<&Figures<'_>>) -> Result
 
 fn series(
     figures: &Figures<'_>,
-    bench: &str,
     name: &str,
     words: &'static str,
     class: &'static str,
 ) -> Result<Series, Failure> {
     let mut points = Vec::new();
     for row in figures.rows() {
-        if row.text("bench")? == bench
+        if row.text("bench")? == "tasks"
             && row.text("runtime")? == RUNTIME
             && row.text("mode")? == "none"
             && row.text("candidate")? == name

@@ -61,7 +61,7 @@ impl Bar {
     }
 }
 
-pub(crate) fn draw(figures: &Figures<'_>, _: Option<&Figures<'_>>) -> Result<String, Failure> {
+pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
     let mut panels = Vec::new();
     let mut description = String::from(
         "Bars of the 99th percentile of the latency, in milliseconds, for requests with three tasks each: medians of \

@@ -16,11 +16,7 @@ use figures::Figures;
 /// Of a whole command: it ends the process.
 type Failure = Box<dyn Error>;
 
-/// Gets the figures, and the floor's.
-type Draw = fn(&Figures<'_>, Option<&Figures<'_>>) -> Result<String, Failure>;
-
-/// Recorded by a benchmark of its own, and not on every machine.
-const FLOOR: &str = "dev/results/floor.csv";
+type Draw = fn(&Figures<'_>) -> Result<String, Failure>;
 
 /// Figures, picture, and who draws it.
 const CHARTS: [(&str, &str, Draw); 3] = [
@@ -47,9 +43,7 @@ fn main() -> Result<(), Failure> {
             continue;
         }
         let text = fs::read_to_string(source)?;
-        let floor = fs::read_to_string(docs.join(FLOOR)).ok();
-        let floor = floor.as_deref().map(Figures::read).transpose()?;
-        let chart = Figures::read(&text).and_then(|figures| draw(&figures, floor.as_ref()));
+        let chart = Figures::read(&text).and_then(|figures| draw(&figures));
         let chart = chart.map_err(|error| format!("{figures}: {error}"))?;
         if !check {
             fs::write(&drawn, chart)?;

@@ -12,7 +12,7 @@ const TASKS: [&str; 3] = ["5 µs of CPU", "200 µs of CPU", "2 ms of sleep"];
 /// Of what the server can do, in percent; in the file.
 const SHARES: [&str; 3] = ["30", "60", "85"];
 
-pub(crate) fn draw(figures: &Figures<'_>, _: Option<&Figures<'_>>) -> Result<String, Failure> {
+pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
     let mut panels = Vec::new();
     let mut description = String::from(
         "Bars of the 99th percentile of the latency, in milliseconds, for requests with three tasks each that come at 30, \
