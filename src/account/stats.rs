@@ -174,8 +174,9 @@ impl ShutdownReport {
     /// # use std::time::Duration;
     /// # futures::executor::block_on(async {
     /// let runner = after::Runner::builder().build();
-    /// let request = async { after::task("stuck").defer(std::future::pending::<()>()) };
-    /// runner.scope(request).await;
+    /// let (_answer, question) = futures::channel::oneshot::channel::<()>();
+    /// let stuck = async { drop(question.await) };
+    /// runner.scope(async { after::task("stuck").defer(stuck) }).await;
     /// let report = runner.shutdown(Duration::from_millis(20)).await;
     /// assert_eq!(report.unfinished()[0].name, "stuck");
     /// # });
