@@ -2,7 +2,7 @@
 # The service of run.sh at fixed rates: 30, 60 and 85 % of what the server can do with three spawns in its handler.
 # The server has a core to itself, and so have its clients. A latency counts from the moment at which the request was due.
 #
-#   benches/http/rate.sh           about 12 minutes on a quiet machine of two cores; writes docs/dev/results/rate.csv,
+#   benches/http/rate.sh           about 15 minutes on a quiet machine of two cores; writes docs/dev/results/rate.csv,
 #                                  draws docs/dev/rate.svg, and puts the tables into docs/dev/benchmarks.md
 #   benches/http/rate.sh --quick   seconds: checks that each variant answers, that no request and no task is lost, and
 #                                  that the generator sees a stall; keeps no figure
