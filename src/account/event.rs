@@ -4,14 +4,12 @@
 //! under theirs deadlock when a waker drops another listener.
 
 use std::{
-    collections::BTreeMap,
-    mem,
     sync::PoisonError,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use crate::{
-    report::{WakeList, drop_waker},
+    report::{WakeList, WakerMap, drop_waker},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -28,9 +26,7 @@ pub(crate) struct Event {
 #[derive(Default)]
 struct EventState {
     next_listener: u64,
-    /// The waker of one who waits: as a rule there are no others, and this needs no memory of its own.
-    one: Option<(u64, Waker)>,
-    others: BTreeMap<u64, Waker>,
+    wakers: WakerMap,
 }
 
 /// One who waits. To be given back with `leave`.
@@ -38,29 +34,6 @@ pub(crate) struct Listener {
     id: u64,
     /// The epoch in which it came.
     before: u64,
-}
-
-impl EventState {
-    /// Gives back the one before, to be dropped when nothing is locked.
-    #[must_use]
-    fn keep(&mut self, id: u64, waker: Waker) -> Option<Waker> {
-        match &mut self.one {
-            Some((own, before)) if *own == id => Some(mem::replace(before, waker)),
-            None if !self.others.contains_key(&id) => {
-                self.one = Some((id, waker));
-                None
-            }
-            _ => self.others.insert(id, waker),
-        }
-    }
-
-    #[must_use]
-    fn remove(&mut self, id: u64) -> Option<Waker> {
-        match self.one.take_if(|(own, _)| *own == id) {
-            Some((_, waker)) => Some(waker),
-            None => self.others.remove(&id),
-        }
-    }
 }
 
 impl Event {
@@ -96,7 +69,7 @@ impl Event {
             drop_waker(Some(waker));
             return Poll::Ready(());
         }
-        let before = state.keep(listener.id, waker);
+        let before = state.wakers.set(listener.id, waker);
         drop(state);
         drop_waker(before);
         Poll::Pending
@@ -105,7 +78,7 @@ impl Event {
     pub(crate) fn leave(&self, listener: &Listener) {
         // With the epoch all wakers have gone.
         if !self.has_come(listener) {
-            let waker = self.lock().remove(listener.id);
+            let waker = self.lock().wakers.remove(listener.id);
             drop_waker(waker);
         }
     }
@@ -114,8 +87,6 @@ impl Event {
     pub(crate) fn notify_all(&self) -> WakeList {
         let mut state = self.lock();
         self.epoch.fetch_add(1, Ordering::Release);
-        let one = state.one.take().map(|(_, waker)| waker);
-        let others = mem::take(&mut state.others);
-        one.into_iter().chain(others.into_values()).collect()
+        state.wakers.take()
     }
 }

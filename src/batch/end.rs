@@ -40,9 +40,7 @@ pub(crate) fn lose_tasks(registry: &Registry, core: &Core, why: Loss, mut tasks:
         let end = match end {
             // It was reported at its limit: how it ends is told to nobody.
             Some(late) if overdue => {
-                if let Err(payload) = report::catch(|| drop(late)) {
-                    report::forget_payload(payload);
-                }
+                report::drop_silently(late);
                 End::Overdue
             }
             end => end.unwrap_or(End::Lost(why)),

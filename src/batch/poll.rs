@@ -67,9 +67,7 @@ pub(super) fn poll_watched(
         if let (true, Some(late)) = (options.overdue, &mut end) {
             // It was reported at its limit: how it ends is told to nobody, and an error's destructor is the user's code.
             let late = std::mem::replace(late, End::Overdue);
-            if let Err(payload) = report::catch(|| drop(late)) {
-                report::forget_payload(payload);
-            }
+            report::drop_silently(late);
         }
     }
     if end.is_none() {

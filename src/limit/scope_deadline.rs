@@ -4,15 +4,14 @@
 //! it fired wakes the others. A member that leaves wakes another, because the sleep may know the waker of the first alone.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, PoisonError},
-    task::{Context, Waker},
+    task::Context,
     time::Duration,
 };
 
 use super::sleep::{Sleep, poll_sleep};
 use crate::{
-    report::{Payload, WakeList, drop_waker},
+    report::{Payload, WakeList, WakerMap, drop_waker},
     sync::{Mutex, MutexGuard},
 };
 
@@ -28,40 +27,7 @@ struct DeadlineState {
     /// `None` before it has begun, while a member polls it, and after it has fired.
     sleep: Option<Sleep>,
     next_member: u64,
-    /// Of the batch that the others were split off from: as a rule it is alone.
-    first: Option<Waker>,
-    others: BTreeMap<u64, Waker>,
-}
-
-impl DeadlineState {
-    fn set_waker(&mut self, member: u64, waker: Waker) -> Option<Waker> {
-        match member {
-            0 => self.first.replace(waker),
-            member => self.others.insert(member, waker),
-        }
-    }
-
-    fn take_waker(&mut self, member: u64) -> Option<Waker> {
-        match member {
-            0 => self.first.take(),
-            member => self.others.remove(&member),
-        }
-    }
-
-    fn next_waker(&mut self) -> Option<Waker> {
-        self.first
-            .take()
-            .or_else(|| self.others.pop_first().map(|(_, waker)| waker))
-    }
-
-    fn take_wakers(&mut self) -> WakeList {
-        let others = std::mem::take(&mut self.others);
-        self.first
-            .take()
-            .into_iter()
-            .chain(others.into_values())
-            .collect()
-    }
+    wakers: WakerMap,
 }
 
 /// One batch's part in the time of its scope.
@@ -157,7 +123,7 @@ impl Watch {
             drop_waker(Some(waker));
             return true;
         }
-        let before = state.set_waker(self.id, waker);
+        let before = state.wakers.set(self.id, waker);
         let sleep = state.sleep.take();
         drop(state);
         drop_waker(before);
@@ -170,7 +136,7 @@ impl Watch {
             return false;
         }
         state.over = true;
-        let wakers = state.take_wakers();
+        let wakers = state.wakers.take();
         drop(state);
         wakers.wake();
         true
@@ -180,8 +146,8 @@ impl Watch {
 impl Drop for ScopeDeadline {
     fn drop(&mut self) {
         let mut state = self.time.lock();
-        let own = state.take_waker(self.id);
-        let next = state.next_waker();
+        let own = state.wakers.remove(self.id);
+        let next = state.wakers.pop();
         drop(state);
         drop_waker(own);
         WakeList::from_iter(next).wake();

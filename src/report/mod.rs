@@ -25,8 +25,8 @@ pub(crate) use self::{
     },
     loss::{Gathered, Loss},
     observer::Observers,
-    unwind::{Payload, catch, forget_payload, message},
-    waker::{KeptWaker, WakeList, drop_waker, wake, wake_by_ref},
+    unwind::{Payload, catch, drop_silently, forget_payload, message},
+    waker::{KeptWaker, WakeList, WakerMap, drop_waker, wake, wake_by_ref},
 };
 pub use self::{
     observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},

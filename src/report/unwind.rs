@@ -32,3 +32,10 @@ pub(crate) fn forget_payload(payload: Payload) {
         mem::forget(second);
     }
 }
+
+/// Drops what is the user's, and of whose panic nobody is to be told.
+pub(crate) fn drop_silently<T>(value: T) {
+    if let Err(payload) = catch(|| drop(value)) {
+        forget_payload(payload);
+    }
+}

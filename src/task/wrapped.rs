@@ -145,12 +145,8 @@ impl PollTask for Wrapped {
         let polled = this.poll_lending(cx);
         let over = !matches!(polled, Ok(Poll::Pending));
         match polled {
-            Ok(output) => {
-                // Its error's destructor is the user's code.
-                if let Err(payload) = report::catch(|| drop(output)) {
-                    report::forget_payload(payload);
-                }
-            }
+            // Its error's destructor is the user's code.
+            Ok(output) => report::drop_silently(output),
             Err(payload) => {
                 // The hook may have caught the task's, and let it go on only now.
                 let reported = this.has_reported_panic(&payload);
