@@ -164,6 +164,7 @@ mod limit;
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
 mod platform;
+mod pool;
 mod report;
 mod runner;
 mod scope;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 /// From the lowest to the highest. Of those in one row none uses another. ARCHITECTURE.md says what each is.
 const ROOMS: [&[&str]; 9] = [
-    &["sync", "platform"],
+    &["sync", "platform", "pool"],
     &["report"],
     &["limit"],
     &["task"],

@@ -17,11 +17,6 @@ pub(crate) struct Counts {
 
 impl Counts {
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == Counts::default()
-    }
-
-    #[inline]
     pub(crate) fn add(&mut self, other: &Counts) {
         self.deferred += other.deferred;
         self.completed += other.completed;
@@ -45,6 +40,36 @@ impl Counts {
             lost,
         } = self;
         deferred - (completed + failed + panicked + timed_out + discarded + shed + lost)
+    }
+}
+
+/// What a scope has not told the account yet. Nearly always `others` is empty.
+#[derive(Default)]
+pub(crate) struct Unpublished {
+    pub(crate) deferred: u32,
+    pub(crate) completed: u32,
+    pub(crate) discarded: u16,
+    pub(crate) others: Option<Counts>,
+}
+
+impl Unpublished {
+    #[inline]
+    pub(super) fn add_to(&self, counts: &mut Counts) {
+        counts.deferred += u64::from(self.deferred);
+        counts.completed += u64::from(self.completed);
+        counts.discarded += u64::from(self.discarded);
+        if let Some(others) = &self.others {
+            counts.add(others);
+        }
+    }
+}
+
+impl From<Counts> for Unpublished {
+    fn from(counts: Counts) -> Self {
+        Unpublished {
+            others: Some(counts),
+            ..Unpublished::default()
+        }
     }
 }
 

@@ -49,6 +49,14 @@ impl EndedTask {
         }
     }
 
+    pub(crate) fn has_completed(&self) -> bool {
+        matches!((&self.end, &self.destructor), (End::Completed, None))
+    }
+
+    pub(crate) fn was_discarded(&self) -> bool {
+        matches!(self.end, End::Discarded)
+    }
+
     pub(crate) fn count(&self, counts: &mut Counts) {
         match (&self.end, &self.destructor) {
             (End::Completed, Some(_)) | (End::Panicked(_), _) => counts.panicked += 1,
@@ -124,15 +132,18 @@ pub(crate) fn discard(
     (key, task): (Key, BoxedTask),
 ) {
     if observers.is_empty() {
-        // As a rule nobody is told.
-        let (name, location) = (task.name(), task.location());
-        if let Err(payload) = report::catch(|| drop(task)) {
-            let label = Label::plain(name, location).with_key(&key);
-            report::destructor_panicked(&label, payload);
-        }
-        return;
+        return discard_untold((key, task));
     }
     let mut ended = EndedTask::of(task, End::Discarded);
     ended.label = ended.label.with_key(&key);
     ended.tell(observers, outcome);
+}
+
+/// As `discard`, of a Runner without observers.
+pub(crate) fn discard_untold((key, task): (Key, BoxedTask)) {
+    let (name, location) = (task.name(), task.location());
+    if let Err(payload) = report::catch(|| drop(task)) {
+        let label = Label::plain(name, location).with_key(&key);
+        report::destructor_panicked(&label, payload);
+    }
 }

@@ -15,9 +15,9 @@ mod stats;
 pub use self::stats::{ShutdownReport, Stats, Unfinished};
 pub(crate) use self::{
     account::{Account, KeepsAccount, RosterKey},
-    counts::Counts,
+    counts::{Counts, Unpublished},
     ended_set::EndedSet,
-    ended_task::{EndedTask, discard},
+    ended_task::{EndedTask, discard, discard_untold},
     event::Listener,
     roster::{Extra, Joining},
 };

@@ -1,7 +1,7 @@
 //! What a report says of unfinished batches: one entry each, in the account's shards.
 
 use std::{
-    collections::BTreeMap, mem, ops::Range, panic::Location, ptr, sync::Arc, time::Duration,
+    collections::BTreeMap, iter, mem, ops::Range, panic::Location, ptr, sync::Arc, time::Duration,
 };
 
 use coarsetime::Instant;
@@ -22,27 +22,40 @@ pub(crate) trait Joining: Send + Sync {
 pub(crate) struct RosterEntry {
     /// The hand-over; of the batch before, while it is vacant.
     since: Instant,
-    /// In ascending order of `first`; what has ended is removed when it is more than half.
+    /// The first run of those that have not ended: nearly always this is all. It has ended while the entry is vacant.
+    run: Run,
+    more: Option<Box<More>>,
+}
+
+/// What few batches have.
+#[derive(Default)]
+struct More {
+    /// Behind the first, in ascending order of their own first; what has ended is removed when it is more than half.
     runs: Vec<Run>,
     ended: u32,
-    extra: Option<Box<Extra>>,
+    extra: Extra,
 }
 
 /// What batches on the fast path don't have.
 #[derive(Default)]
 pub(crate) struct Extra {
-    /// By the sequence of the task.
-    keys: BTreeMap<u64, Key>,
+    /// By the sequence of the task. As a rule there are none, and then no map: to drop an empty one costs something.
+    keys: Option<BTreeMap<u64, Key>>,
     /// What joins the batch waits here until its next poll.
     inbox: Option<Arc<dyn Joining>>,
 }
 
 impl Extra {
+    #[inline]
+    fn is_some(&self) -> bool {
+        self.inbox.is_some() || self.keys.is_some()
+    }
+
     /// When nothing is locked. As a rule there is none, which costs one test.
     #[inline]
-    pub(crate) fn drop(extra: Option<Box<Extra>>) {
+    pub(crate) fn drop(extra: Option<Extra>) {
         #[cold]
-        fn drop_it(extra: Box<Extra>) {
+        fn drop_it(extra: Extra) {
             drop(extra);
         }
         if let Some(extra) = extra {
@@ -52,22 +65,22 @@ impl Extra {
 
     /// To be made before the lock is taken.
     #[cold]
-    pub(crate) fn of(
-        tasks: &Queue,
-        inbox: Option<&Arc<impl Joining + 'static>>,
-    ) -> Option<Box<Extra>> {
-        let mut keys = BTreeMap::new();
+    pub(crate) fn of(tasks: &Queue, inbox: Option<&Arc<impl Joining + 'static>>) -> Option<Extra> {
+        let mut keys = None;
         tasks.for_each(|task| {
             if let Some(key) = task.key() {
+                let keys: &mut BTreeMap<_, _> = keys.get_or_insert_default();
                 keys.insert(task.sequence(), key.clone());
             }
         });
         let inbox = inbox.map(|inbox| inbox.clone() as Arc<dyn Joining>);
-        (inbox.is_some() || !keys.is_empty()).then(|| Box::new(Extra { keys, inbox }))
+        let extra = Extra { keys, inbox };
+        extra.is_some().then_some(extra)
     }
 }
 
 /// Tasks of one name, deferred one after another from one place: a loop that defers thousands takes a bit for each.
+#[derive(Clone, Copy)]
 struct Run {
     /// The sequence of the first task.
     first: u64,
@@ -78,6 +91,14 @@ struct Run {
 }
 
 impl Run {
+    /// Of no task.
+    const NONE: Run = Run {
+        first: 0,
+        unfinished: 0,
+        name: "",
+        location: Location::caller(),
+    };
+
     #[inline]
     fn new(task: &TaskCell<dyn PollTask>) -> Self {
         Run {
@@ -133,56 +154,78 @@ impl Default for RosterEntry {
     fn default() -> Self {
         RosterEntry {
             since: Instant::from_ticks(0),
-            runs: Vec::new(),
-            ended: 0,
-            extra: None,
+            run: Run::NONE,
+            more: None,
         }
     }
 }
 
 impl RosterEntry {
     #[inline]
-    pub(crate) fn register(&mut self, since: Instant, tasks: &Queue, extra: Option<Box<Extra>>) {
+    pub(crate) fn register(&mut self, since: Instant, tasks: &Queue, extra: Option<Extra>) {
+        debug_assert!(self.run.has_ended(), "it is not vacant");
         self.since = since;
-        // It was vacant: to look for something to drop would cost more than to put this there.
-        let gap = mem::replace(&mut self.extra, extra);
-        debug_assert!(gap.is_none(), "it is not vacant");
-        mem::forget(gap);
-        self.join(tasks);
+        if let Some(extra) = extra {
+            self.more.get_or_insert_default().extra = extra;
+        }
+        self.join_from(Run::NONE, tasks);
     }
 
-    #[inline]
     pub(crate) fn join(&mut self, tasks: &Queue) {
-        // On the stack while it grows: nearly always there is one, and nothing before it.
-        let mut run = self.runs.pop();
+        if !tasks.is_empty() {
+            let last = self.take_last();
+            self.join_from(last, tasks);
+        }
+    }
+
+    /// `run` is the last so far, out of its place while it grows.
+    #[inline]
+    fn join_from(&mut self, mut run: Run, tasks: &Queue) {
         tasks.for_each(|task| {
-            if !run.as_mut().is_some_and(|run| run.take_in(task)) {
-                if let Some(full) = run.replace(Run::new(task)) {
-                    self.add(full);
+            if !run.take_in(task) {
+                if !run.has_ended() {
+                    self.add(&run);
                 }
+                run = Run::new(task);
             }
         });
-        if let Some(run) = run {
-            self.add(run);
+        match &self.more {
+            // Nearly always it is the only one.
+            None if self.run.has_ended() => self.run = run,
+            _ => self.add(&run),
         }
     }
 
-    #[inline]
-    fn add(&mut self, run: Run) {
-        if self.runs.capacity() == 0 {
-            // Of a million scopes with one task each, four places would be most of the memory.
-            self.runs.reserve_exact(1);
+    fn take_last(&mut self) -> Run {
+        if let Some(more) = &mut self.more {
+            if let Some(run) = more.runs.pop() {
+                more.ended -= u32::from(run.has_ended());
+                return run;
+            }
         }
-        self.runs.push(run);
+        mem::replace(&mut self.run, Run::NONE)
+    }
+
+    #[inline(never)]
+    fn add(&mut self, run: &Run) {
+        match &mut self.more {
+            Some(more) if !more.runs.is_empty() || !self.run.has_ended() => more.runs.push(*run),
+            None if !self.run.has_ended() => {
+                self.more.get_or_insert_default().runs.push(*run);
+            }
+            _ => self.run = *run,
+        }
     }
 
     /// Gives back what is too much, to be dropped without the lock.
     #[must_use]
-    pub(crate) fn join_extra(&mut self, extra: Option<Box<Extra>>) -> Option<Box<Extra>> {
+    pub(crate) fn join_extra(&mut self, extra: Option<Extra>) -> Option<Extra> {
         let mut extra = extra?;
-        let own = self.extra.get_or_insert_default();
+        let own = &mut self.more.get_or_insert_default().extra;
         // Not `append`, which costs as much as both are long.
-        own.keys.extend(std::mem::take(&mut extra.keys));
+        if let Some(keys) = extra.keys.take() {
+            own.keys.get_or_insert_default().extend(keys);
+        }
         if own.inbox.is_none() {
             own.inbox = extra.inbox.take();
         }
@@ -190,48 +233,28 @@ impl RosterEntry {
     }
 
     pub(crate) fn give_inbox(&mut self, inbox: Arc<dyn Joining>) {
-        self.extra.get_or_insert_default().inbox = Some(inbox);
+        self.more.get_or_insert_default().extra.inbox = Some(inbox);
     }
 
+    fn extra(&self) -> Option<&Extra> {
+        self.more.as_ref().map(|more| &more.extra)
+    }
+
+    #[inline]
     pub(crate) fn finish(&mut self, ended_set: &EndedSet) {
         ended_set.for_each(|sequences| {
-            if let Some(extra) = &mut self.extra {
-                if !extra.keys.is_empty() {
-                    for sequence in sequences.clone() {
-                        extra.keys.remove(&sequence);
-                    }
-                }
-            }
-            let after = self
-                .runs
-                .partition_point(|run| run.first <= sequences.start);
-            for run in &mut self.runs[after.saturating_sub(1)..] {
-                if run.first >= sequences.end {
-                    break;
-                }
-                if run.unfinished != 0 {
-                    run.finish(&sequences);
-                    self.ended += u32::from(run.has_ended());
-                }
+            self.run.finish(&sequences);
+            if let Some(more) = &mut self.more {
+                more.finish(sequences);
             }
         });
-        let ended = self.ended as usize;
-        if ended > KEPT_CAPACITY && ended > self.runs.len() / 2 {
-            self.runs.retain(|run| !run.has_ended());
-            self.runs.shrink_to(KEPT_CAPACITY);
-            self.ended = 0;
-        }
     }
 
     #[inline]
     #[must_use]
-    pub(crate) fn remove(&mut self) -> Option<Box<Extra>> {
-        self.ended = 0;
-        self.runs.clear();
-        if self.runs.capacity() > KEPT_CAPACITY {
-            self.runs = Vec::new();
-        }
-        self.extra.take()
+    pub(crate) fn remove(&mut self) -> Option<Extra> {
+        self.run.unfinished = 0;
+        self.more.as_mut()?.clear()
     }
 
     /// Since the hand-over.
@@ -241,14 +264,15 @@ impl RosterEntry {
 
     pub(crate) fn unfinished(&self, now: Instant) -> impl Iterator<Item = Unfinished> {
         let age = self.age(now);
-        self.runs.iter().flat_map(move |run| {
+        let more = self.more.iter().flat_map(|more| &more.runs);
+        iter::once(&self.run).chain(more).flat_map(move |run| {
             let distances = (0..u64::BITS).filter(move |bit| run.unfinished >> bit & 1 == 1);
             distances.map(move |distance| {
                 let sequence = run.first + u64::from(distance);
-                let extra = self.extra.as_ref();
+                let extra = self.extra();
                 let task = Label {
                     name: run.name,
-                    key: extra.and_then(|extra| extra.keys.get(&sequence)).cloned(),
+                    key: extra.and_then(|extra| extra.keys.as_ref()?.get(&sequence).cloned()),
                     location: run.location,
                 };
                 Unfinished::of(task, age)
@@ -258,7 +282,46 @@ impl RosterEntry {
 
     /// With the age of the batch.
     pub(crate) fn inbox(&self, now: Instant) -> Option<(Duration, Arc<dyn Joining>)> {
-        let inbox = self.extra.as_ref()?.inbox.clone()?;
+        let inbox = self.extra()?.inbox.clone()?;
         Some((self.age(now), inbox))
+    }
+}
+
+impl More {
+    fn finish(&mut self, sequences: Range<u64>) {
+        if let Some(keys) = &mut self.extra.keys {
+            for sequence in sequences.clone() {
+                keys.remove(&sequence);
+            }
+        }
+        let after = self
+            .runs
+            .partition_point(|run| run.first <= sequences.start);
+        for run in &mut self.runs[after.saturating_sub(1)..] {
+            if run.first >= sequences.end {
+                break;
+            }
+            if run.unfinished != 0 {
+                run.finish(&sequences);
+                self.ended += u32::from(run.has_ended());
+            }
+        }
+        let ended = self.ended as usize;
+        if ended > KEPT_CAPACITY && ended > self.runs.len() / 2 {
+            self.runs.retain(|run| !run.has_ended());
+            self.runs.shrink_to(KEPT_CAPACITY);
+            self.ended = 0;
+        }
+    }
+
+    /// Its batch has ended. Gives back what is to be dropped without the lock.
+    #[inline]
+    fn clear(&mut self) -> Option<Extra> {
+        self.ended = 0;
+        match self.runs.capacity() > KEPT_CAPACITY {
+            true => self.runs = Vec::new(),
+            false => self.runs.clear(),
+        }
+        self.extra.is_some().then(|| mem::take(&mut self.extra))
     }
 }

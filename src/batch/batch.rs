@@ -119,9 +119,9 @@ impl Batch {
     /// ```
     pub fn len(&self) -> usize {
         self.state.as_ref().map_or(0, |state| {
-            let joining = state.inbox.as_ref().map_or(0, |inbox| inbox.len());
+            let joining = state.inbox().map_or(0, |inbox| inbox.len());
             // What the destructors of shed tasks have deferred waits for the next turn.
-            state.unfinished() + state.backlog.len() + state.spawned.len() + joining
+            state.unfinished() + state.backlog.len() + state.spawned().len() + joining
         })
     }
 
@@ -184,7 +184,7 @@ impl Batch {
 
     fn tasks(&self) -> Vec<&TaskCell<dyn PollTask>> {
         let mut tasks: Vec<_> = self.state.iter().flat_map(|state| state.tasks()).collect();
-        for single in self.state.iter().flat_map(|state| &state.spawned) {
+        for single in self.state.iter().flat_map(|state| state.spawned()) {
             tasks.extend(single.tasks());
         }
         if self.state.as_ref().is_some_and(|state| !state.started) {

@@ -1,10 +1,9 @@
 //! The end of a batch: off the roster when nothing is left of it, lost when it is dropped before.
 
-use std::{cell::Cell, mem, thread};
+use std::{cell::Cell, thread};
 
 use super::{end, permits::give_up_permits, refused};
 use crate::{
-    account::Counts,
     report::Loss,
     runner::{Registry, ScopeState, current, gate, spare},
 };
@@ -38,18 +37,18 @@ fn why_lost(state: &ScopeState) -> Loss {
 #[inline]
 pub(crate) fn settle(mut state: Box<ScopeState>) {
     debug_assert!(
-        state.is_empty() && state.spawned.is_empty(),
+        state.is_empty() && state.spawned().is_empty(),
         "a task would leave the account silently"
     );
     let member_of = state.leave_group();
     // Its values' destructors are the user's code; whoever has waited for the account finds them gone.
-    drop(mem::take(&mut state.context));
+    drop(state.take_context());
+    let unpublished = state.take_unpublished();
     let account = &state.runner.get().account;
     match state.roster_key {
-        Some(roster_key) => account.remove(roster_key, &state.unpublished),
-        None => account.publish(&state.unpublished),
+        Some(roster_key) => account.remove(roster_key, &unpublished),
+        None => account.publish(&unpublished),
     }
-    state.unpublished = Counts::default();
     spare::keep(state);
     if let Some(group) = member_of {
         group.leave();
@@ -108,7 +107,7 @@ pub(crate) fn lose_batch(state: Box<ScopeState>) {
 fn give_up_gate(registry: &Registry) {
     let waits = registry.peek(|state| {
         let place = state.extras_if_any().and_then(|extras| extras.place.take());
-        (state.gate.take(), place)
+        (state.take_gate(), place)
     });
     if let Some((Some(gate), _place)) = waits {
         gate.leave();

@@ -11,7 +11,13 @@ use crate::{
 pub(crate) fn end_task(registry: &Registry, core: &Core, task: BoxedTask, end: End) {
     let ended = EndedTask::of(task, end);
     let outcome = registry.peek(|state| {
-        ended.count(&mut state.unpublished);
+        if ended.has_completed() {
+            state.completed += 1;
+        } else if ended.was_discarded() {
+            state.count_discarded();
+        } else {
+            ended.count(state.other_counts());
+        }
         state.outcome
     });
     ended.tell(&core.observers, outcome.flatten());

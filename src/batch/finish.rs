@@ -18,7 +18,7 @@ pub(super) fn drop_completed(registry: &Registry, task: BoxedTask) -> bool {
     match report::catch(|| drop(task)) {
         Ok(()) => true,
         Err(payload) => {
-            registry.peek(|state| state.unpublished.panicked += 1);
+            registry.peek(|state| state.other_counts().panicked += 1);
             report::destructor_panicked(&label, payload);
             false
         }
@@ -40,7 +40,7 @@ pub(super) fn finish(
     if matches!(end, End::Completed) && core.observers.is_empty() {
         // As a rule: nobody is told.
         if drop_completed(registry, task) {
-            registry.peek(|state| state.unpublished.completed += 1);
+            registry.peek(|state| state.completed += 1);
         }
     } else {
         if let End::Lost(why) = end {

@@ -55,7 +55,7 @@ impl Batch {
     #[inline(never)]
     fn poll_first(&mut self, cx: &mut Context<'_>) {
         let Some(state) = &mut self.state else { return };
-        if state.gate.is_some() {
+        if state.gate().is_some() {
             return self.poll_gate(cx);
         }
         state.started = true;
@@ -70,7 +70,7 @@ impl Batch {
     #[cold]
     fn poll_gate(&mut self, cx: &mut Context<'_>) {
         let waker = cx.waker();
-        let Some(gate) = self.state.as_ref().and_then(|state| state.gate.clone()) else {
+        let Some(gate) = self.state.as_ref().and_then(|state| state.gate().cloned()) else {
             return;
         };
         if gate::is_opening() {
@@ -83,7 +83,7 @@ impl Batch {
         }
         gate.leave();
         if let Some(state) = &mut self.state {
-            state.gate = None;
+            drop(state.take_gate());
             state.started = true;
             if state.slow_path {
                 if !state.runner.get().observers.is_empty() {

@@ -8,14 +8,11 @@ use std::{mem, sync::Arc};
 
 use super::{batch::Batch, close, end::end_task};
 use crate::{
-    account::{Counts, Extra},
+    account::Extra,
     limit::ScopeDeadline,
     platform::Instant,
     report::{self, Outcome},
-    runner::{
-        Core, DetectedRuntime, Inbox, Late, Registry, RunnerRef, ScopeState, SpawnedBatches,
-        current, spare,
-    },
+    runner::{Core, Inbox, Late, Registry, RunnerRef, ScopeState, SpawnedBatches, current, spare},
     task::{BoxedTask, End, Order, PollTask, Queue, TaskCell},
 };
 
@@ -41,7 +38,7 @@ impl Batch {
         let gap = mem::replace(&mut state.queue, tasks);
         debug_assert!(gap.is_empty(), "it was handed over before");
         mem::forget(gap);
-        state.joined = state.queue.len() as u64;
+        state.allow_polls(state.queue.len());
         if state.queue.is_empty() {
             close::settle(state);
             return Batch { state: None };
@@ -64,8 +61,8 @@ impl Batch {
         if state.queue.is_empty() {
             // Until its gate is open, handles bring what is handed over with the rest.
             let others = |inbox: &Arc<Inbox>| Arc::strong_count(inbox) > 1;
-            let waits = state.gate.is_some() && state.inbox.as_ref().is_some_and(others);
-            if state.spawned.is_empty() && !waits {
+            let waits = state.gate().is_some() && state.inbox().is_some_and(others);
+            if state.spawned().is_empty() && !waits {
                 close::settle(state);
                 return Batch { state: None };
             }
@@ -79,7 +76,10 @@ impl Batch {
     /// On the roster, with what is in the queue.
     #[inline]
     fn registered(mut state: Box<ScopeState>) -> Batch {
-        register(&mut state);
+        let extra = roster_extra(&state);
+        let unpublished = state.take_unpublished();
+        let account = &state.runner.get().account;
+        state.roster_key = Some(account.register(&unpublished, &state.queue, extra));
         Batch::of(state)
     }
 
@@ -96,7 +96,7 @@ impl Batch {
         let mut state = spare::take(runner);
         state.runtime = runtime;
         state.order = order;
-        state.context = context;
+        state.set_context(context);
         state.slow_path = true;
         state.keyed = task.key().is_some();
         state.collect(task);
@@ -104,26 +104,20 @@ impl Batch {
     }
 }
 
-/// Puts it on the roster, with what is in the queue.
+/// What the roster is to know of a batch besides its tasks. Of one that has neither a key nor an inbox nothing is looked at.
 #[inline]
-fn register(state: &mut ScopeState) {
-    let account = &state.runner.get().account;
-    // Of a batch that has neither nothing is looked at.
-    let extra = match state.keyed || state.inbox.is_some() {
-        true => Extra::of(&state.queue, state.inbox.as_ref()),
+fn roster_extra(state: &ScopeState) -> Option<Extra> {
+    match state.keyed || state.inbox().is_some() {
+        true => Extra::of(&state.queue, state.inbox()),
         false => None,
-    };
-    state.roster_key = Some(account.register(&state.unpublished, &state.queue, extra));
-    state.unpublished = Counts::default();
+    }
 }
 
 /// The end of a request: decides which of its tasks run, and where. `registry` is current.
 fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order) {
-    let could_start = (!core.observers.is_empty()).then(Instant::now);
-    let (inbox, gated) = registry.with_state(|state| {
-        state.could_start = could_start;
-        (state.inbox.clone(), state.gate.is_some())
-    });
+    let now = (!core.observers.is_empty()).then(Instant::now);
+    let (inbox, gated) =
+        registry.with_state(|state| (state.inbox().cloned(), state.gate().is_some()));
     let mut kept = Queue::default();
     let mut tasks = match &inbox {
         Some(inbox) => {
@@ -145,12 +139,15 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         };
     }
     kept.append(tasks);
+    if let Some(now) = now {
+        kept.for_each_mut(|task| task.could_start_from(now));
+    }
     let spawned = extract_spawned(&mut kept, order);
     registry.peek(|state| {
         if core.scope_timeout.is_some() {
             state.extras_mut().deadline = Some(ScopeDeadline::new());
         }
-        state.joined = kept.len() as u64;
+        state.allow_polls(kept.len());
         state.queue = kept;
         state.slow_path = state.needs_slow_path();
     });
@@ -159,7 +156,7 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
     if !spawned.is_empty() {
         let spawned = spawned_batches(registry, spawned);
         registry.peek(|state| {
-            state.spawned = spawned;
+            state.extras_mut().spawned = spawned;
             state.slow_path = true;
         });
     }
@@ -180,9 +177,7 @@ pub(super) fn decide(registry: &Registry, core: &Core, outcome: Outcome, tasks: 
         let holds = condition.map(|condition| report::catch(|| (condition.holds)(outcome)));
         let end = match holds.unwrap_or(Ok(true)) {
             Ok(true) => {
-                if !task.options().is_some_and(|options| options.spawned) {
-                    task.as_mut().give_up_obeyed_options();
-                }
+                task.as_mut().give_up_obeyed_options();
                 return Some(task);
             }
             Ok(false) => End::Discarded,
@@ -196,49 +191,47 @@ pub(super) fn decide(registry: &Registry, core: &Core, outcome: Outcome, tasks: 
 
 /// Takes out those that are batches of their own.
 pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Queue {
-    tasks.extract(|task| {
-        order == Order::Parallel || task.options().is_some_and(|options| options.spawned)
-    })
+    tasks.extract(|task| order == Order::Parallel || task.is_spawned())
 }
 
-/// Batches of one, with the scope's outcome and context. The first to go on the roster publishes what the scope has
-/// kept to itself, before any of them can end (invariant 2). That wakes nobody: they are pending.
+/// Batches of one, with the scope's outcome and context. With them on the roster is published what the scope has kept to
+/// itself, before any of them can end (invariant 2). That wakes nobody: they are pending.
 pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatches {
     let context = registry.context();
     let batches = registry.peek(|state| {
-        let extras = state.extras.as_ref();
-        let deadline = extras.and_then(|extras| extras.deadline.as_ref());
+        let unpublished = state.take_unpublished();
+        let deadline = state.extras().and_then(|extras| extras.deadline.as_ref());
         let batch = |task| {
-            let mut single = batch_of_one(state.runner.clone(), state.runtime.clone(), task);
+            let mut single = batch_of_one(state.runner.clone(), task);
             single.outcome = state.outcome;
             single.order = state.order;
             single.slow_path = single.needs_slow_path();
-            single.context = context.clone();
-            single.could_start = state.could_start;
-            single.unpublished = mem::take(&mut state.unpublished);
+            single.set_context(context.clone());
             if let Some(deadline) = deadline {
                 single.extras_mut().deadline = Some(deadline.share());
             }
-            register(&mut single);
             single
         };
-        tasks.into_iter().map(batch).collect()
+        let mut batches: SpawnedBatches = tasks.into_iter().map(batch).collect();
+        let account = &state.runner.get().account;
+        account.register_each(&unpublished, |roster| {
+            for single in &mut batches {
+                let extra = roster_extra(single);
+                single.roster_key = Some(roster.register(&single.queue, extra));
+            }
+        });
+        batches
     });
     batches.unwrap_or_default()
 }
 
 /// A batch of one that is on the account already.
-fn batch_of_one(
-    runner: RunnerRef,
-    runtime: DetectedRuntime,
-    mut task: BoxedTask,
-) -> Box<ScopeState> {
-    task.as_mut().give_up_obeyed_options();
+fn batch_of_one(runner: RunnerRef, mut task: BoxedTask) -> Box<ScopeState> {
+    task.as_mut().set_spawned(false);
     let mut state = spare::take(runner);
-    state.runtime = runtime;
     state.keyed = task.key().is_some();
     state.on_account = true;
-    state.joined = 1;
+    state.allow_polls(1);
     // It keeps its number, and what it defers must not get the same.
     state.backlog.continue_after(task.sequence());
     state.queue.push_back(task);

@@ -25,7 +25,7 @@ pub(super) fn join_on_slow_path(
 }
 
 pub(super) fn take_in(registry: &Registry, core: &Core, joined: Queue, ended_set: &mut EndedSet) {
-    let published = registry.peek(|state| state.unpublished.is_empty());
+    let published = registry.peek(|state| !state.has_unpublished());
     if joined.is_empty() && ended_set.is_empty() && published == Some(true) {
         return;
     }

@@ -12,11 +12,10 @@ use crate::{
     sync::atomic::Ordering,
 };
 
-/// Hands a batch to the runtime that was found for it, or to the next that takes it.
+/// Hands a batch to this runtime, or to the next that takes it.
 #[inline]
-pub(crate) fn to_runtime(batch: Batch, runtime: DetectedRuntime, core: &Core) {
-    let runtime = core.first_runtime(runtime);
-    if let Some(refused) = batch.into_state().and_then(|batch| offer(batch, &runtime)) {
+pub(crate) fn to_runtime(batch: Batch, runtime: &DetectedRuntime, core: &Core) {
+    if let Some(refused) = batch.into_state().and_then(|batch| offer(batch, runtime)) {
         to_next_runtime(refused, core);
     }
 }
@@ -59,7 +58,7 @@ fn to_next_runtime(mut refused: Box<ScopeState>, core: &Core) {
 
 /// The batch's time limit, and what comes through its handles, go by the runtime that is to have it.
 fn go_along(refused: &ScopeState, core: &Core, runtime: &DetectedRuntime) {
-    if let Some(inbox) = &refused.inbox {
+    if let Some(inbox) = refused.inbox() {
         inbox.follow(runtime.clone());
     }
     let deadline = refused.extras().and_then(|extras| extras.deadline.as_ref());

@@ -83,13 +83,16 @@ fn tell_started(
     task: &TaskCell<dyn PollTask>,
     now: Instant,
 ) {
-    let Some((could_start, outcome)) = registry.peek(|state| (state.could_start, state.outcome))
-    else {
+    let opened = registry.peek(|state| {
+        let opened = state.extras().and_then(|extras| extras.opened);
+        (opened, state.outcome)
+    });
+    let Some((opened, outcome)) = opened else {
         return;
     };
     let options = task.options();
     let times = options.and_then(|options| options.times.as_ref());
-    let ready = could_start.max(times.and_then(|times| times.joined));
+    let ready = opened.max(times.and_then(|times| times.could_start));
     let waited = ready.map(|ready| now.saturating_duration_since(ready));
     let blocking = options.is_some_and(|options| options.blocking.is_some());
     let label = task.label();

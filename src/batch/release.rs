@@ -23,20 +23,25 @@ impl Batch {
 
     /// The release of one with something in it.
     #[inline(never)]
-    pub(super) fn spawn(mut self) {
+    pub(super) fn spawn(self) {
+        self.spawn_on(None);
+    }
+
+    /// As `spawn`; if `found` is there, to that runtime, unless the Runner has a spawner.
+    fn spawn_on(mut self, found: Option<&DetectedRuntime>) {
         let Some(state) = &mut self.state else {
             return;
         };
         state.released = true;
-        let gated = state.gate.is_some();
+        let gated = state.gate().is_some();
         if state.slow_path && !gated {
             begin_time(state, false);
             take_place(state);
             let spawned = state.take_spawned();
             // Before the last of these can end: whoever waits for that finds the values gone.
             let over = !spawned.is_empty() && self.is_over();
-            for single in spawned {
-                Batch::of(single).release();
+            if !spawned.is_empty() {
+                self.spawn_each(spawned);
             }
             // Also with nothing left: what was promised in excess goes back.
             self.queue_for_permits();
@@ -57,8 +62,12 @@ impl Batch {
         // Both go out of the batch, because the spawner may drop it before it returns.
         let runtime = mem::replace(&mut state.runtime, DetectedRuntime::Nothing);
         let runner = state.runner.clone();
-        let Some(spawner) = &runner.get().spawner else {
-            return offer::to_runtime(self, runtime, runner.get());
+        let core = runner.get();
+        let Some(spawner) = &core.spawner else {
+            return match found {
+                Some(found) => offer::to_runtime(self, found, core),
+                None => offer::to_runtime(self, &core.first_runtime(runtime), core),
+            };
         };
         let Some(state) = self.into_state() else {
             return;
@@ -66,6 +75,15 @@ impl Batch {
         let spawned = close::spawning(|| report::catch(|| spawner.launch(state)));
         if let Err(payload) = spawned {
             report::spawner_panicked(payload);
+        }
+    }
+
+    /// Releases what was split off, to the runtime to which this goes.
+    fn spawn_each(&self, spawned: SpawnedBatches) {
+        let Some(state) = &self.state else { return };
+        let runtime = state.runner.get().first_runtime(state.runtime.clone());
+        for single in spawned {
+            Batch::of(single).spawn_on(Some(&runtime));
         }
     }
 
@@ -98,9 +116,9 @@ impl Batch {
         if !state.is_empty() {
             return false;
         }
-        let ended = match state.inbox.clone() {
+        let ended = match state.inbox().cloned() {
             Some(inbox) => inbox.ends_if_empty(),
-            None => Some(mem::take(&mut state.context)),
+            None => Some(state.take_context()),
         };
         ended.map(drop).is_some()
     }
@@ -118,7 +136,7 @@ pub(super) fn begin_time(state: &ScopeState, polled: bool) {
     let core = state.runner.get();
     let deadline = state.extras().and_then(|extras| extras.deadline.as_ref());
     if let (Some(deadline), Some(limit)) = (deadline, core.scope_timeout) {
-        let runtime = match &state.inbox {
+        let runtime = match state.inbox() {
             Some(inbox) => inbox.runtime(),
             None => state.runtime.clone(),
         };
@@ -138,7 +156,7 @@ pub(super) fn take_place(state: &mut ScopeState) {
     let read = state.outcome != Some(Outcome::Cancelled);
     let mut reserved = place.redeem(read);
     let first = first_of_all(state, reserved);
-    for single in &mut state.spawned {
+    for single in &mut state.extras_mut().spawned {
         let has_place = single.tasks().any(|task| task.sequence() < first);
         single.reserve(usize::from(has_place));
         reserved -= usize::from(has_place);
@@ -149,7 +167,11 @@ pub(super) fn take_place(state: &mut ScopeState) {
 /// Below which number so many tasks are that were deferred first: what the body has deferred has not waited, also if it
 /// goes its own way.
 fn first_of_all(state: &ScopeState, tasks: usize) -> u64 {
-    let all = state.spawned.iter().map(|single| &**single).chain([state]);
+    let all = state
+        .spawned()
+        .iter()
+        .map(|single| &**single)
+        .chain([state]);
     let mut sequences: Vec<u64> = all
         .flat_map(|state| state.tasks())
         .map(|task| task.sequence())
@@ -162,21 +184,24 @@ fn first_of_all(state: &ScopeState, tasks: usize) -> u64 {
 
 /// Hands batches that were split off to the spawner; if this batch is awaited, they are waited for.
 pub(super) fn release_spawned(registry: &Registry, batches: SpawnedBatches) {
-    let group = registry
-        .peek(|state| {
-            let awaited = !state.released;
-            let extras = state.extras_mut();
-            if awaited && extras.group.is_none() {
-                extras.group = Some(Arc::default());
-            }
-            extras.group.clone()
-        })
-        .flatten();
+    let found = registry.peek(|state| {
+        let awaited = !state.released;
+        let (runner, runtime) = (state.runner.clone(), state.runtime.clone());
+        let extras = state.extras_mut();
+        if awaited && extras.group.is_none() {
+            extras.group = Some(Arc::default());
+        }
+        (runner, runtime, extras.group.clone())
+    });
+    let Some((runner, runtime, group)) = found else {
+        return;
+    };
+    let runtime = runner.get().first_runtime(runtime);
     for mut single in batches {
         if let Some(group) = &group {
             be_member_of(&mut single, group);
         }
-        Batch::of(single).release();
+        Batch::of(single).spawn_on(Some(&runtime));
     }
 }
 

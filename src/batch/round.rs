@@ -28,8 +28,6 @@ struct PlainRound<'a> {
     walk: Walk,
     /// The name and the place of the one whose destructor runs.
     dropping: Option<(&'static str, &'static Location<'static>)>,
-    /// All tasks with a lower number have been polled.
-    fresh: u64,
 }
 
 /// Why the polls of a round have stopped at a task.
@@ -52,7 +50,6 @@ pub(super) fn plain_round(
         queue: queue.unwrap_or_default(),
         walk: Walk::new(polls),
         dropping: None,
-        fresh: 0,
     };
     loop {
         match report::catch(|| round.poll_tasks(cx, ended_set)) {
@@ -75,7 +72,6 @@ impl PlainRound<'_> {
             queue,
             walk,
             dropping,
-            fresh,
         } = self;
         let stop = queue.walk(walk, |mut task| {
             count_dropped(registry, dropping);
@@ -84,7 +80,7 @@ impl PlainRound<'_> {
             }
             match task.as_mut().poll_task(cx) {
                 Poll::Pending => {
-                    *fresh = (*fresh).max(task.sequence() + 1);
+                    task.mark_polled();
                     Step::Keep
                 }
                 Poll::Ready(end @ End::Completed) => {
@@ -113,7 +109,7 @@ impl PlainRound<'_> {
         match end {
             Some(end) => finish(self.registry, None, task, end, ended_set),
             None => {
-                self.fresh = self.fresh.max(task.sequence() + 1);
+                task.as_mut().mark_polled();
                 self.queue.put_at(&mut self.walk, task);
             }
         }
@@ -127,7 +123,8 @@ impl PlainRound<'_> {
             }
             return;
         };
-        self.registry.peek(|state| state.unpublished.panicked += 1);
+        self.registry
+            .peek(|state| state.other_counts().panicked += 1);
         let label = Label {
             name,
             key: None,
@@ -144,7 +141,6 @@ impl Drop for PlainRound<'_> {
         self.queue.put_behind(&self.walk);
         let queue = mem::take(&mut self.queue);
         self.registry.peek(|state| {
-            state.fresh = state.fresh.max(self.fresh);
             let gap = mem::replace(&mut state.queue, queue);
             debug_assert!(gap.is_empty(), "somebody has used what was taken out");
             mem::forget(gap);
@@ -159,7 +155,7 @@ fn count_dropped(
     dropping: &mut Option<(&'static str, &'static Location<'static>)>,
 ) {
     if dropping.take().is_some() {
-        registry.peek(|state| state.unpublished.completed += 1);
+        registry.peek(|state| state.completed += 1);
     }
 }
 
@@ -181,7 +177,7 @@ pub(super) fn round(
         let plain = task.options().is_none();
         next = match poll(registry, Some(runner), &mut task, cx) {
             None => registry.peek(|state| {
-                state.fresh = state.fresh.max(task.sequence() + 1);
+                task.as_mut().mark_polled();
                 state.queue.push_back(task);
                 state.next_of_round(polls, &mut again)
             }),
@@ -189,7 +185,7 @@ pub(super) fn round(
                 let sequence = task.sequence();
                 let completed = drop_completed(registry, task);
                 registry.peek(|state| {
-                    state.unpublished.completed += u64::from(completed);
+                    state.completed += u32::from(completed);
                     let next = state.next_of_round(polls, &mut again);
                     // The roster is told, unless this was all: then the whole entry is given up.
                     if next.is_some() || !matches!(again, AfterTurn::Done) {
@@ -239,7 +235,7 @@ pub(super) fn poll_single(registry: &Registry, cx: &mut Context<'_>) -> bool {
     match poll_plain(&mut task, cx) {
         Some(end) => one_ended(registry, cx, task, end),
         None => one_pending(registry, cx, |state| {
-            state.fresh = state.fresh.max(task.sequence() + 1);
+            task.as_mut().mark_polled();
             state.queue.push_front(task);
         }),
     }

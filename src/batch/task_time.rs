@@ -68,7 +68,7 @@ pub(super) fn end_at_limit(
 }
 
 fn make(registry: &Registry, limit: Duration) -> Sleep {
-    let runtime = registry.peek(|state| match &state.inbox {
+    let runtime = registry.peek(|state| match state.inbox() {
         Some(inbox) => inbox.runtime(),
         None => state.runtime.clone(),
     });

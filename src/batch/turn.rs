@@ -21,13 +21,9 @@ use super::{
 };
 use crate::{
     account::EndedSet,
-    runner::{Registry, RunnerRef, ScopeState},
-    task::{MOST_POLLS, Order},
+    runner::{Extras, Registry, RunnerRef, ScopeState},
+    task::{MOST_POLLS, Order, TaskCell},
 };
-
-/// Polls for each task, on average, before tasks get wakers of their own. A waker costs as much as three polls of a
-/// task that does nothing in them, and a poll for nothing of one that does something costs more.
-const POLLS_A_TASK: u64 = 3;
 
 /// Runs the turn that [`ScopeState::next_polls`] has planned; returns whether nothing is left to run. `registry` is
 /// current.
@@ -55,9 +51,9 @@ fn run_general(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> boo
 pub(super) fn run_on_slow_path(registry: &Registry, cx: &mut Context<'_>) -> bool {
     let (runner, inbox, kind) = registry.with_state(|state| {
         // Nothing is to be taken in, and no time to be looked at.
-        let plain = state.inbox.is_none() && state.extras().is_none();
+        let plain = !state.extras().is_some_and(Extras::concern_each_turn);
         let kind = plain.then(|| state.next_polls());
-        (state.runner.clone(), state.inbox.clone(), kind)
+        (state.runner.clone(), state.inbox().cloned(), kind)
     });
     let mut ended_set = EndedSet::default();
     let kind = kind.unwrap_or_else(|| {
@@ -132,33 +128,27 @@ impl ScopeState {
             if self.queue.len() == 1 {
                 // One turn for all that is left, and polls that are no reason for a waker of its own.
                 self.long_round = false;
-                self.polls = self.polls.max(1);
                 return TurnKind::Single;
             }
-            if self.polls > 0 && self.queue.len() > 1 && self.begin_later_round() {
+            if self.queue.front().is_some_and(TaskCell::was_polled) && self.begin_later_round() {
                 return TurnKind::Woken;
             }
-            self.round = self.queue.len();
-            self.long_round = self.round > MOST_POLLS;
+            self.round = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+            self.long_round = self.round > MOST_POLLS as u32;
         }
-        let polls = self.round.min(MOST_POLLS);
+        let polls = self.round.min(MOST_POLLS as u32);
         self.round -= polls;
-        self.polls += polls as u64;
-        TurnKind::Round(polls)
+        self.polls_left = self.polls_left.saturating_sub(polls as u8);
+        TurnKind::Round(polls as usize)
     }
 
-    /// Before a round that is not the first: moves the start on by one; returns whether it is time to give each task a
-    /// waker.
+    /// Before a round whose first task was polled before: moves the start on by one; returns whether it is time to give
+    /// each task a waker. A task that has not been polled keeps its place: they start in order.
     #[inline(never)]
     fn begin_later_round(&mut self) -> bool {
         if let Some(first) = self.queue.pop_front() {
-            // A task that has not been polled yet keeps its place: they start in order.
-            if first.sequence() < self.fresh {
-                self.queue.push_back(first);
-            } else {
-                self.queue.push_front(first);
-            }
+            self.queue.push_back(first);
         }
-        self.queue.len() > MOST_POLLS || self.polls >= POLLS_A_TASK * self.joined
+        self.queue.len() > MOST_POLLS || self.polls_left == 0
     }
 }

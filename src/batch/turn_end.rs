@@ -50,7 +50,7 @@ pub(super) fn one_ended(
         let sequence = task.sequence();
         let completed = drop_completed(registry, task);
         let over = registry.peek(|state| {
-            state.unpublished.completed += u64::from(completed);
+            state.completed += u32::from(completed);
             state.is_done()
         });
         if over == Some(true) {
@@ -71,7 +71,7 @@ pub(super) fn end_turn(
     ended_set: &mut EndedSet,
 ) -> bool {
     let state = registry.peek(|state| {
-        let new = state.backlog.len() > 0 || !state.unpublished.is_empty();
+        let new = !state.backlog.is_empty() || state.has_unpublished();
         (state.unfinished(), state.slow_path, new)
     });
     let (left, slow_path, new) = state.unwrap_or_default();
@@ -157,16 +157,15 @@ impl ScopeState {
     /// Whether there is nothing to tell but of those who have ended.
     #[inline]
     pub(super) fn has_nothing_to_publish(&self) -> bool {
-        !self.slow_path && self.backlog.len() == 0 && self.unpublished.is_empty()
+        !self.slow_path && self.backlog.is_empty() && !self.has_unpublished()
     }
 
     /// Whether a batch has nothing left, and nobody can bring more.
     #[inline]
     pub(super) fn is_done(&self) -> bool {
         self.queue.is_empty()
-            && self.backlog.len() == 0
+            && self.backlog.is_empty()
             && self.ready.is_none()
-            && self.inbox.is_none()
-            && self.extras().is_none_or(Extras::awaits_nothing)
+            && self.extras().is_none_or(Extras::await_nothing)
     }
 }

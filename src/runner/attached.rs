@@ -13,8 +13,9 @@ impl Registry {
     /// A registry that brings what it collects to an inbox: everything it is asked goes there.
     pub(crate) fn attached(inbox: &Arc<Inbox>, attachment: Attachment) -> Registry {
         let mut state = spare::take(inbox.runner.clone());
-        state.inbox = Some(inbox.clone());
-        state.extras_mut().attached = Some(attachment);
+        let extras = state.extras_mut();
+        extras.inbox = Some(inbox.clone());
+        extras.attached = Some(attachment);
         state.slow_path = true;
         state.on_account = true;
         Registry::of(state)
@@ -72,14 +73,14 @@ impl Registry {
     pub(crate) fn split_off(&self) -> bool {
         let parts = self.peek(|state| {
             let snapshot = state.attachment()?.snapshot.clone();
-            Some((state.inbox.clone()?, snapshot))
+            Some((state.inbox()?.clone(), snapshot))
         });
         let Some(Some((inbox, snapshot))) = parts else {
             return false;
         };
         let own = inbox.split_off(snapshot);
         let gone = self.peek(|state| {
-            let before = state.inbox.replace(own.clone());
+            let before = state.extras_mut().inbox.replace(own.clone());
             let attachment = state.attachment()?;
             let snapshot = mem::take(&mut attachment.snapshot);
             Some((before, snapshot, attachment.own.replace(Own { inbox: own })))

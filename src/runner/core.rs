@@ -90,7 +90,7 @@ impl Core {
         if !self.observers.is_empty() {
             let options = task.as_mut().make_options();
             options.times = Some(Times {
-                joined: outcome.map(|_| Instant::now()),
+                could_start: outcome.map(|_| Instant::now()),
                 ..Times::default()
             });
             let blocking = options.blocking.is_some();
@@ -106,6 +106,7 @@ impl Core {
     /// What the hooks make of a task, each of what the one before has made: boxed once, if it was wrapped.
     fn wrap(&self, mut task: BoxedTask, label: &Label, outcome: Option<Outcome>) -> BoxedTask {
         let options = task.as_mut().take_options();
+        let spawned = task.is_spawned();
         let blocking = options
             .as_ref()
             .is_some_and(|options| options.blocking.is_some());
@@ -130,6 +131,7 @@ impl Core {
             }
         };
         task.as_mut().set_options(options);
+        task.as_mut().set_spawned(spawned);
         task
     }
 }

@@ -172,10 +172,11 @@ impl Inbox {
         if let Some(task) = task {
             let core = self.runner.get();
             account::discard(&core.observers, self.outcome(), task);
-            core.account.publish(&Counts {
+            let counts = Counts {
                 discarded: 1,
                 ..Counts::default()
-            });
+            };
+            core.account.publish(&counts.into());
         }
     }
 
@@ -199,7 +200,7 @@ impl Inbox {
         if state.runtime.is_nothing() {
             state.runtime = runtime.clone();
         }
-        if state.backlog.len() == 0 && !waits {
+        if state.backlog.is_empty() && !waits {
             return (Queue::default(), state.end());
         }
         state.phase = Phase::Batch;
@@ -220,7 +221,7 @@ impl Inbox {
     pub(crate) fn batch_waits(&self, waker: &Waker) -> Queue {
         let waker = waker.clone();
         let mut state = self.lock();
-        if state.backlog.len() == 0 {
+        if state.backlog.is_empty() {
             let before = state.waker.replace(waker);
             drop(state);
             drop_waker(before);
@@ -236,7 +237,7 @@ impl Inbox {
     pub(crate) fn batch_ends(&self) -> (Queue, Values) {
         let mut state = self.lock();
         // Under one lock: what is there now may be taken back by its key at any time.
-        if state.backlog.len() > 0 {
+        if !state.backlog.is_empty() {
             return (state.backlog.take(), Values::default());
         }
         (Queue::default(), self.ends(state))
@@ -245,7 +246,7 @@ impl Inbox {
     /// As `batch_ends`, for a batch of which all was split off or shed. `None` if it is not over.
     pub(crate) fn ends_if_empty(&self) -> Option<Values> {
         let state = self.lock();
-        (state.backlog.len() == 0).then(|| self.ends(state))
+        (state.backlog.is_empty()).then(|| self.ends(state))
     }
 
     fn ends(&self, mut state: MutexGuard<'_, InboxState>) -> Values {

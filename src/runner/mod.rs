@@ -1,7 +1,7 @@
 //! A Runner, and what it keeps of each of its scopes, from the first `defer` to the end of the batch.
 //!
 //! To be read in this order: `runtime`, `remembered`, `launch`, `core`; `values`, `inbox`, `attachment`; `gate`,
-//! `wait_group`, `permits`, `state`, `spare`; `registry`, `current`, `attached`, `reserve`; `runner`, `builder`,
+//! `wait_group`, `permits`, `extras`, `state`, `spare`; `registry`, `current`, `attached`, `reserve`; `runner`, `builder`,
 //! `stopping`.
 
 mod attached;
@@ -9,6 +9,7 @@ mod attachment;
 mod builder;
 mod core;
 pub(crate) mod current;
+mod extras;
 pub(crate) mod gate;
 mod inbox;
 mod launch;
@@ -27,11 +28,12 @@ mod wait_group;
 pub(crate) use self::{
     attachment::Attachment,
     core::{Core, RunnerRef},
+    extras::Extras,
     inbox::{Inbox, Late},
     launch::Launch,
     registry::Registry,
     runtime::DetectedRuntime,
-    state::{Extras, ScopeState, SpawnedBatches},
+    state::{ScopeState, SpawnedBatches},
     wait_group::WaitGroup,
 };
 pub use self::{

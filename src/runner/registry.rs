@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::{core::RunnerRef, inbox::Inbox, spare, state::ScopeState, values::Values};
 use crate::{
     account::{self, EndedSet, Extra},
-    report::Outcome,
+    report::{Key, Outcome},
     task::{BoxedTask, Queue},
 };
 
@@ -108,32 +108,46 @@ impl Registry {
         Ok(())
     }
 
-    /// As `collect`, for a task without a key, as its Runner wants it. Given back, if the scope has an inbox.
-    #[inline]
-    pub(crate) fn collect_prepared(&self, task: BoxedTask) -> Result<(), BoxedTask> {
-        let mut state = self.open();
-        if state.inbox.is_some() {
-            self.put(state);
-            return Err(task);
+    /// As `collect`, for a task as its Runner wants it, of a scope without an inbox.
+    pub(crate) fn collect_prepared(&self, key: Option<Key>, task: BoxedTask) {
+        let replaced = self.with_state(|state| match key {
+            Some(key) => state.collect_keyed(key, task),
+            None => {
+                state.slow_path |= task.needs_slow_path();
+                state.collect(task);
+                None
+            }
+        });
+        if let Some(replaced) = replaced {
+            self.discard(replaced);
         }
-        state.slow_path |= task.options().is_some();
-        state.collect(task);
-        self.put(state);
-        Ok(())
     }
 
     pub(crate) fn forget(&self, key: &str) -> bool {
-        let forgotten = self.peek(|state| match &state.inbox {
+        let forgotten = self.peek(|state| match state.inbox() {
             Some(inbox) => Err(inbox.clone()),
             None => Ok(state.forget(key)),
         });
         match forgotten {
-            Some(Ok(Some((runner, outcome, task)))) => {
-                account::discard(&runner.get().observers, outcome, task);
+            Some(Ok(Some(task))) => {
+                self.discard(task);
                 true
             }
             Some(Err(inbox)) => inbox.forget(key),
             Some(Ok(None)) | None => false,
+        }
+    }
+
+    /// Drops a task that was replaced or taken back.
+    fn discard(&self, task: (Key, BoxedTask)) {
+        let told = self.peek(|state| {
+            let told = !state.runner.get().observers.is_empty();
+            told.then(|| (state.runner.clone(), state.outcome_now()))
+        });
+        match told.flatten() {
+            Some((runner, outcome)) => account::discard(&runner.get().observers, outcome, task),
+            // As a rule.
+            None => account::discard_untold(task),
         }
     }
 
@@ -161,24 +175,24 @@ impl Registry {
     /// What was deferred since the last look.
     #[inline]
     pub(crate) fn take_backlog(&self) -> Queue {
-        self.peek(|state| match state.backlog.len() {
-            0 => None,
-            _ => Some(state.backlog.take()),
+        self.peek(|state| match state.backlog.is_empty() {
+            true => None,
+            false => Some(state.backlog.take()),
         })
         .flatten()
         .unwrap_or_default()
     }
 
     pub(crate) fn inbox(&self) -> Option<Arc<Inbox>> {
-        self.peek(|state| state.inbox.clone()).flatten()
+        self.peek(|state| state.inbox().cloned()).flatten()
     }
 
     /// What is collected here may come from elsewhere from now on, through this.
     pub(crate) fn share(&self) -> Arc<Inbox> {
         // As a rule it was made before, by code of the request itself.
-        let made = self.peek(|state| match state.extras() {
-            None => state.inbox.clone(),
-            Some(_) => None,
+        let made = self.peek(|state| {
+            let extras = state.extras()?;
+            extras.inbox.clone().filter(|_| extras.attached.is_none())
         });
         made.flatten().unwrap_or_else(|| self.make_shared())
     }
@@ -189,10 +203,10 @@ impl Registry {
             self.split_off();
         }
         loop {
-            let inbox = self.with_state(|state| match &state.inbox {
+            let inbox = self.with_state(|state| match state.inbox() {
                 Some(inbox) => Some(inbox.clone()),
-                None if state.unpublished.is_empty() => Some(state.make_inbox()),
-                None => None,
+                None if state.has_unpublished() => None,
+                None => Some(state.make_inbox()),
             });
             if let Some(inbox) = inbox {
                 return inbox;
@@ -209,14 +223,14 @@ impl Registry {
     pub(crate) fn context(&self) -> Values {
         match self.inbox() {
             Some(inbox) => inbox.context(self.is_attached()),
-            None => self.peek(|state| state.context.clone()).unwrap_or_default(),
+            None => self.peek(|state| state.context()).unwrap_or_default(),
         }
     }
 
     /// The inbox was asked whether more is to come. Once it is over, its values go with the batch.
     pub(crate) fn take_back(&self, (joined, context): (Queue, Values)) -> Queue {
         if !context.is_empty() {
-            self.peek(|state| state.context = context);
+            self.peek(|state| state.set_context(context));
         }
         joined
     }
@@ -231,8 +245,8 @@ impl Registry {
     ) -> Result<R, C> {
         let mut state = self.open();
         // In the request itself, and nothing else to look at: what a handle has brought along has an inbox.
-        if state.inbox.is_none() && state.outcome.is_none() {
-            let result = apply(&mut state.context, change);
+        if state.inbox().is_none() && state.outcome.is_none() {
+            let result = apply(&mut state.extras_mut().context, change);
             self.put(state);
             return Ok(result);
         }
@@ -268,7 +282,7 @@ impl Registry {
 
     /// The batch is not to start before this is open. Nothing to do for a scope that was not used.
     pub(crate) fn wait_for(&self, gate: Arc<Gate>) {
-        self.peek(|state| state.gate = Some(gate));
+        self.peek(|state| state.extras_mut().gate = Some(gate));
     }
 
     /// The Runner of this scope.
@@ -298,8 +312,7 @@ impl Registry {
 
     /// Lets the account know what this scope still keeps to itself.
     pub(crate) fn publish(&self) {
-        let unpublished =
-            self.peek(|state| (state.runner.clone(), mem::take(&mut state.unpublished)));
+        let unpublished = self.peek(|state| (state.runner.clone(), state.take_unpublished()));
         if let Some((runner, counts)) = unpublished {
             runner.get().account.publish(&counts);
         }
@@ -309,11 +322,11 @@ impl Registry {
     /// all, those who wait for that are woken.
     pub(crate) fn record(&self, ended_set: &mut EndedSet, joined: &Queue) {
         let state = self.peek(|state| {
-            state.joined += joined.len() as u64;
-            let counts = std::mem::take(&mut state.unpublished);
+            state.allow_polls(joined.len());
+            let counts = state.take_unpublished();
             // The roster knows the inbox of a batch that is on it.
-            let inbox = state.inbox.as_ref().filter(|_| state.roster_key.is_none());
-            let extra = match state.keyed || state.inbox.is_some() {
+            let inbox = state.inbox().filter(|_| state.roster_key.is_none());
+            let extra = match state.keyed || state.inbox().is_some() {
                 true => Extra::of(joined, inbox),
                 false => None,
             };

@@ -27,7 +27,7 @@ impl Registry {
                 if !state.slow_path {
                     return None;
                 }
-                let tasks = match &state.inbox {
+                let tasks = match state.inbox() {
                     Some(inbox) => inbox.len(),
                     None => state.backlog.len(),
                 };

@@ -1,34 +1,22 @@
 //! Boxes of ended batches, kept for the next: making and dropping one is the dearest part of a scope with one task.
 
-use std::{cell::Cell, mem};
+use std::mem;
 
-use super::{core::RunnerRef, runtime::DetectedRuntime, state::ScopeState};
-use crate::{account::Counts, task::Order};
-
-/// The most that a thread keeps: about 22 kB, and half of that more where tasks with keys were taken back.
-const MOST: usize = 64;
-
-/// A list of boxes, each of which holds the next.
-struct Spares {
-    top: Cell<Option<Box<ScopeState>>>,
-    len: Cell<usize>,
-}
+use super::{core::RunnerRef, extras::Extras, runtime::DetectedRuntime, state::ScopeState};
+use crate::{pool::Pool, task::Order};
 
 thread_local! {
-    static SPARES: Spares = const { Spares { top: Cell::new(None), len: Cell::new(0) } };
+    /// About 10 kB.
+    static STATES: Pool<ScopeState, 64> = const { Pool::new() };
+    /// About 6 kB.
+    static EXTRAS: Pool<Extras, 16> = const { Pool::new() };
 }
 
 /// A box from an ended batch, or a new one.
 #[inline]
 pub(crate) fn take(runner: RunnerRef) -> Box<ScopeState> {
     // An error where this thread's locals are being destroyed.
-    let spare = SPARES.try_with(|spares| {
-        let mut state = spares.top.take()?;
-        spares.top.set(state.next_spare.take());
-        spares.len.set(spares.len.get() - 1);
-        Some(state)
-    });
-    let mut state = match spare {
+    let mut state = match STATES.try_with(Pool::take) {
         Ok(Some(state)) => state,
         // Written where it is, as in `TaskCell::boxed`.
         _ => Box::write(Box::new_uninit(), ScopeState::new()),
@@ -38,11 +26,19 @@ pub(crate) fn take(runner: RunnerRef) -> Box<ScopeState> {
     state
 }
 
-/// Keeps the box of a batch that has ended, if it is a plain one.
+pub(super) fn take_extras() -> Box<Extras> {
+    EXTRAS
+        .try_with(Pool::take)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// Keeps the box of a batch that has ended.
 #[inline]
 pub(crate) fn keep(mut state: Box<ScopeState>) {
     debug_assert!(
-        state.spawned.is_empty(),
+        state.spawned().is_empty(),
         "a task would go to the next request"
     );
     if !state.is_plain() {
@@ -51,53 +47,40 @@ pub(crate) fn keep(mut state: Box<ScopeState>) {
     state.runner = RunnerRef::global();
     state.runtime = DetectedRuntime::Nothing;
     state.backlog.restart();
+    state.roster_key = None;
     state.round = 0;
+    state.polls_left = 0;
     state.long_round = false;
-    state.fresh = 0;
-    state.released = false;
-    state.keyed = false;
-    state.polls = 0;
-    state.joined = 0;
     state.outcome = None;
     state.order = Order::default();
     state.started = false;
-    state.roster_key = None;
-    state.could_start = None;
+    state.released = false;
+    state.keyed = false;
     state.on_account = false;
-    let _ = SPARES.try_with(|spares| {
-        let len = spares.len.get();
-        if len < MOST {
-            state.next_spare = spares.top.take();
-            spares.top.set(Some(state));
-            spares.len.set(len + 1);
-        }
-    });
+    let _ = STATES.try_with(|states| states.keep(state));
 }
 
 impl ScopeState {
     /// Drops what few batches have, each where it is: the whole is long to copy.
     #[cold]
     fn empty(&mut self) {
-        drop(self.inbox.take());
-        drop(self.extras.take());
+        if let Some(mut extras) = self.take_extras() {
+            extras.clear();
+            let _ = EXTRAS.try_with(|spares| spares.keep(extras));
+        }
         drop(self.ready.take());
-        drop(self.gate.take());
-        drop(mem::take(&mut self.context));
         drop(mem::take(&mut self.queue));
         drop(mem::take(&mut self.backlog));
-        self.unpublished = Counts::default();
+        let _ = self.take_unpublished();
     }
 
     /// Whether it holds nothing that few batches have.
     #[inline]
     fn is_plain(&self) -> bool {
-        self.inbox.is_none()
-            && self.extras().is_none()
-            && self.context.is_empty()
+        self.extras().is_none()
             && self.queue.is_empty()
             && self.ready.is_none()
-            && self.gate.is_none()
-            && self.backlog.len() == 0
-            && self.unpublished.is_empty()
+            && self.backlog.is_empty()
+            && !self.has_unpublished()
     }
 }

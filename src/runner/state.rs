@@ -1,20 +1,22 @@
 //! A scope that has been used: one box, made by the first use, that becomes its batch.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use super::{
-    attachment::Attachment, core::RunnerRef, gate::Gate, inbox::Inbox, permits::Permits,
-    runtime::DetectedRuntime, values::Values, wait_group::WaitGroup,
+    attachment::Attachment, core::RunnerRef, extras::Extras, gate::Gate, inbox::Inbox,
+    permits::Permits, runtime::DetectedRuntime, spare, values::Values, wait_group::WaitGroup,
 };
 use crate::{
-    account::{Counts, RosterKey},
-    limit::{Place, Room, ScopeDeadline},
+    account::{Counts, RosterKey, Unpublished},
+    limit::Place,
     platform::Instant,
     report::{Key, Outcome},
-    task::{Backlog, BoxedTask, Order, PollTask, Queue, ReadySet, TaskCell},
+    task::{Backlog, BoxedTask, MOST_POLLS, Order, PollTask, Queue, ReadySet, TaskCell},
 };
 
 /// A scope that has been used, from the first defer to the end of its batch.
+///
+/// What each batch needs is here, in 144 bytes: a million of them may wait. The rest is in [`Extras`].
 pub(crate) struct ScopeState {
     pub(crate) runner: RunnerRef,
     /// Where the batch will go, if that was known at the first defer.
@@ -25,15 +27,19 @@ pub(crate) struct ScopeState {
     pub(crate) queue: Queue,
     /// In place of the queue, once each task has a waker of its own. Out of here while its tasks are polled.
     pub(crate) ready: Option<Box<ReadySet>>,
+    pub(crate) roster_key: Option<RosterKey>,
+    extras: Option<Box<Extras>>,
+    /// What the account does not know yet; all else is in `extras`. So many tasks would take 200 GB, but for those that are
+    /// discarded: see there.
+    pub(crate) deferred: u32,
+    pub(crate) completed: u32,
+    discarded: u16,
+    /// Polls that are left before each task gets a waker of its own: some for each that has joined.
+    pub(crate) polls_left: u8,
     /// Polls left before a new round over the queue begins.
-    pub(crate) round: usize,
+    pub(crate) round: u32,
     /// Whether the round takes more than one turn: what was woken in one is not seen in the next.
     pub(crate) long_round: bool,
-    /// Polls so far, and tasks so far: when the first outgrow the second, every task gets a waker of its own.
-    pub(crate) polls: u64,
-    pub(crate) joined: u64,
-    /// All tasks with a lower number have been polled.
-    pub(crate) fresh: u64,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) order: Order,
     pub(crate) started: bool,
@@ -47,95 +53,50 @@ pub(crate) struct ScopeState {
     pub(crate) slow_path: bool,
     /// Whether a task had a key: the roster is told of it.
     pub(crate) keyed: bool,
-    /// What the account does not know yet.
-    pub(crate) unpublished: Counts,
-    pub(crate) roster_key: Option<RosterKey>,
-    /// For observers: the hand-over, or when the gate was opened. Nothing could start before.
-    pub(crate) could_start: Option<Instant>,
-    /// With the spawner, and not to start before this is open.
-    pub(crate) gate: Option<Arc<Gate>>,
-    pub(crate) context: Values,
-    /// Made by the first `handle()`; from then on it holds what is collected, and the context.
-    pub(crate) inbox: Option<Arc<Inbox>>,
-    /// Split off at the hand-over, and not handed to the spawner yet.
-    pub(crate) spawned: SpawnedBatches,
-    pub(crate) extras: Option<Box<Extras>>,
     pub(crate) on_account: bool,
-    /// While this is not in use: see `spare`.
-    pub(crate) next_spare: Option<Box<ScopeState>>,
 }
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<ScopeState>() == 144);
 
 /// Batches that were split off, in their boxes, in which they go on.
 #[allow(clippy::vec_box)]
 pub(crate) type SpawnedBatches = Vec<Box<ScopeState>>;
 
-/// A task that was taken out of the backlog, and what is needed to tell observers of it.
-pub(crate) type Discarded = (RunnerRef, Option<Outcome>, (Key, BoxedTask));
-
-/// What few batches have.
-#[derive(Default)]
-pub(crate) struct Extras {
-    /// Split off and waited for.
-    pub(crate) group: Option<Arc<WaitGroup>>,
-    /// This one was split off, and somebody waits for it.
-    pub(crate) member_of: Option<Arc<WaitGroup>>,
-    /// What the open scope waits for.
-    pub(crate) room: Option<Room>,
-    /// What the scope has waited for, until the batch stands in the queue.
-    pub(crate) place: Option<Place>,
-    pub(crate) permits: Option<Permits>,
-    /// The time of all tasks of the request, if its Runner limits it.
-    pub(crate) deadline: Option<ScopeDeadline>,
-    /// This is the registry of code that a handle has brought along.
-    pub(crate) attached: Option<Attachment>,
-    /// What is lost with it is counted, and not reported.
-    pub(crate) unreported: bool,
-}
-
-impl Extras {
-    /// Whether nothing is waited for: no task that waits for a permit, no batch that was split off.
-    pub(crate) fn awaits_nothing(&self) -> bool {
-        let permits = self.permits.as_ref();
-        self.group.is_none() && permits.is_none_or(|permits| permits.waiting.is_empty())
-    }
-}
+/// Polls a task, on average, before tasks get wakers of their own. A waker costs as much as three polls of a task that
+/// does nothing in them, and a poll for nothing of one that does something costs more.
+const POLLS_A_TASK: usize = 3;
 
 impl ScopeState {
     pub(crate) fn new() -> ScopeState {
         ScopeState {
-            slow_path: false,
             // Not looked at, or it would be made: there may be others alone.
             runner: RunnerRef::global(),
             runtime: DetectedRuntime::Nothing,
             backlog: Backlog::default(),
             queue: Queue::default(),
             ready: None,
+            roster_key: None,
+            extras: None,
+            deferred: 0,
+            completed: 0,
+            discarded: 0,
+            polls_left: 0,
             round: 0,
             long_round: false,
-            polls: 0,
-            joined: 0,
-            fresh: 0,
             outcome: None,
             order: Order::default(),
             started: false,
             released: false,
+            slow_path: false,
             keyed: false,
-            unpublished: Counts::default(),
-            roster_key: None,
-            could_start: None,
-            gate: None,
-            context: Values::default(),
-            inbox: None,
-            spawned: SpawnedBatches::new(),
-            extras: None,
             on_account: false,
-            next_spare: None,
         }
     }
 
     #[inline]
     pub(crate) fn extras_mut(&mut self) -> &mut Extras {
-        self.extras.get_or_insert_default()
+        self.extras.get_or_insert_with(spare::take_extras)
     }
 
     #[inline]
@@ -147,6 +108,10 @@ impl ScopeState {
         self.extras_if_any()?.attached.as_mut()
     }
 
+    pub(super) fn take_extras(&mut self) -> Option<Box<Extras>> {
+        self.extras.take()
+    }
+
     pub(crate) fn take_place(&mut self) -> Option<Place> {
         self.extras.as_mut()?.place.take()
     }
@@ -155,15 +120,100 @@ impl ScopeState {
         self.extras.as_deref_mut()
     }
 
+    #[inline]
+    pub(crate) fn inbox(&self) -> Option<&Arc<Inbox>> {
+        self.extras()?.inbox.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.extras()?.gate.as_ref()
+    }
+
+    pub(crate) fn take_gate(&mut self) -> Option<Arc<Gate>> {
+        self.extras.as_mut()?.gate.take()
+    }
+
+    pub(crate) fn context(&self) -> Values {
+        let extras = self.extras();
+        extras.map_or_else(Values::default, |extras| extras.context.clone())
+    }
+
+    pub(crate) fn set_context(&mut self, context: Values) {
+        if !context.is_empty() {
+            self.extras_mut().context = context;
+        }
+    }
+
+    /// Its values' destructors are the user's code.
+    #[inline]
+    pub(crate) fn take_context(&mut self) -> Values {
+        match &mut self.extras {
+            Some(extras) => mem::take(&mut extras.context),
+            None => Values::default(),
+        }
+    }
+
+    pub(crate) fn spawned(&self) -> &[Box<ScopeState>] {
+        self.extras().map_or(&[], |extras| &extras.spawned)
+    }
+
     pub(crate) fn take_spawned(&mut self) -> SpawnedBatches {
-        std::mem::take(&mut self.spawned)
+        let extras = self.extras.as_mut();
+        extras.map_or_else(Vec::new, |extras| mem::take(&mut extras.spawned))
     }
 
     /// Its gate is open: what it holds was ready from now on. For observers.
     pub(crate) fn open_at(&mut self, now: Instant) {
-        self.could_start = Some(now);
-        for batch in &mut self.spawned {
+        let extras = self.extras_mut();
+        extras.opened = Some(now);
+        for batch in &mut extras.spawned {
             batch.open_at(now);
+        }
+    }
+
+    /// So many tasks are in the queue that were not.
+    #[inline]
+    pub(crate) fn allow_polls(&mut self, tasks: usize) {
+        let polls = usize::from(self.polls_left) + tasks.min(MOST_POLLS) * POLLS_A_TASK;
+        self.polls_left = u8::try_from(polls).unwrap_or(u8::MAX);
+    }
+
+    /// A task is discarded, and the account is told of it later.
+    pub(crate) fn count_discarded(&mut self) {
+        if self.discarded == u16::MAX {
+            // A loop that replaces one task by another may go on for ever. Nobody is woken by this: the task is pending.
+            let unpublished = self.take_unpublished();
+            self.runner.get().account.publish(&unpublished);
+        }
+        self.discarded += 1;
+    }
+
+    /// What is counted besides tasks that were deferred, have completed or were discarded.
+    pub(crate) fn other_counts(&mut self) -> &mut Counts {
+        self.extras_mut().unpublished.get_or_insert_default()
+    }
+
+    #[inline]
+    pub(crate) fn has_unpublished(&self) -> bool {
+        self.deferred != 0
+            || self.completed != 0
+            || self.discarded != 0
+            || self
+                .extras()
+                .is_some_and(|extras| extras.unpublished.is_some())
+    }
+
+    #[inline]
+    pub(crate) fn take_unpublished(&mut self) -> Unpublished {
+        Unpublished {
+            deferred: mem::take(&mut self.deferred),
+            completed: mem::take(&mut self.completed),
+            discarded: mem::take(&mut self.discarded),
+            others: match &mut self.extras {
+                Some(extras) => extras.unpublished.take(),
+                None => None,
+            },
         }
     }
 
@@ -190,47 +240,41 @@ impl ScopeState {
     #[inline]
     pub(crate) fn collect(&mut self, task: BoxedTask) {
         self.backlog.push(task);
-        self.unpublished.deferred += 1;
+        self.deferred += 1;
         if !self.on_account {
             self.open_account();
         }
     }
 
-    /// As `collect`, for tasks that may have a key and options. Gives back the task that it replaces, for
-    /// `account::discard`.
-    pub(crate) fn collect_any(&mut self, key: Option<Key>, task: BoxedTask) -> Option<Discarded> {
-        self.slow_path |= task.options().is_some();
-        let Some(key) = key else {
-            self.collect(task);
-            return None;
-        };
-        let replaced = self.backlog.push_keyed(key, task);
+    /// As `collect`, for a task with a key. Gives back the one that it replaces, which is counted.
+    pub(crate) fn collect_keyed(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
+        self.slow_path |= task.needs_slow_path();
         self.keyed = true;
-        self.unpublished.deferred += 1;
+        let replaced = self.backlog.push_keyed(key, task);
+        self.deferred += 1;
         if !self.on_account {
             self.open_account();
         }
-        self.discarded(replaced)
+        if replaced.is_some() {
+            self.count_discarded();
+        }
+        replaced
     }
 
     /// How the request has ended, wherever that is kept.
     #[inline]
     pub(crate) fn outcome_now(&self) -> Option<Outcome> {
-        match &self.inbox {
+        match self.inbox() {
             Some(inbox) => inbox.outcome(),
             None => self.outcome,
         }
     }
 
-    /// Takes back what has this key.
-    pub(crate) fn forget(&mut self, key: &str) -> Option<Discarded> {
-        let removed = self.backlog.remove(key);
-        self.discarded(removed)
-    }
-
-    fn discarded(&mut self, task: Option<(Key, BoxedTask)>) -> Option<Discarded> {
-        self.unpublished.discarded += u64::from(task.is_some());
-        Some((self.runner.clone(), self.outcome, task?))
+    /// Takes back what has this key, and counts it.
+    pub(crate) fn forget(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
+        let removed = self.backlog.remove(key)?;
+        self.count_discarded();
+        Some(removed)
     }
 
     /// The first defer: from here on the scope is pending, and the spawner is looked for while a runtime is current.
@@ -240,7 +284,7 @@ impl ScopeState {
             self.runtime = self.runner.get().current_runtime();
         }
         // Its first task is published by this; the others follow in a group.
-        self.unpublished.deferred -= 1;
+        self.deferred -= 1;
         self.runner.get().account.open();
     }
 
@@ -256,11 +300,11 @@ impl ScopeState {
             self.runner.clone(),
             self.runtime.clone(),
             std::mem::take(&mut self.backlog),
-            std::mem::take(&mut self.context),
+            self.take_context(),
             self.outcome,
             self.order,
         ));
-        self.inbox = Some(inbox.clone());
+        self.extras_mut().inbox = Some(inbox.clone());
         if let Some(roster_key) = self.roster_key {
             self.runner
                 .get()
@@ -274,9 +318,8 @@ impl ScopeState {
     pub(crate) fn needs_slow_path(&self) -> bool {
         self.runner.get().slow_path
             || self.order == Order::Parallel
-            || self.inbox.is_some()
-            || self.extras.is_some()
-            || self.queue.any(|task| task.options().is_some())
+            || self.extras().is_some_and(Extras::need_slow_path)
+            || self.queue.any(TaskCell::needs_slow_path)
     }
 
     #[inline]
@@ -289,7 +332,7 @@ impl ScopeState {
 
     /// Whether there is nothing to run, and nothing was deferred that is to join.
     pub(crate) fn is_empty(&self) -> bool {
-        self.unfinished() == 0 && self.backlog.len() == 0
+        self.unfinished() == 0 && self.backlog.is_empty()
     }
 
     pub(crate) fn tasks(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {

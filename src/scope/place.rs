@@ -4,7 +4,6 @@ use std::{panic::Location, sync::Arc};
 
 use super::error::HOW_TO_HAVE_A_SCOPE;
 use crate::{
-    account::discard,
     batch::{Batch, Blocking},
     report::Key,
     runner::{Inbox, Registry},
@@ -21,22 +20,9 @@ pub(super) fn place(registry: &Registry, key: Option<Key>, mut task: BoxedTask) 
         task = runner.get().prepare(task, outcome);
         registry.take_back_runner(runner);
     }
-    if key.is_none() {
-        match registry.collect_prepared(task) {
-            Ok(()) => return,
-            Err(back) => task = back,
-        }
-    }
-    let stored = registry.with_state(|state| match &state.inbox {
-        Some(inbox) => Err((inbox.clone(), key, task)),
-        None => Ok(state.collect_any(key, task)),
-    });
-    match stored {
-        Err((inbox, key, task)) => store(&inbox, key, task, registry.is_attached()),
-        Ok(Some((runner, outcome, replaced))) => {
-            discard(&runner.get().observers, outcome, replaced);
-        }
-        Ok(None) => {}
+    match registry.inbox() {
+        Some(inbox) => store(&inbox, key, task, registry.is_attached()),
+        None => registry.collect_prepared(key, task),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tasks that wait for the hand-over, or, deferred by a running task, for the next turn.
 
-use std::{collections::HashMap, mem};
+use std::collections::HashMap;
 
 use super::{
     cell::BoxedTask,
@@ -17,24 +17,32 @@ const FEW: usize = 4;
 #[derive(Default)]
 pub(crate) struct Backlog {
     newest: Stack,
-    /// If all of them were taken back, its memory is kept with the scope's box: it is small.
-    few: Vec<(Key, BoxedTask)>,
-    // Boxed, because each scope has the place of it and hardly one the table.
-    #[allow(clippy::box_collection)]
-    many: Option<Box<HashMap<Key, BoxedTask>>>,
-    len: usize,
+    keyed: Option<Box<Keyed>>,
     next_sequence: u64,
 }
 
+/// The tasks with a key.
+#[derive(Default)]
+pub(crate) struct Keyed {
+    few: Vec<(Key, BoxedTask)>,
+    many: HashMap<Key, BoxedTask>,
+}
+
 impl Backlog {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.newest.is_empty() && self.keyed.as_ref().is_none_or(|keyed| keyed.len() == 0)
+    }
+
+    /// Counts them.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        let keyed = self.keyed.as_ref().map_or(0, |keyed| keyed.len());
+        keyed + self.newest.iter().count()
     }
 
     /// What would be taken now, in the order of deferral.
     pub(crate) fn labels(&self) -> Vec<Label> {
-        let few = self.few.iter().map(|(key, task)| (key, task));
-        let keyed = few.chain(self.many.iter().flat_map(|many| many.iter()));
+        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
         let keyed = keyed.map(|(key, task)| (task.sequence(), task.label().with_key(key)));
         let others = self.newest.iter();
         let others = others.map(|task| (task.sequence(), task.label()));
@@ -51,6 +59,17 @@ impl Backlog {
     /// Numbers from the beginning again. For what is empty.
     pub(crate) fn restart(&mut self) {
         self.next_sequence = 0;
+        if self.keyed.is_some() {
+            self.shrink();
+        }
+    }
+
+    /// A box for a few keys is kept with that of its scope, and none that is larger, however many keys there were.
+    #[cold]
+    fn shrink(&mut self) {
+        let large =
+            |keyed: &mut Box<Keyed>| keyed.few.capacity() > FEW || keyed.many.capacity() > 0;
+        drop(self.keyed.take_if(large));
     }
 
     #[inline]
@@ -61,64 +80,80 @@ impl Backlog {
 
     /// The task with the same key that this one replaces is given back: dropping it is the user's code.
     pub(crate) fn push_keyed(&mut self, key: Key, mut task: BoxedTask) -> Option<(Key, BoxedTask)> {
-        let replaced = self.remove(key.as_str());
         self.number(&mut task);
-        match self.few.len() < FEW {
-            true => self.few.push((key, task)),
-            false => {
-                self.many.get_or_insert_default().insert(key, task);
-            }
+        let keyed = self.keyed.get_or_insert_default();
+        let replaced = keyed.remove(key.as_str());
+        match keyed.few.len() < FEW {
+            true => keyed.few.push((key, task)),
+            false => drop(keyed.many.insert(key, task)),
         }
         replaced
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
-        let of_few = self.few.iter().position(|(of, _)| of.as_str() == key);
-        let removed = match of_few {
-            Some(place) => self.few.swap_remove(place),
-            None => {
-                let removed = self.many.as_mut()?.remove_entry(key)?;
-                // A box of a scope may be kept: not with a table in it, however large that has been.
-                self.many.take_if(|many| many.is_empty());
-                removed
-            }
-        };
-        self.len -= 1;
-        Some(removed)
+        self.keyed.as_mut()?.remove(key)
     }
 
     #[inline]
     fn number(&mut self, task: &mut BoxedTask) {
         task.as_mut().set_sequence(self.next_sequence);
         self.next_sequence += 1;
-        self.len += 1;
     }
 
     /// Takes everything, in the order of deferral.
     #[inline]
     pub(crate) fn take(&mut self) -> Queue {
-        let len = mem::take(&mut self.len);
         let mut ordered = Stack::default();
-        if !self.few.is_empty() || self.many.is_some() {
-            self.merge_into(&mut ordered);
+        let mut len = 0;
+        if self.keyed.is_some() {
+            len = self.merge_into(&mut ordered);
         }
         while let Some(task) = self.newest.pop() {
             ordered.push(task);
+            len += 1;
         }
         Queue::from_ordered(ordered, len)
     }
 
+    /// All but the tasks before the first with a key.
     #[cold]
-    fn merge_into(&mut self, ordered: &mut Stack) {
-        let mut keyed = mem::take(&mut self.few);
-        keyed.extend(self.many.take().into_iter().flat_map(|many| *many));
-        keyed.sort_unstable_by_key(|(_, task)| task.sequence());
-        while let Some(last) = keyed.pop() {
+    fn merge_into(&mut self, ordered: &mut Stack) -> usize {
+        let Some(Keyed { few, many }) = self.keyed.as_deref_mut() else {
+            return 0;
+        };
+        let mut len = 0;
+        few.extend(many.drain());
+        few.sort_unstable_by_key(|(_, task)| task.sequence());
+        while let Some(last) = few.pop() {
             let last = with_key(last);
             while let Some(later) = self.newest.pop_after(last.sequence()) {
                 ordered.push(later);
+                len += 1;
             }
             ordered.push(last);
+            len += 1;
+        }
+        len
+    }
+}
+
+impl Keyed {
+    fn len(&self) -> usize {
+        self.few.len() + self.many.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Key, &BoxedTask)> {
+        let few = self.few.iter().map(|(key, task)| (key, task));
+        few.chain(&self.many)
+    }
+
+    fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
+        let of_few = self.few.iter().position(|(of, _)| of.as_str() == key);
+        match of_few {
+            Some(place) => Some(self.few.swap_remove(place)),
+            // Before it is hashed.
+            None if self.many.is_empty() => None,
+            None => self.many.remove_entry(key),
         }
     }
 }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     limit::Sleep,
     platform::Instant,
+    pool::Pool,
     report::{Key, Label},
 };
 
@@ -55,7 +56,7 @@ pin_project_lite::pin_project! {
         pub(super) next: Option<BoxedTask>,
         name: &'static str,
         location: &'static Location<'static>,
-        // The place in the order of one scope; unique within it, and so the task's key on the roster.
+        // The place in the order of one scope; unique within it, and so the task's key on the roster. With the bits below.
         sequence: u64,
         // `None` for the plain task: nothing of it is looked at then.
         options: MaybeOptions,
@@ -63,6 +64,10 @@ pin_project_lite::pin_project! {
         work: W,
     }
 }
+
+/// What is told of a task by bits in its number: that it was polled and is pending, and that it is to be a batch of its own.
+const POLLED: u64 = 1 << 63;
+const SPAWNED: u64 = 1 << 62;
 
 /// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a
 /// call.
@@ -78,9 +83,25 @@ impl Drop for MaybeOptions {
     }
 }
 
-#[cold]
+/// As many as a few requests at a time have: about 6 kB.
+type Spares = Pool<TaskOptions, 32>;
+
+thread_local! {
+    static SPARES: Spares = const { Spares::new() };
+}
+
+/// If a destructor of the user's panics, the box goes too.
+#[inline(never)]
 fn drop_options(options: Option<Box<TaskOptions>>) {
-    drop(options);
+    let Some(mut options) = options else { return };
+    options.clear();
+    let _ = SPARES.try_with(|spares| spares.keep(options));
+}
+
+fn new_options() -> Box<TaskOptions> {
+    // An error where this thread's locals are being destroyed.
+    let spare = SPARES.try_with(Spares::take);
+    spare.ok().flatten().unwrap_or_default()
 }
 
 /// What few tasks have: all that a plain one does not pay for.
@@ -96,18 +117,39 @@ pub(crate) struct TaskOptions {
     pub(crate) sleep: Option<Sleep>,
     /// Blocking work past its limit, which can't be stopped, and was reported.
     pub(crate) overdue: bool,
-    /// A batch of its own.
-    pub(crate) spawned: bool,
     /// A closure on the blocking pool: where its two halves meet.
     pub(crate) blocking: Option<Arc<BlockingShared>>,
     /// For observers, if there are any.
     pub(crate) times: Option<Times>,
 }
 
+impl TaskOptions {
+    /// Field by field: to write the whole costs more than to make a new one.
+    #[inline]
+    fn clear(&mut self) {
+        let TaskOptions {
+            key,
+            condition,
+            timeout,
+            sleep,
+            overdue,
+            blocking,
+            times,
+        } = self;
+        *key = None;
+        *condition = None;
+        *timeout = None;
+        *sleep = None;
+        *overdue = false;
+        *blocking = None;
+        *times = None;
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Times {
-    /// When it was deferred, if that was after the hand-over: before that it could not start.
-    pub(crate) joined: Option<Instant>,
+    /// The hand-over, or when it was deferred, if that was later.
+    pub(crate) could_start: Option<Instant>,
     pub(crate) started: Option<Instant>,
     /// From then to the end of its last poll.
     pub(crate) ran: Duration,
@@ -172,11 +214,42 @@ impl TaskCell<dyn PollTask> {
     }
 
     pub(crate) fn sequence(&self) -> u64 {
-        self.sequence
+        self.sequence & !(POLLED | SPAWNED)
     }
 
+    #[inline]
+    pub(crate) fn was_polled(&self) -> bool {
+        self.sequence & POLLED != 0
+    }
+
+    #[inline]
+    pub(crate) fn mark_polled(self: Pin<&mut Self>) {
+        *self.project().sequence |= POLLED;
+    }
+
+    #[inline]
     pub(crate) fn set_sequence(self: Pin<&mut Self>, sequence: u64) {
-        *self.project().sequence = sequence;
+        let bits = self.project().sequence;
+        *bits = (*bits & SPAWNED) | sequence;
+    }
+
+    #[inline]
+    pub(crate) fn is_spawned(&self) -> bool {
+        self.sequence & SPAWNED != 0
+    }
+
+    pub(crate) fn set_spawned(self: Pin<&mut Self>, spawned: bool) {
+        let bits = self.project().sequence;
+        *bits = match spawned {
+            true => *bits | SPAWNED,
+            false => *bits & !SPAWNED,
+        };
+    }
+
+    /// Whether its batch has to look at more than its end.
+    #[inline]
+    pub(crate) fn needs_slow_path(&self) -> bool {
+        self.options.0.is_some() || self.is_spawned()
     }
 
     #[inline]
@@ -190,7 +263,7 @@ impl TaskCell<dyn PollTask> {
 
     /// Makes it a task with options, if it is not one yet.
     pub(crate) fn make_options(self: Pin<&mut Self>) -> &mut TaskOptions {
-        self.project().options.0.get_or_insert_default()
+        self.project().options.0.get_or_insert_with(new_options)
     }
 
     /// As `give_key`, if it is, or is to be, a task with options anyway.
@@ -204,15 +277,18 @@ impl TaskCell<dyn PollTask> {
         self.make_options().key = Some(key);
     }
 
-    /// Its condition holds, or it is a batch of its own: nothing is kept that only said so.
+    /// Its condition holds: nothing is kept that only said so.
     pub(crate) fn give_up_obeyed_options(self: Pin<&mut Self>) {
         let options = &mut self.project().options.0;
-        let _obeyed = options.take_if(|options| {
+        let obeyed = options.take_if(|options| {
             options.key.is_none()
                 && options.timeout.is_none()
                 && options.blocking.is_none()
                 && options.times.is_none()
         });
+        if obeyed.is_some() {
+            drop_options(obeyed);
+        }
     }
 
     /// Gives it the options of the task that its work wraps.
@@ -222,6 +298,14 @@ impl TaskCell<dyn PollTask> {
 
     pub(crate) fn take_options(self: Pin<&mut Self>) -> Option<Box<TaskOptions>> {
         self.project().options.0.take()
+    }
+
+    /// The hand-over, for observers.
+    pub(crate) fn could_start_from(self: Pin<&mut Self>, now: Instant) {
+        let options = self.options_mut();
+        if let Some(times) = options.and_then(|options| options.times.as_mut()) {
+            times.could_start.get_or_insert(now);
+        }
     }
 
     #[inline]

@@ -27,7 +27,7 @@ impl Stack {
         later.then(|| self.pop()).flatten()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.top.is_none()
     }
 
@@ -156,6 +156,25 @@ impl Queue {
             back.reverse();
         }
         self.front.iter().chain(back)
+    }
+
+    #[inline]
+    pub(crate) fn front(&mut self) -> Option<&TaskCell<dyn PollTask>> {
+        if self.front.is_empty() {
+            self.turn_round();
+        }
+        self.front.top.as_deref()
+    }
+
+    /// Calls `f` with each, in no order.
+    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(Pin<&mut TaskCell<dyn PollTask>>)) {
+        for stack in [&mut self.front, &mut self.back] {
+            let mut next = stack.top.as_mut();
+            while let Some(task) = next {
+                f(task.as_mut());
+                next = task.as_mut().project().next.as_mut();
+            }
+        }
     }
 
     /// As `iter`, without setting up an iterator for the plain case. Not inlined, so that `f` is.
