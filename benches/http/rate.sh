@@ -25,12 +25,10 @@ case ${1:-} in
     fi
     "$program" rate docs/dev/results/rate.csv
     cargo run --quiet --locked --package charts
-    # The tables stand between two comments.
     tables=$(mktemp)
     trap 'rm -f "$tables"' EXIT
     "$program" rate-table docs/dev/results/rate.csv | tee "$tables"
-    sed -i -e "/<!-- rate tables -->/r $tables" -e '/<!-- rate tables -->/,/<!-- end of rate tables -->/{/<!--/!d}' \
-        docs/dev/benchmarks.md
+    benches/fill.sh "rate tables" "$tables"
     ;;
 *)
     echo "unknown: $1" >&2

@@ -24,12 +24,10 @@ case ${1:-} in
 "")
     "$program" record docs/dev/results/http.csv
     cargo run --quiet --locked --package charts
-    # The tables stand between two comments.
     tables=$(mktemp)
     trap 'rm -f "$tables"' EXIT
     "$program" table docs/dev/results/http.csv | tee "$tables"
-    sed -i -e "/<!-- http tables -->/r $tables" -e '/<!-- http tables -->/,/<!-- end of http tables -->/{/<!--/!d}' \
-        docs/dev/benchmarks.md
+    benches/fill.sh "http tables" "$tables"
     ;;
 *)
     echo "unknown: $1" >&2

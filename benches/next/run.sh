@@ -43,12 +43,10 @@ case ${1:-} in
     ;;
 "")
     "$program" next "$server" docs/dev/results/next.csv
-    # The table stands between two comments.
     table=$(mktemp)
     trap 'rm -f "$table"' EXIT
     "$program" next-table docs/dev/results/next.csv | tee "$table"
-    sed -i -e "/<!-- next table -->/r $table" -e '/<!-- next table -->/,/<!-- end of next table -->/{/<!--/!d}' \
-        docs/dev/benchmarks.md
+    benches/fill.sh "next table" "$table"
     ;;
 *)
     echo "unknown: $1" >&2
