@@ -71,4 +71,4 @@ awk -v tolerated="$tolerated" '
             print "If the rise is wanted, say why in the commit and store it: benches/instructions.sh --accept"
             exit 1
         }
-    }' "$stored" "$counted"
+    }' "$stored" "$counted" || { .ci/compiler; exit 1; }

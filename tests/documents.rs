@@ -232,6 +232,19 @@ fn each_page_and_each_example_is_in_its_index() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+/// A merge that was not finished.
+#[test]
+fn no_page_has_the_marks_of_a_conflict() {
+    let marks = ["<<<<<<< ", ">>>>>>> "];
+    for path in pages() {
+        let page = fs::read_to_string(&path).unwrap();
+        let marked = page
+            .lines()
+            .find(|line| marks.iter().any(|mark| line.starts_with(mark)));
+        assert_eq!(marked, None, "{}", path.display());
+    }
+}
+
 /// A reader has five minutes.
 #[test]
 fn the_readme_has_at_most_200_lines() {
@@ -370,6 +383,74 @@ fn relative_links_lead_to_a_file_and_to_a_heading() {
     }
     assert!(dead.is_empty(), "{dead:#?}");
     assert!(count > 100, "{count}");
+}
+
+/// The steps of the gate, as `.ci/run --list` prints them.
+fn steps() -> BTreeSet<String> {
+    let gate = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let (_, list) = gate.split_once("\nsteps=(").unwrap();
+    let (list, _) = list.split_once(')').unwrap();
+    let steps: BTreeSet<_> = list.split_whitespace().map(str::to_owned).collect();
+    for step in &steps {
+        assert!(gate.contains(&format!("\n{step}() {{\n")), "{step}");
+    }
+    assert!(steps.len() > 20);
+    steps
+}
+
+/// Each step of the gate is in one job of the workflow, and nothing else is: a step that is renamed, or that comes, is not
+/// forgotten there. (What a job calls are the words of its row in the matrix.)
+#[test]
+fn the_workflow_has_each_step_of_the_gate_once() {
+    let workflow = fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
+    assert!(workflow.contains("run: .ci/run ${{ matrix.steps }}\n"));
+    let (_, rows) = workflow.split_once("        steps:\n").unwrap();
+    let rows = rows
+        .lines()
+        .map_while(|line| line.strip_prefix("          - "));
+    let named: Vec<_> = rows.flat_map(str::split_whitespace).collect();
+    let once: BTreeSet<_> = named.iter().map(|step| step.to_string()).collect();
+    assert_eq!(once, steps());
+    assert_eq!(once.len(), named.len());
+}
+
+/// So do the scripts that a job calls by themselves, and those that pages name.
+#[test]
+fn the_scripts_that_workflow_and_pages_call_exist() {
+    let mut texts = vec![root().join(".github/workflows/ci.yml")];
+    texts.extend(pages());
+    let mut count = 0;
+    for path in texts {
+        let text = fs::read_to_string(&path).unwrap();
+        let words = text.split(|c: char| !(c.is_alphanumeric() || "/._-".contains(c)));
+        let scripts = words.filter(|word| {
+            word.starts_with(".ci/") || word.contains('/') && word.ends_with(".sh")
+        });
+        for script in scripts {
+            count += 1;
+            let beside = path.parent().unwrap().join(script);
+            let exists = root().join(script).is_file() || beside.is_file();
+            assert!(exists, "{}: {script}", path.display());
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+/// The compiler that the stored files are of: in the gate, in the workflow and for contributors.
+#[test]
+fn the_version_of_the_compiler_is_the_same_everywhere() {
+    let script = fs::read_to_string(root().join(".ci/compiler")).unwrap();
+    let (_, version) = script.split_once("\nstored=").unwrap();
+    let version = version.lines().next().unwrap();
+    let workflow = fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
+    let contributing = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    for (text, wanted) in [
+        (&workflow, format!("  RUSTUP_TOOLCHAIN: {version}\n")),
+        (&workflow, format!("image: rust:{version}-")),
+        (&contributing, format!("**{version}**")),
+    ] {
+        assert!(text.contains(&wanted), "{wanted}");
+    }
 }
 
 /// What the checks above rest on.
