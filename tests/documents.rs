@@ -171,6 +171,21 @@ fn the_program_for_production_is_the_example_production() {
     assert_eq!(programs(&document("production.md"))[0], shown("production"));
 }
 
+/// What the page on durable jobs shows is in the example, which the gate runs: each line but the comments, in that order.
+#[test]
+fn the_programs_about_durable_jobs_are_in_their_example() {
+    let source = fs::read_to_string(root().join("examples/durable/src/shop.rs")).unwrap();
+    let programs = programs(&document("durable.md"));
+    assert_eq!(programs.len(), 2);
+    for program in programs {
+        let mut rest = source.lines().map(str::trim);
+        for line in program.lines().map(str::trim) {
+            let is_there = line.starts_with("//") || rest.any(|other| other == line);
+            assert!(is_there, "{line}");
+        }
+    }
+}
+
 /// What serves is an example that is run, so that no page shows a server which does not start, or does not stop. The other
 /// one is the guide's "before", which loses work as the guide says. What is on the page about serverless platforms is compared
 /// with the examples of the integrations by their own tests.
@@ -423,9 +438,8 @@ fn the_scripts_that_workflow_and_pages_call_exist() {
     for path in texts {
         let text = fs::read_to_string(&path).unwrap();
         let words = text.split(|c: char| !(c.is_alphanumeric() || "/._-".contains(c)));
-        let scripts = words.filter(|word| {
-            word.starts_with(".ci/") || word.contains('/') && word.ends_with(".sh")
-        });
+        let scripts = words
+            .filter(|word| word.starts_with(".ci/") || word.contains('/') && word.ends_with(".sh"));
         for script in scripts {
             count += 1;
             let beside = path.parent().unwrap().join(script);

@@ -16,12 +16,16 @@ use after_apalis::{Backoff, Running, TaskBuilder};
 use common::{LONG, Receipt, eventually, within};
 use tokio::sync::mpsc;
 
-/// The example `crash`, which cargo builds with the tests.
+/// The program of an example, which cargo builds with the tests.
+fn example(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples").join(name)
+}
+
 fn crash(url: &str) -> ExitStatus {
-    let mut path: PathBuf = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.push("examples/crash");
+    let path = example("crash");
     Command::new(&path)
         .arg(url)
         .stdout(Stdio::null())
@@ -163,4 +167,41 @@ fn the_backoff_doubles_up_to_its_cap_with_jitter() {
         );
         assert!(waits.iter().any(|wait| *wait != waits[0]));
     }
+}
+
+/// The program of the README, word for word, as a process: the job runs, and SIGTERM ends it.
+#[cfg(unix)]
+#[test]
+fn the_program_of_the_readme_sends_the_receipt_and_ends_at_sigterm() {
+    use std::io::{BufRead as _, BufReader};
+
+    use nix::{sys::signal, unistd::Pid};
+
+    let source = include_str!("../examples/receipt.rs");
+    let (_, program) = source.split_once("\n\n").expect("a header");
+    assert!(include_str!("../README.md").contains(program), "{program}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Command::new(example("receipt"))
+        .current_dir(&folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A worker that does not start the job, or does not end, is ended from outside: the test fails then.
+    let pid = Pid::from_raw(process.id().try_into().unwrap());
+    let (over, watched) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if watched.recv_timeout(LONG) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = signal::kill(pid, signal::SIGKILL);
+        }
+    });
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let first = lines.next().map(Result::unwrap);
+    assert_eq!(first.as_deref(), Some("the receipt of order 1"));
+    signal::kill(pid, signal::SIGTERM).unwrap();
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    let status = process.wait().unwrap();
+    drop(over);
+    assert!(status.success(), "{status}: {rest:?}");
+    assert_eq!(rest.len(), 2, "the two reports: {rest:?}");
 }

@@ -308,11 +308,13 @@ async fn the_example_runs_its_task_before_the_freeze_and_ends_at_sigterm() {
     assert!(function.ends().await.success());
 }
 
-/// What the page of the documentation shows is the example, which the test above runs.
+/// What the page of the documentation and the README show is the example, which the test above runs.
 #[test]
 fn the_program_of_the_documentation_is_the_example() {
-    let page = include_str!("../../../docs/serverless.md");
     let example = include_str!("../examples/axum.rs");
     let (_, program) = example.split_once("\n\n").expect("a header");
-    assert!(page.contains(program.trim()), "{program}");
+    let page = include_str!("../../../docs/serverless.md");
+    assert!(page.contains(program), "{program}");
+    let readme = include_str!("../README.md");
+    assert!(readme.contains(program), "{program}");
 }

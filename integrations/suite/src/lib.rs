@@ -30,6 +30,8 @@ mod cases;
 mod client;
 #[cfg(unix)]
 mod process;
+#[cfg(unix)]
+mod readme;
 mod table;
 
 use std::{
@@ -45,6 +47,8 @@ use futures_util::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
 pub use self::app::{App, Chunks, Event, Gate, LARGE, SLOW_CHUNKS};
+#[cfg(unix)]
+pub use self::readme::readme;
 use self::{cases::Service, table::Cell};
 
 /// How long a case waits before it fails. Nothing waits for this to pass.
