@@ -1,7 +1,7 @@
 //! The same routes in Next.js and in axum, a server with a core of its own each: see `benches/next`.
 
 use std::{
-    env, fs,
+    env,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -20,7 +20,8 @@ use crate::{
     Failure, cores, generator,
     paced::{Clients, Offer},
     record::write,
-    table::{median, spread},
+    rows::lines,
+    table::{said_of, spread},
     usage,
 };
 
@@ -406,21 +407,13 @@ struct Row {
 
 /// What was recorded, as Markdown.
 pub(crate) fn print(path: &Path) -> Result<(), Failure> {
-    let text = fs::read_to_string(path)?;
-    let lines = text
-        .strip_prefix(HEADER)
-        .ok_or("the file has another header")?;
-    let rows: Result<Vec<Row>, Failure> = lines.trim().lines().map(str::parse).collect();
-    let rows = rows?;
+    let rows: Vec<Row> = lines(path, HEADER)?;
     let of_next = rows.iter().find(|row| row.server == Kind::Next.name());
     let others: Vec<f64> = rows.iter().map(|row| row.figures[5]).collect();
     println!(
-        "Next.js {}; axum 0.8 with `AfterLayer`. Other processes had {:.0} % of the machine in the median run, and more than \
-         a tenth of it in {} of {}.\n",
+        "Next.js {}; axum 0.8 with `AfterLayer`. {}\n",
         of_next.map_or("", |row| &row.version),
-        median(others.clone()) * 100.0,
-        others.iter().filter(|share| **share > 0.1).count(),
-        others.len(),
+        said_of(others),
     );
 
     let (per_second, cpu, p50, p99): (Figure, Figure, Figure, Figure) =

@@ -2,7 +2,6 @@
 //! the most. The server has a core to itself, and so have its clients.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
     path::Path,
@@ -303,13 +302,4 @@ fn stall() -> Result<(), Failure> {
         true => Ok(()),
         false => Err(format!("a stall of {STALL:?} has delayed {slow} requests only").into()),
     }
-}
-
-/// Reads a recording.
-pub(crate) fn lines(path: &Path) -> Result<Vec<String>, Failure> {
-    let text = fs::read_to_string(path)?;
-    let lines = text
-        .strip_prefix(HEADER)
-        .ok_or("the file has another header")?;
-    Ok(lines.trim().lines().map(str::to_owned).collect())
 }

@@ -5,9 +5,9 @@ use std::{path::Path, str::FromStr};
 use crate::{
     Failure,
     cell::Cell,
-    rate::{CELLS, SHARES, TIME, lines},
-    rows::key,
-    table::{median, spread},
+    rate::{CELLS, HEADER, SHARES, TIME},
+    rows::{key, lines, within_runs},
+    table::{median, said_of, spread},
     variant::Variant,
 };
 
@@ -40,20 +40,16 @@ type Figure = fn(&Row) -> f64;
 struct Rows(Vec<Row>);
 
 pub(crate) fn print(path: &Path) -> Result<(), Failure> {
-    let rows: Result<Vec<Row>, Failure> = lines(path)?.iter().map(|line| line.parse()).collect();
-    let rows = Rows(rows?);
+    let rows = Rows(lines(path, HEADER)?);
     println!(
         "![Bars of the 99th percentile of the latency at three rates, by what becomes of the tasks of a request](rate.svg)\n"
     );
     let all = |figure: Figure| rows.0.iter().map(figure).collect::<Vec<_>>();
     let (others, late) = (all(|row| row.others), all(|row| row.late));
     println!(
-        "Other processes had {:.0} % of the machine in the median run, and more than a tenth of it in {} of {}. The \
-         generator sent 99 of 100 requests within {:.0} µs of their moments in the median run; in {} it took longer than \
-         {LATE:.0} µs.\n",
-        median(others.clone()) * 100.0,
-        others.iter().filter(|share| **share > 0.1).count(),
-        others.len(),
+        "{} The generator sent 99 of 100 requests within {:.0} µs of their moments in the median run; in {} it took \
+         longer than {LATE:.0} µs.\n",
+        said_of(others),
         median(late.clone()),
         late.iter().filter(|late| **late > LATE).count(),
     );
@@ -76,14 +72,13 @@ impl Rows {
         })
     }
 
-    /// To three spawns in the handler: taken within a run, between variants that ran side by side.
+    /// To three spawns in the handler.
     fn ratios(&self, cell: Cell, share: u32, variant: Variant, figure: Figure) -> Vec<f64> {
-        let ratio = |row: &Row| {
-            let mut beside = self.of(cell, share, Variant::Spawn);
-            let beside = beside.find(|spawn| spawn.run == row.run);
-            Some(figure(row) / figure(beside?))
+        let of = |variant| {
+            let rows = self.of(cell, share, variant);
+            rows.map(|row| (row.run.as_str(), figure(row)))
         };
-        self.of(cell, share, variant).filter_map(ratio).collect()
+        within_runs(of(variant), of(Variant::Spawn))
     }
 
     fn print_targets(&self) {

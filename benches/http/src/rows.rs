@@ -1,6 +1,6 @@
 //! The lines of a recording, read again.
 
-use std::{fs, path::Path, str::FromStr};
+use std::{collections::HashMap, fs, path::Path, str::FromStr};
 
 use crate::{Failure, cell::Cell, record::HEADER, variant::Variant};
 
@@ -24,12 +24,7 @@ pub(crate) struct Rows(Vec<Row>);
 
 impl Rows {
     pub(crate) fn read(path: &Path) -> Result<Rows, Failure> {
-        let text = fs::read_to_string(path)?;
-        let Some(lines) = text.strip_prefix(HEADER) else {
-            return Err("the file has another header".into());
-        };
-        let rows: Result<Vec<Row>, Failure> = lines.trim().lines().map(str::parse).collect();
-        Ok(Rows(rows?))
+        Ok(Rows(lines(path, HEADER)?))
     }
 
     /// Of a variant in a cell, in the order of the runs.
@@ -44,20 +39,40 @@ impl Rows {
         self.of(cell, variant).map(figure).collect()
     }
 
-    /// To three spawns in the handler: taken within a run, between variants that ran side by side.
+    /// To three spawns in the handler.
     pub(crate) fn ratios(&self, cell: Cell, variant: Variant, figure: Figure) -> Vec<f64> {
-        let ratio = |row: &Row| {
-            let beside = self
-                .of(cell, Variant::Spawn)
-                .find(|spawn| spawn.run == row.run);
-            Some(figure(row) / figure(beside?))
+        let of = |variant| {
+            let rows = self.of(cell, variant);
+            rows.map(|row| (row.run.as_str(), figure(row)))
         };
-        self.of(cell, variant).filter_map(ratio).collect()
+        within_runs(of(variant), of(Variant::Spawn))
     }
 
     pub(crate) fn all(&self, figure: Figure) -> Vec<f64> {
         self.0.iter().map(figure).collect()
     }
+}
+
+/// Ratios of figures, each with its run: taken within a run, between variants that ran side by side.
+pub(crate) fn within_runs<'a>(
+    of: impl Iterator<Item = (&'a str, f64)>,
+    to: impl Iterator<Item = (&'a str, f64)>,
+) -> Vec<f64> {
+    let to: HashMap<&str, f64> = to.collect();
+    of.filter_map(|(run, figure)| Some(figure / to.get(run)?))
+        .collect()
+}
+
+/// The lines of a recording, behind its header.
+pub(crate) fn lines<T>(path: &Path, header: &str) -> Result<Vec<T>, Failure>
+where
+    T: FromStr<Err = Failure>,
+{
+    let text = fs::read_to_string(path)?;
+    let lines = text
+        .strip_prefix(header)
+        .ok_or("the file has another header")?;
+    lines.trim().lines().map(str::parse).collect()
 }
 
 /// As the file has it.

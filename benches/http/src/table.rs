@@ -34,12 +34,7 @@ const TARGETS: [(Cell, &str, Figure, f64); 3] = [
 pub(crate) fn print(path: &Path) -> Result<(), Failure> {
     let rows = Rows::read(path)?;
     let others = rows.all(|row| row.others);
-    println!(
-        "Other processes had {:.0} % of the machine in the median run, and more than a tenth of it in {} of {}.\n",
-        median(others.clone()) * 100.0,
-        others.iter().filter(|share| **share > 0.1).count(),
-        others.len()
-    );
+    println!("{}\n", said_of(others));
     print_targets(&rows);
     for cell in Cell::ALL {
         let [task, runtime, connections] = key(cell);
@@ -96,6 +91,18 @@ fn print_cell(rows: &Rows, cell: Cell) {
         );
     }
     println!();
+}
+
+/// What other processes had of the machine, by run.
+pub(crate) fn said_of(others: Vec<f64>) -> String {
+    let (busy, runs) = (
+        others.iter().filter(|share| **share > 0.1).count(),
+        others.len(),
+    );
+    format!(
+        "Other processes had {:.0} % of the machine in the median run, and more than a tenth of it in {busy} of {runs}.",
+        median(others) * 100.0
+    )
 }
 
 /// The median, and the range in brackets.

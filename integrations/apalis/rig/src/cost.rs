@@ -6,7 +6,6 @@ use std::{collections::HashMap, fs, process::Stdio};
 use after_apalis::Jobs;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::Command,
     time::{Duration, timeout},
 };
 
@@ -26,15 +25,7 @@ const ROWS: [&str; 5] = [
 ];
 
 pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
-    let mut jobs = 5_000;
-    let mut rounds = 7;
-    for pair in words.chunks(2) {
-        match pair {
-            ["--jobs", number] => jobs = number.parse()?,
-            ["--rounds", number] => rounds = number.parse()?,
-            other => return Err(format!("what is {other:?}?").into()),
-        }
-    }
+    let (jobs, rounds) = scale::options(words, 5_000, 7)?;
     println!(
         "Processor time a job, µs: {jobs} jobs, one worker process, {rounds} rounds in turns. Medians; \
          the ratio is the median of the rounds' own, with its quartiles.\n"
@@ -73,12 +64,12 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
     Ok(())
 }
 
-fn sorted(mut figures: Vec<f64>) -> Vec<f64> {
+pub(crate) fn sorted(mut figures: Vec<f64>) -> Vec<f64> {
     figures.sort_by(f64::total_cmp);
     figures
 }
 
-fn quantile(sorted: &[f64], quarters: usize) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], quarters: usize) -> f64 {
     sorted[(sorted.len() - 1) * quarters / 4]
 }
 
@@ -97,11 +88,9 @@ async fn one(store: &str, kind: &'static str, number: u64) -> Result<[f64; ROWS.
         server.spent()?.since(&before.1),
     );
 
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["scale-worker", &format!("{kind}-{store}"), &url])
+    let mut child = scale::process(kind, store, &url)?
         .arg(number.to_string())
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
         .spawn()?;
     let worker = child.id().ok_or("it runs")?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("its output")?).lines();

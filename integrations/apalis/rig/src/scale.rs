@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     Error,
     chaos::{postgres_database, redis_database},
-    cost::{BEGIN, END},
+    cost::{BEGIN, END, quantile, sorted},
     job::Receipt,
 };
 
@@ -28,15 +28,7 @@ use crate::{
 const PRODUCERS: u64 = 8;
 
 pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
-    let mut jobs = 20_000;
-    let mut rounds = 3;
-    for pair in words.chunks(2) {
-        match pair {
-            ["--jobs", number] => jobs = number.parse()?,
-            ["--rounds", number] => rounds = number.parse()?,
-            other => return Err(format!("what is {other:?}?").into()),
-        }
-    }
+    let (jobs, rounds) = options(words, 20_000, 3)?;
     println!(
         "{jobs} jobs (Redis: at most 5,000), the median of {rounds} rounds, jobs a second. Enqueued: one a transaction (Postgres), {PRODUCERS} at \
          once.\n"
@@ -66,9 +58,8 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
         }
         for (which, kind) in ["apalis", "after"].into_iter().enumerate() {
             let mut line = format!("{store:<10}{kind:<10}");
-            for (at, column) in figures[which].iter_mut().enumerate() {
-                column.sort_by(f64::total_cmp);
-                let median = column[column.len() / 2];
+            for (at, column) in figures[which].iter().enumerate() {
+                let median = quantile(&sorted(column.clone()), 2);
                 let width = if at == 0 { 10 } else { 14 };
                 line.push_str(&format!("{median:>width$.0}"));
             }
@@ -76,6 +67,28 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The numbers of jobs and of rounds: from the command line, or these.
+pub(crate) fn options(words: &[&str], jobs: u64, rounds: u64) -> Result<(u64, u64), Error> {
+    let (mut jobs, mut rounds) = (jobs, rounds);
+    for pair in words.chunks(2) {
+        match pair {
+            ["--jobs", number] => jobs = number.parse()?,
+            ["--rounds", number] => rounds = number.parse()?,
+            other => return Err(format!("what is {other:?}?").into()),
+        }
+    }
+    Ok((jobs, rounds))
+}
+
+/// A process of `worker`.
+pub(crate) fn process(kind: &str, store: &str, url: &str) -> Result<Command, Error> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["scale-worker", &format!("{kind}-{store}"), url])
+        .kill_on_drop(true);
+    Ok(command)
 }
 
 async fn round(
@@ -91,17 +104,11 @@ async fn round(
     enqueue_all(&jobs, store, kind, number).await?;
     let enqueued = number as f64 / begin.elapsed().as_secs_f64();
 
-    let children: Vec<Child> = (0..processes)
-        .map(|_| {
-            Ok::<_, Error>(
-                Command::new(std::env::current_exe()?)
-                    .args(["scale-worker", &format!("{kind}-{store}"), url])
-                    .stdout(Stdio::null())
-                    .kill_on_drop(true)
-                    .spawn()?,
-            )
-        })
-        .collect::<Result<_, _>>()?;
+    let children = (0..processes).map(|_| {
+        let child = process(kind, store, url)?.stdout(Stdio::null()).spawn()?;
+        Ok::<_, Error>(child)
+    });
+    let children: Vec<Child> = children.collect::<Result<_, _>>()?;
     // Without the start of the processes.
     let mut first = None::<(Instant, u64)>;
     let limit = Instant::now() + Duration::from_secs(120);
