@@ -9,7 +9,7 @@ use std::{
 };
 
 use apalis_core::task::{Task, builder::TaskBuilder, metadata::MetadataStore, task_id::TaskId};
-use apalis_redis::{Config, queries};
+use apalis_redis::Config;
 use futures_util::StreamExt;
 use redis::{Client, Script, aio::ConnectionManager};
 use serde_json::Value;
@@ -26,6 +26,8 @@ use crate::{
 const CHANNEL: &str = "after-apalis:wake";
 /// Every queue that something was pushed to.
 const QUEUES: &str = "after-apalis:queues";
+/// How long an idempotency key is kept: ten years.
+const KEY_SECONDS: u64 = 10 * 365 * 86400;
 
 pub(crate) struct Redis {
     client: Client,
@@ -46,10 +48,21 @@ fn script(text: &str) -> Script {
     Script::new(&format!("{NOW}{text}"))
 }
 
-static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
+// What apalis' own stores; but due by Redis' clock, and told, in one call. Of a job for later nobody is told.
+// Data, meta, scheduled, idempotency prefix, queues; id, payload, attempts, most, when or 0, key, seconds of the key, channel,
+// queue, then metadata.
+static PUSH: LazyLock<Script> = LazyLock::new(|| {
     script(
-        "redis.call('SADD', KEYS[1], ARGV[2])
-        redis.call('PUBLISH', ARGV[1], ARGV[2])",
+        "local id, key = ARGV[1], ARGV[6]
+        if key ~= '' and not redis.call('SET', KEYS[4] .. ':' .. key, id, 'NX', 'EX', ARGV[7]) then return 0 end
+        if redis.call('HSETNX', KEYS[1], id, ARGV[2]) == 0 then return 0 end
+        redis.call('HSET', KEYS[2] .. ':' .. id, 'attempts', ARGV[3], 'max_attempts', ARGV[4], 'status', 'Pending',
+            'idempotency_key', key, unpack(ARGV, 10))
+        local at = math.max(tonumber(ARGV[5]), math.floor(now))
+        redis.call('ZADD', KEYS[3], at, id)
+        redis.call('SADD', KEYS[5], ARGV[9])
+        if at <= now then redis.call('PUBLISH', ARGV[8], ARGV[9]) end
+        return 1",
     )
 });
 
@@ -224,10 +237,7 @@ where
 }
 
 fn config(queue: &str) -> Config {
-    Config::default()
-        .queue(queue)
-        // For ten years: without a time apalis lets a key expire at once.
-        .idempotency_ttl(Some(Duration::from_secs(10 * 365 * 86400)))
+    Config::default().queue(queue)
 }
 
 impl Redis {
@@ -274,36 +284,38 @@ impl Redis {
     }
 
     pub(crate) async fn push(&self, queue: &str, task: Task<Vec<u8>>) -> Result<Enqueued, Error> {
-        let id = task
-            .task_id()
-            .expect("given an id when it was made")
-            .clone();
         let mut connection = self.connection.clone();
-        let what = "a job can't be enqueued";
         let config = config(queue);
-        let tasks = [task];
-        let push = queries::push_tasks(&mut connection, &config, &tasks);
-        // On the same connection right behind it, so after it. Who isn't told finds the job at the next poll.
-        let mut behind = self.connection.clone();
-        let tell = async {
-            let _: Result<(), _> = PUBLISH
-                .key(QUEUES)
-                .arg(CHANNEL)
-                .arg(queue)
-                .invoke_async(&mut behind)
-                .await;
-        };
-        let both = async { tokio::join!(biased; push, tell).0 };
-        let (active, scheduled) = match tokio::time::timeout(self.limit, both).await {
-            Ok(pushed) => pushed.map_err(failed(what))?,
-            Err(_) => {
-                return Err(failed(what)(format!("no answer within {:?}", self.limit)));
-            }
-        };
-        if active + scheduled == 0 {
-            return Ok(Enqueued::AlreadyThere);
+        let (payload, ctx) = task.take();
+        let id = ctx.task_id().expect("given an id when it was made").clone();
+        let mut call = PUSH.prepare_invoke();
+        call.key(config.job_data_hash())
+            .key(config.job_meta_hash())
+            .key(config.scheduled_jobs_set())
+            .key(config.idempotency_key_set())
+            .key(QUEUES)
+            .arg(id.to_string())
+            .arg(payload)
+            .arg(ctx.attempt())
+            .arg(ctx.max_attempts().unwrap_or(MAX_ATTEMPTS))
+            .arg(ctx.run_at().unwrap_or_default())
+            .arg(ctx.idempotency_key().unwrap_or_default())
+            .arg(KEY_SECONDS)
+            .arg(CHANNEL)
+            .arg(queue);
+        for (field, value) in ctx.metadata().clone().into_inner() {
+            call.arg(field).arg(value);
         }
-        Ok(Enqueued::New(id))
+        let pushed = self
+            .within(
+                "a job can't be enqueued",
+                call.invoke_async::<u64>(&mut connection),
+            )
+            .await?;
+        Ok(match pushed {
+            0 => Enqueued::AlreadyThere,
+            _ => Enqueued::New(id),
+        })
     }
 
     pub(crate) async fn register(&self, worker: &Registration) -> Result<(), Error> {
