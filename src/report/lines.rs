@@ -7,7 +7,6 @@ use std::{
     any::Any,
     error::Error,
     fmt::{self, Write as _},
-    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -107,6 +106,8 @@ pub(crate) fn no_timer(payload: Payload) {
 #[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
 #[cold]
 pub(crate) fn no_runtime() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     if cfg!(all(target_family = "wasm", target_os = "unknown")) {
         // No feature would help.
         return no_threads();
@@ -124,6 +125,8 @@ pub(crate) fn no_runtime() {
 #[cfg(any(feature = "threads", not(any(feature = "smol", feature = "async-std"))))]
 #[cold]
 pub(crate) fn no_threads() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
         line(format_args!(
