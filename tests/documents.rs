@@ -260,6 +260,25 @@ fn no_page_has_the_marks_of_a_conflict() {
     }
 }
 
+/// Cargo puts the examples of all packages of the workspace into one folder: of two with one name a test runs either.
+#[test]
+fn no_two_examples_have_one_name() {
+    let mut folders = vec![root().join("examples")];
+    for entry in fs::read_dir(root().join("integrations")).unwrap() {
+        folders.push(entry.unwrap().path().join("examples"));
+    }
+    let mut names = BTreeSet::new();
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_example = path.extension().is_some_and(|extension| extension == "rs");
+            let name = path.file_stem().unwrap().to_owned();
+            assert!(!is_example || names.insert(name), "{}", path.display());
+        }
+    }
+    assert!(names.len() > 20);
+}
+
 /// A reader has five minutes.
 #[test]
 fn the_readme_has_at_most_200_lines() {

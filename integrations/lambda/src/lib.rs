@@ -81,7 +81,7 @@
 //!
 //! With the feature `graceful-shutdown` of `lambda_runtime`, `spawn_graceful_shutdown_handler` runs a closure at SIGTERM:
 //! [`after::shutdown`](after::shutdown()) belongs in it, with a limit below the 500 ms that the platform gives. The example
-//! `axum` does it. With one invocation at a time nothing is pending then as a rule, because all was done before the freeze.
+//! `order` does it. With one invocation at a time nothing is pending then as a rule, because all was done before the freeze.
 //!
 //! # Limits
 //!

@@ -297,7 +297,7 @@ async fn sigterm_ends_with_a_shutdown() {
 /// The program of the documentation.
 #[tokio::test]
 async fn the_example_runs_its_task_before_the_freeze_and_ends_at_sigterm() {
-    let mut function = Function::start("axum", "").await;
+    let mut function = Function::start("order", "").await;
     function.sees(Seen::Next).await;
     function.get("/order");
     function.sees(response(1, "ordered")).await;
@@ -311,7 +311,7 @@ async fn the_example_runs_its_task_before_the_freeze_and_ends_at_sigterm() {
 /// What the page of the documentation and the README show is the example, which the test above runs.
 #[test]
 fn the_program_of_the_documentation_is_the_example() {
-    let example = include_str!("../examples/axum.rs");
+    let example = include_str!("../examples/order.rs");
     let (_, program) = example.split_once("\n\n").expect("a header");
     let page = include_str!("../../../docs/serverless.md");
     assert!(page.contains(program), "{program}");

@@ -1,6 +1,6 @@
 //! An axum router on AWS Lambda whose work after the response is done before the process is frozen.
 //!
-//! Built with `cargo lambda build --example axum`, say. It needs the platform: run by itself it says that its address is
+//! Built with `cargo lambda build --example order`, say. It needs the platform: run by itself it says that its address is
 //! missing.
 
 use std::time::Duration;
