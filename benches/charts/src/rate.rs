@@ -36,7 +36,7 @@ pub(crate) fn draw(figures: &Figures<'_>) -> Result<String, Failure> {
     let mut canvas = Canvas::new(
         crate::canvas::WIDTH,
         TOP + 3.0 * PANEL - 16.0,
-        "What clients wait for at a fixed rate: p99 of the latency, in ms",
+        "What clients wait for at a fixed rate: p99 of 250 requests in a row, in ms",
         &[
             "An axum service with three tasks a request, on a core of its own; requests come whatever it does. Shorter is better.",
             "Bar: median of five runs; line: least to greatest; »: goes on beyond the panel. Each panel has its own scale.",
@@ -78,7 +78,7 @@ fn bars(figures: &Figures<'_>, task: &str, share: &str) -> Result<(f64, Vec<Bar>
         for row in figures.rows() {
             let found = (row.text("task")?, row.text("share")?, row.text("variant")?);
             if found == (task, share, name) {
-                values.push(row.number("p99_us")? / 1_000.0);
+                values.push(row.number("window_p99_us")? / 1_000.0);
                 rate = row.number("rate")?;
             }
         }

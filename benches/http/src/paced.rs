@@ -16,6 +16,9 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 use crate::Failure;
 
+/// So many requests, one after another, have a 99th percentile of their own.
+pub(crate) const WINDOW: usize = 250;
+
 /// What the clients saw.
 #[derive(Clone, Debug)]
 pub(crate) struct Paced {
@@ -27,6 +30,9 @@ pub(crate) struct Paced {
     /// From when a request was due until its answer was there, ascending. One without an answer is there with the time it
     /// has waited in vain, which is too short.
     pub(crate) latencies: Vec<Duration>,
+    /// The 99th percentile of each [`WINDOW`], ascending. A machine that stops for some milliseconds spoils the windows in
+    /// which it does, and not the others.
+    windows: Vec<Duration>,
     /// How long after they were due the requests were sent that had a free connection, ascending: what the generator adds
     /// by itself.
     pub(crate) late: Vec<Duration>,
@@ -35,6 +41,11 @@ pub(crate) struct Paced {
 impl Paced {
     pub(crate) fn latency(&self, share: f64) -> Duration {
         quantile(&self.latencies, share)
+    }
+
+    /// That of the median window.
+    pub(crate) fn typical_p99(&self) -> Duration {
+        quantile(&self.windows, 0.5)
     }
 
     pub(crate) fn late(&self, share: f64) -> Duration {
@@ -159,7 +170,7 @@ impl Clients {
                 if connection.answered()? {
                     let now = Instant::now();
                     let asked = connection.due.take().ok_or("an answer without a request")?;
-                    latencies.push(now - asked);
+                    latencies.push((asked, now - asked));
                     in_time += u64::from(now < end);
                     match waiting.pop_front() {
                         Some(due) => connection.send(&request, due)?,
@@ -171,7 +182,10 @@ impl Clients {
         let answered = latencies.len() as u64;
         let now = Instant::now();
         let open = connections.iter().filter_map(|connection| connection.due);
-        latencies.extend(open.chain(waiting).map(|due| now - due));
+        latencies.extend(open.chain(waiting).map(|due| (due, now - due)));
+        latencies.sort_unstable();
+        let mut latencies: Vec<_> = latencies.into_iter().map(|(_, latency)| latency).collect();
+        let windows = windows(&latencies);
         latencies.sort_unstable();
         late.sort_unstable();
         Ok(Paced {
@@ -179,6 +193,7 @@ impl Clients {
             answered,
             per_second: in_time as f64 / offer.time.as_secs_f64(),
             latencies,
+            windows,
             late,
         })
     }
@@ -260,6 +275,21 @@ impl Gaps {
         let uniform = ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64;
         Duration::from_secs_f64(-uniform.ln() * self.mean)
     }
+}
+
+/// Of latencies in the order in which the requests were due, in windows of about the same size.
+fn windows(latencies: &[Duration]) -> Vec<Duration> {
+    let count = (latencies.len() / WINDOW).max(1);
+    let bounds = |window| window * latencies.len() / count;
+    let mut windows: Vec<_> = (0..count)
+        .map(|window| {
+            let mut window = latencies[bounds(window)..bounds(window + 1)].to_vec();
+            window.sort_unstable();
+            quantile(&window, 0.99)
+        })
+        .collect();
+    windows.sort_unstable();
+    windows
 }
 
 fn quantile(sorted: &[Duration], share: f64) -> Duration {

@@ -45,8 +45,8 @@ const QUICK_TIME: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Of the file.
-pub(crate) const HEADER: &str = "task,runtime,share,rate,run,variant,answered_per_second,cpu_us_per_request,p50_us,p99_us,p999_us,late_p99_us,\
-     due,unanswered,others";
+pub(crate) const HEADER: &str = "task,runtime,share,rate,run,variant,answered_per_second,cpu_us_per_request,p50_us,window_p99_us,p99_us,p999_us,\
+     late_p99_us,due,unanswered,others";
 
 /// Five runs of each variant in each cell, at each rate.
 pub(crate) fn all(path: &Path) -> Result<(), Failure> {
@@ -248,13 +248,14 @@ fn line(
     let microseconds = |time: Duration| time.as_nanos() as f64 / 1e3;
     let paced = &measured.paced;
     format!(
-        "{},{},{share},{rate:.0},{},{variant},{:.0},{:.2},{:.1},{:.1},{:.1},{:.1},{},{},{:.3}",
+        "{},{},{share},{rate:.0},{},{variant},{:.0},{:.2},{:.1},{:.1},{:.1},{:.1},{:.1},{},{},{:.3}",
         cell.work.name(),
         cell.runtime(),
         number + 1,
         paced.per_second,
         measured.cpu,
         microseconds(paced.latency(0.5)),
+        microseconds(paced.typical_p99()),
         microseconds(paced.latency(0.99)),
         microseconds(paced.latency(0.999)),
         microseconds(paced.late(0.99)),

@@ -13,7 +13,7 @@ use crate::{
 
 /// Against three spawns in the handler, in every cell.
 const TARGETS: [(&str, Figure, f64); 2] =
-    [("p99", |row| row.p99, 1.05), ("CPU", |row| row.cpu, 1.02)];
+    [("p99 of the median window", |row| row.window_p99, 1.05), ("CPU", |row| row.cpu, 1.02)];
 /// Beyond this the generator is a part of what it measures, or the machine had other things to do. In microseconds.
 const LATE: f64 = 50.0;
 
@@ -27,6 +27,7 @@ struct Row {
     per_second: f64,
     cpu: f64,
     p50: f64,
+    window_p99: f64,
     p99: f64,
     p999: f64,
     late: f64,
@@ -126,7 +127,7 @@ impl Rows {
             rate.map_or(0.0, |row| row.rate),
         );
         println!(
-            "| three tasks | CPU a request, µs | of `spawn` | p50, ms | p99, ms | of `spawn` | p99.9, ms | of `spawn` |"
+            "| three tasks | CPU a request, µs | of `spawn` | p50, ms | p99 of the median window, ms | of `spawn` | p99 of all, ms | p99.9, ms |"
         );
         println!("|---|--:|--:|--:|--:|--:|--:|--:|");
         for variant in Variant::ALL {
@@ -154,10 +155,10 @@ impl Rows {
             println!(
                 " {} | {} | {} | {} | {} |",
                 spread(of(|row| row.p50), 1e-3, 2),
+                spread(of(|row| row.window_p99), 1e-3, 2),
+                ratio(|row| row.window_p99),
                 spread(of(|row| row.p99), 1e-3, 2),
-                ratio(|row| row.p99),
                 spread(of(|row| row.p999), 1e-3, 2),
-                ratio(|row| row.p999),
             );
         }
         println!();
@@ -179,6 +180,7 @@ impl FromStr for Row {
             per_second,
             cpu,
             p50,
+            window_p99,
             p99,
             p999,
             late,
@@ -199,6 +201,7 @@ impl FromStr for Row {
             per_second: per_second.parse()?,
             cpu: cpu.parse()?,
             p50: p50.parse()?,
+            window_p99: window_p99.parse()?,
             p99: p99.parse()?,
             p999: p999.parse()?,
             late: late.parse()?,
