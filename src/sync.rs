@@ -14,10 +14,38 @@
 //! - Clocks, and the threads of timers, which a model can't wait for. A model's `Spawner::sleep` is its own, its limits
 //!   of `shutdown` are zero or beyond the clock, and the thread that reports losses is not started.
 
+use std::{io, sync::PoisonError, thread, time::Duration};
+
 #[cfg(after_loom)]
 pub(crate) use self::model::*;
 #[cfg(not(after_loom))]
 pub(crate) use self::real::*;
+
+/// No user code runs under a lock of ours, so nothing panics there, and poison means nothing.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a thread of std's, for what no model has.
+pub(crate) fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name.into());
+    thread.spawn(work).map(drop)
+}
+
+/// Starts one that comes by again and again: after the first pause, and after each that `visit` asks for.
+pub(crate) fn come_by(
+    name: &str,
+    first: Duration,
+    mut visit: impl FnMut() -> Option<Duration> + Send + 'static,
+) -> io::Result<()> {
+    start_thread(name, move || {
+        let mut next = Some(first);
+        while let Some(pause) = next {
+            thread::sleep(pause);
+            next = visit();
+        }
+    })
+}
 
 #[cfg(not(after_loom))]
 mod real {
@@ -67,8 +95,7 @@ mod real {
         not(all(target_family = "wasm", target_os = "unknown"))
     ))]
     pub(crate) fn unblock(work: impl FnOnce() + Send + 'static) {
-        let thread = std::thread::Builder::new().name("after-blocking".into());
-        drop(thread.spawn(work));
+        drop(super::start_thread("after-blocking", work));
     }
 
     /// The same where there are no threads: here and now. Nothing there can block, so all that it does is to compute.

@@ -105,7 +105,7 @@ impl EndedTask {
                 if !reported {
                     report::failed(&label, &*error);
                 }
-                report::drop_error(&label, error);
+                report::drop_part(&label, error);
             }
             End::Panicked(payload) => {
                 if !reported {
@@ -141,9 +141,6 @@ pub(crate) fn discard(
 
 /// As `discard`, of a Runner without observers.
 pub(crate) fn discard_untold((key, task): (Key, BoxedTask)) {
-    let (name, location) = (task.name(), task.location());
-    if let Err(payload) = report::catch(|| drop(task)) {
-        let label = Label::plain(name, location).with_key(&key);
-        report::destructor_panicked(&label, payload);
-    }
+    let label = Label::plain(task.name(), task.location()).with_key(&key);
+    report::drop_part(&label, task);
 }

@@ -5,13 +5,13 @@
 //! second, whichever comes first; and no more than once a second, so that a service that sheds thousands logs one line
 //! a second.
 
-use std::{sync::PoisonError, thread, time::Duration};
+use std::time::Duration;
 
 use super::account::KeepsAccount;
 use crate::{
     platform::Instant,
     report::{self, Gathered, Label, Loss},
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, come_by, lock},
 };
 
 /// How many lost tasks a report names.
@@ -42,13 +42,9 @@ impl LossesState {
 }
 
 impl Losses {
-    fn lock(&self) -> MutexGuard<'_, LossesState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns whether these are the first since the last report.
     pub(crate) fn add(&self, why: Loss, tasks: impl Iterator<Item = Label>) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let none_before = state.is_empty();
         let gathered = &mut state.gathered[why as usize];
         let before = gathered.count;
@@ -64,7 +60,7 @@ impl Losses {
     /// Reports what was gathered, unless the last report was just made and it need not be now; the thread will do it
     /// then. Returns whether there was anything to report.
     pub(crate) fn report(&self, now: bool) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let recently = state.reported.is_some_and(|last| last.elapsed() < PAUSE);
         if state.is_empty() || (recently && state.thread && !now) {
             return false;
@@ -82,7 +78,7 @@ impl Losses {
 
     /// Sees to it that a thread reports: one while there are losses, because nothing else is sure to come by.
     pub(crate) fn report_within_a_second(&self, keeper: &impl KeepsAccount) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         // A model can't wait for a thread of std's: see `sync`.
         if state.thread || state.is_empty() || cfg!(after_loom) {
             return;
@@ -90,22 +86,15 @@ impl Losses {
         state.thread = true;
         drop(state);
         let later = keeper.clone();
-        let spawned = thread::Builder::new()
-            .name("after-losses".into())
-            .spawn(move || {
-                let account = later.account();
-                loop {
-                    thread::sleep(PAUSE);
-                    account.report_losses(true);
-                    let mut state = account.losses.lock();
-                    if state.is_empty() {
-                        state.thread = false;
-                        return;
-                    }
-                }
-            });
-        if spawned.is_err() {
-            self.lock().thread = false;
+        let started = come_by("after-losses", PAUSE, move || {
+            let account = later.account();
+            account.report_losses(true);
+            let mut state = lock(&account.losses.state);
+            state.thread = !state.is_empty();
+            state.thread.then_some(PAUSE)
+        });
+        if started.is_err() {
+            lock(&self.state).thread = false;
             keeper.account().report_losses(true);
         }
     }

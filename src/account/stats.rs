@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
-use crate::report::{Key, Label};
+use crate::report::{Key, Label, named};
 
 /// Counters of a [`Runner`](crate::Runner)'s tasks: what [`Runner::stats`](crate::Runner::stats) returns.
 ///
@@ -217,17 +217,9 @@ impl fmt::Display for ShutdownReport {
             write!(f, "{pending} unfinished after {limit:?}: ")?;
             for (index, task) in self.unfinished.iter().take(NAMED).enumerate() {
                 let comma = if index > 0 { ", " } else { "" };
-                let Unfinished {
-                    name,
-                    key,
-                    location,
-                    age,
-                } = task;
-                write!(f, "{comma}`{name}` (")?;
-                if let Some(key) = key {
-                    write!(f, "key `{key}`, ")?;
-                }
-                write!(f, "{location}, for {age:.1?})")?;
+                let key = task.key.as_deref();
+                let place = format!("{}, for {:.1?}", task.location, task.age);
+                write!(f, "{comma}{}", named(task.name, key, place))?;
             }
             if self.unfinished.len() > NAMED {
                 write!(f, " and {} more", self.unfinished.len() - NAMED)?;

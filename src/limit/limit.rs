@@ -11,25 +11,58 @@
 //! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a
 //! [`WaitQueue`] before his turn is passed over.
 
-use std::{
-    sync::{Arc, PoisonError},
-    task::Waker,
-    time::Duration,
-};
+use std::{mem, sync::Arc, task::Waker, time::Duration};
 
 use super::{
-    overflow::Overflow,
     place::{Lender, PATIENCE},
     room::RoomEntry,
     wait_queue::{Member, WaitQueue},
 };
 use crate::{
-    report::{KeptWaker, WakeList, drop_waker},
+    report::{ALONE, WaitCell, WakeList},
     sync::{
-        Mutex, MutexGuard,
+        Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        lock,
     },
 };
+
+/// What happens to tasks when the queue is full: backpressure, or load shedding.
+///
+/// The queue is full when [`max_waiting`](crate::RunnerBuilder::max_waiting) tasks wait.
+///
+/// Under [`Backpressure`](Overflow::Backpressure) a task that calls its own server may deadlock: the response waits for the
+/// queue, and the queue for that task. Give it a [timeout](crate::TaskBuilder::timeout), or a Runner of its own.
+///
+/// ```
+/// use after::{Overflow, Runner};
+///
+/// // For statistics: rather lose some than slow responses down.
+/// let runner = Runner::builder()
+///     .max_running(64)
+///     .max_waiting(1_000)
+///     .overflow(Overflow::Shed)
+///     .build();
+/// # drop(runner);
+/// ```
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// The response waits (backpressure): a scope that has collected something resolves when the queue has capacity for its
+    /// tasks. Nothing that a response can wait for is dropped. A request with more tasks than the queue can ever hold waits
+    /// until no other task waits, and then all of its tasks are accepted.
+    ///
+    /// Tasks with no response to hold back (of a scope that is dropped, deferred by a task or late through a handle, of a
+    /// held batch) are queued up to 2 × `max_waiting`, then dropped; up to `max_waiting` while a response waits. Under the
+    /// layer of feature `tower` the wait is before the head of the response, and nobody waits for another's client to read:
+    /// see that module's limits.
+    ///
+    /// A task that calls a service whose response waits for this Runner (its own server, say) may wait for itself: give
+    /// such calls a timeout, or a Runner of their own.
+    Backpressure,
+    /// The newest tasks are dropped (load shedding), and counted as [shed](crate::Stats::shed).
+    Shed,
+}
 
 pub(crate) struct Limit {
     pub(crate) max_running: usize,
@@ -70,11 +103,11 @@ pub(crate) struct PermitRequest {
 /// The permits of one batch.
 #[derive(Default)]
 pub(crate) struct PermitWaiter {
-    granted: AtomicUsize,
+    /// Granted, and not taken yet.
+    granted: WaitCell<usize>,
     /// How often it stands in the queue.
     requests: AtomicUsize,
     left: AtomicBool,
-    waker: Mutex<KeptWaker>,
 }
 
 /// Tasks that stand in the queue for permits.
@@ -92,22 +125,14 @@ impl Member for PermitRequest {
     }
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No user code runs under these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl PermitWaiter {
     /// Whoever grants permits from now on wakes `waker`.
     pub(crate) fn watch(&self, waker: &Waker) {
-        let waker = waker.clone();
-        let before = lock(&self.waker).replace(waker);
-        drop_waker(before);
+        self.granted.watch(ALONE, waker, |_| ());
     }
 
     pub(crate) fn take_granted(&self) -> usize {
-        // Acquire, with the Release in `grant`: only the count matters, but it costs nothing to be plain.
-        self.granted.swap(0, Ordering::Acquire)
+        self.granted.with(mem::take)
     }
 }
 
@@ -214,7 +239,7 @@ impl Limit {
         // Granted, and not taken yet: running here, and waiting there.
         let mut granted = 0;
         if let Some(waiter) = waiter {
-            waker = lock(&waiter.waker).take();
+            waker = waiter.granted.take_waker(ALONE);
             // Relaxed, as `has_left` reads it: under the lock of the state.
             waiter.left.store(true, Ordering::Relaxed);
             state.queue.leaves(waiter.requests.load(Ordering::Relaxed));
@@ -232,10 +257,8 @@ impl Limit {
             let Some(request) = state.queue.first() else {
                 break;
             };
-            // Release, with the Acquire of the swap in `take_granted`.
-            request.waiter.granted.fetch_add(1, Ordering::Release);
+            woken.append(request.waiter.granted.change(|granted| *granted += 1));
             request.wanted -= 1;
-            woken.add(lock(&request.waiter.waker).take());
             if request.wanted == 0 {
                 request.waiter.requests.fetch_sub(1, Ordering::Relaxed);
                 state.queue.pop();
@@ -257,9 +280,7 @@ impl Limit {
             }
             state.waiting += tasks;
             if let Some(room) = state.rooms.pop() {
-                let mut room = lock(&room.state);
-                room.granted = true;
-                woken.add(room.waker.take());
+                woken.append(room.granted.change(|granted| *granted = true));
             }
         }
         woken

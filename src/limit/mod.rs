@@ -1,16 +1,16 @@
 //! How many tasks run and wait at once, and how long they may take.
 //!
-//! To be read in this order: `overflow`, `wait_queue`, `limit`, `place`, `room`; `sleep`, `scope_deadline`. `limit`,
+//! To be read in this order: `wait_queue`, `limit`, `place`, `room`; `sleep`, `scope_deadline`. `limit`,
 //! `place` and `room` share one lock, and know each other.
 
 mod limit;
-mod overflow;
 mod place;
 mod room;
 mod scope_deadline;
 mod sleep;
 mod wait_queue;
 
+pub use self::{limit::Overflow, sleep::Sleep};
 pub(crate) use self::{
     limit::{Limit, PermitWaiter},
     place::Place,
@@ -18,4 +18,3 @@ pub(crate) use self::{
     scope_deadline::ScopeDeadline,
     sleep::{poll_sleep, sleep_without_runtime},
 };
-pub use self::{overflow::Overflow, sleep::Sleep};

@@ -4,16 +4,19 @@
 //! pass together, more than there is room for. So a place that was lent is respected for a short time ([`PATIENCE`]), and
 //! each time that this was in vain for half as long.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    limit::{Limit, LimitState, lock},
+    limit::{Limit, LimitState},
     wait_queue::Member,
 };
 use crate::{
     platform::Instant,
     report::WakeList,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        come_by, lock,
+    },
 };
 
 /// The most that others wait for a response that is being read.
@@ -163,33 +166,25 @@ impl Limit {
         let needed = state.rooms.len() > 0 && state.fresh > 0;
         // A model can't wait for a thread of std's: see `sync`.
         if !needed || state.thread || cfg!(after_loom) {
-            return WakeList::from_iter(None);
+            return WakeList::default();
         }
         let limit = self.clone();
-        let started = thread::Builder::new()
-            .name("after-limits".into())
-            .spawn(move || {
-                loop {
-                    let patience = lock(&limit.state).patience;
-                    thread::sleep(patience);
-                    let mut state = lock(&limit.state);
-                    let wakers = limit.grant(&mut state);
-                    state.thread = state.rooms.len() > 0 && state.fresh > 0;
-                    let goes_on = state.thread;
-                    drop(state);
-                    wakers.wake();
-                    if !goes_on {
-                        return;
-                    }
-                }
-            });
+        let started = come_by("after-limits", state.patience, move || {
+            let mut state = lock(&limit.state);
+            let wakers = limit.grant(&mut state);
+            state.thread = state.rooms.len() > 0 && state.fresh > 0;
+            let next = state.thread.then_some(state.patience);
+            drop(state);
+            wakers.wake();
+            next
+        });
         state.thread = started.is_ok();
         if started.is_err() {
             // Then nothing is waited for.
             state.patience = Duration::ZERO;
             return self.grant(state);
         }
-        WakeList::from_iter(None)
+        WakeList::default()
     }
 
     /// What waits and what is lent are together no more than can't wait may be. The place that was lent first goes

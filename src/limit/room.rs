@@ -5,16 +5,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{
-    limit::{Limit, lock},
-    place::Place,
-    wait_queue::Member,
-};
+use super::{limit::Limit, place::Place, wait_queue::Member};
 use crate::{
-    report::{KeptWaker, drop_waker},
+    report::{ALONE, WaitCell, WakeList, drop_waker},
     sync::{
-        Mutex,
         atomic::{AtomicBool, Ordering},
+        lock,
     },
 };
 
@@ -23,7 +19,7 @@ pub(crate) struct RoomEntry {
     /// How many tasks had been accepted when it came that could not wait.
     pub(crate) unasked: u64,
     pub(crate) left: AtomicBool,
-    pub(crate) state: Mutex<RoomState>,
+    pub(crate) granted: WaitCell<bool>,
 }
 
 impl RoomEntry {
@@ -39,12 +35,6 @@ impl Member for Arc<RoomEntry> {
     }
 }
 
-#[derive(Default)]
-pub(crate) struct RoomState {
-    pub(crate) granted: bool,
-    pub(crate) waker: KeptWaker,
-}
-
 impl Limit {
     /// Room for the tasks of a scope that can wait for it.
     pub(crate) fn room(self: &Arc<Self>, tasks: usize) -> Room {
@@ -53,21 +43,19 @@ impl Limit {
             tasks,
             unasked: state.unasked,
             left: AtomicBool::new(false),
-            state: Mutex::default(),
+            granted: WaitCell::default(),
         });
         self.lose_patience(&mut state);
-        let mut wakers = None;
+        let mut wakers = WakeList::default();
         if state.rooms.len() == 0 && self.fits(&state, tasks, 0) {
             state.waiting += tasks;
-            lock(&entry.state).granted = true;
+            entry.granted.with(|granted| *granted = true);
         } else {
             state.rooms.push(entry.clone());
-            wakers = Some(self.come_by(&mut state));
+            wakers = self.come_by(&mut state);
         }
         drop(state);
-        if let Some(wakers) = wakers {
-            wakers.wake();
-        }
+        wakers.wake();
         Room {
             limit: self.clone(),
             entry,
@@ -85,21 +73,15 @@ pub(crate) struct Room {
 
 impl Room {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        let mut state = lock(&self.entry.state);
-        if state.granted {
-            drop(state);
-            drop_waker(Some(waker));
-            return Poll::Ready(());
-        }
-        let before = state.waker.replace(waker);
-        drop(state);
-        drop_waker(before);
-        Poll::Pending
+        let granted = &self.entry.granted;
+        granted.poll(ALONE, cx.waker(), |granted| match granted {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
     }
 
     fn is_granted(&self) -> bool {
-        lock(&self.entry.state).granted
+        self.entry.granted.with(|granted| *granted)
     }
 
     /// The place, when the wait is over.
@@ -120,7 +102,7 @@ impl Drop for Room {
             return;
         }
         let mut state = lock(&self.limit.state);
-        let waker = lock(&self.entry.state).waker.take();
+        let waker = self.entry.granted.take_waker(ALONE);
         if self.is_granted() {
             state.waiting -= self.entry.tasks;
         } else {

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     platform,
-    report::{Payload, catch, unnamed_panicked},
+    report::{Payload, catch, clean_up},
 };
 
 /// Timer of a [`Spawner`](crate::Spawner): a future that resolves when the time is over. Dropping it cancels it.
@@ -51,9 +51,7 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         // Its destructor is the user's code, and runs wherever a time limit is given up.
         let future = self.future.take();
-        if let Err(payload) = catch(|| drop(future)) {
-            unnamed_panicked("a sleep", payload);
-        }
+        clean_up("a sleep", || drop(future));
     }
 }
 

@@ -35,10 +35,14 @@ impl Label {
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Label { name, location, .. } = self;
-        match self.key() {
-            Some(key) => write!(f, "`{name}` (key `{key}`, {location})"),
-            None => write!(f, "`{name}` ({location})"),
-        }
+        f.write_str(&named(self.name, self.key(), self.location))
+    }
+}
+
+/// A task in a line of text, with its key, if it has one, and where it was deferred: `` `mail` (key `7`, main.rs:4:9) ``.
+pub(crate) fn named(name: &str, key: Option<&str>, place: impl fmt::Display) -> String {
+    match key {
+        Some(key) => format!("`{name}` (key `{key}`, {place})"),
+        None => format!("`{name}` ({place})"),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use super::{
     label::Label,
     loss::{Gathered, Loss},
-    unwind::{Payload, catch, forget_payload, message},
+    unwind::{Payload, catch, forget_payload, message, quietly},
 };
 use crate::platform;
 
@@ -28,11 +28,18 @@ pub(crate) fn failed(task: &Label, error: &(dyn Error + 'static)) {
     emit(task, format_args!("failed: {text}"));
 }
 
-/// Drops the error of a task, whose destructor is the user's code.
-#[cold]
-pub(crate) fn drop_error(task: &Label, error: Box<dyn Error + Send + Sync>) {
-    if let Err(payload) = catch(|| drop(error)) {
+/// Drops a task, or what is left of it. Its destructor is the user's code.
+pub(crate) fn drop_part<T>(task: &Label, part: T) {
+    if let Err(payload) = catch(|| drop(part)) {
         destructor_panicked(task, payload);
+    }
+}
+
+/// Drops what is the user's and belongs to no task in particular: the request's future, a context value, a closure.
+#[inline]
+pub(crate) fn clean_up(of_what: &str, f: impl FnOnce()) {
+    if let Err(payload) = catch(f) {
+        unnamed_panicked(of_what, payload);
     }
 }
 
@@ -88,17 +95,35 @@ pub(crate) fn overdue(task: &Label, limit: Duration) {
 /// User code that belongs to no task in particular: an observer, a hook.
 #[cold]
 pub(crate) fn user_code_panicked(whose: &str, payload: Payload) {
-    let message = message(&*payload);
-    line(format_args!("{whose} panicked: {message}"));
-    forget_payload(payload);
+    caught(format_args!("{whose} panicked"), payload);
+}
+
+#[cold]
+pub(crate) fn spawner_panicked(payload: Payload) {
+    user_code_panicked("the spawner", payload);
+}
+
+/// The same, of a destructor.
+#[cold]
+pub(crate) fn unnamed_panicked(of_what: &str, payload: Payload) {
+    caught(
+        format_args!("{of_what} panicked in its destructor"),
+        payload,
+    );
 }
 
 #[cold]
 pub(crate) fn no_timer(payload: Payload) {
-    let message = message(&*payload);
-    line(format_args!(
-        "the runtime has no timer, so timeouts use one of their own (tokio: `enable_time`): {message}"
-    ));
+    caught(
+        format_args!(
+            "the runtime has no timer, so timeouts use one of their own (tokio: `enable_time`)"
+        ),
+        payload,
+    );
+}
+
+fn caught(what: fmt::Arguments<'_>, payload: Payload) {
+    line(format_args!("{what}: {}", message(&*payload)));
     forget_payload(payload);
 }
 
@@ -136,23 +161,6 @@ pub(crate) fn no_threads() {
     }
 }
 
-/// A destructor that belongs to no task in particular: the request's future, a context value, a closure.
-#[cold]
-pub(crate) fn unnamed_panicked(of_what: &str, payload: Payload) {
-    let message = message(&*payload);
-    line(format_args!(
-        "{of_what} panicked in its destructor: {message}"
-    ));
-    forget_payload(payload);
-}
-
-#[cold]
-pub(crate) fn spawner_panicked(payload: Payload) {
-    let message = message(&*payload);
-    line(format_args!("the spawner panicked: {message}"));
-    forget_payload(payload);
-}
-
 /// One line for all losses of this kind since the last such line.
 #[cold]
 pub(crate) fn lost(why: Loss, losses: &Gathered) {
@@ -171,7 +179,7 @@ pub(crate) fn lost(why: Loss, losses: &Gathered) {
     let how = if why == Loss::Shed { "shed" } else { "lost" };
     let why_and_what_to_do = why.explained();
     // The subscriber is the user's code.
-    let reported = catch(|| {
+    quietly(|| {
         #[cfg(feature = "tracing")]
         if subscribed() {
             let of_first = losses.first.first();
@@ -191,15 +199,12 @@ pub(crate) fn lost(why: Loss, losses: &Gathered) {
             "{count} {tasks} {how}: {why_and_what_to_do}; first: {first}"
         ));
     });
-    if let Err(payload) = reported {
-        forget_payload(payload);
-    }
 }
 
 fn emit(task: &Label, what: fmt::Arguments<'_>) {
     let Label { name, location, .. } = task;
     // The subscriber is the user's code.
-    let reported = catch(|| {
+    quietly(|| {
         #[cfg(feature = "tracing")]
         if subscribed() {
             tracing::error!(
@@ -211,20 +216,16 @@ fn emit(task: &Label, what: fmt::Arguments<'_>) {
             );
             return;
         }
-        match task.key() {
-            None => to_stderr(format_args!("task `{name}` deferred at {location} {what}")),
-            Some(key) => to_stderr(format_args!(
-                "task `{name}` (key `{key}`) deferred at {location} {what}"
-            )),
-        }
+        let key = task.key().map(|key| format!(" (key `{key}`)"));
+        let key = key.unwrap_or_default();
+        to_stderr(format_args!(
+            "task `{name}`{key} deferred at {location} {what}"
+        ));
     });
-    if let Err(payload) = reported {
-        forget_payload(payload);
-    }
 }
 
 fn line(text: fmt::Arguments<'_>) {
-    let reported = catch(|| {
+    quietly(|| {
         #[cfg(feature = "tracing")]
         if subscribed() {
             tracing::error!(target: "after", "{text}");
@@ -232,9 +233,6 @@ fn line(text: fmt::Arguments<'_>) {
         }
         to_stderr(text);
     });
-    if let Err(payload) = reported {
-        forget_payload(payload);
-    }
 }
 
 /// Whether an event would reach somebody here and now; one set on another thread alone would not see it.

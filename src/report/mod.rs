@@ -1,7 +1,7 @@
 //! The boundary to the user's code: what panics is caught, who waits is woken, what fails is said aloud, who watches is
 //! told.
 //!
-//! To be read in this order: `unwind`, `waker`; `outcome`, `key`, `label`, `loss`; `lines`; `observer`.
+//! To be read in this order: `unwind`, `waker`, `wait_cell`; `outcome`, `key`, `label`, `loss`; `lines`; `observer`.
 
 mod key;
 mod label;
@@ -10,6 +10,7 @@ mod loss;
 mod observer;
 mod outcome;
 mod unwind;
+mod wait_cell;
 mod waker;
 
 #[cfg(not(any(feature = "smol", feature = "async-std", feature = "threads")))]
@@ -18,15 +19,16 @@ pub(crate) use self::lines::no_runtime;
 pub(crate) use self::lines::no_threads;
 pub(crate) use self::{
     key::Key,
-    label::Label,
+    label::{Label, named},
     lines::{
-        Chain, destructor_panicked, drop_error, failed, lost, no_timer, overdue, panicked,
+        Chain, clean_up, destructor_panicked, drop_part, failed, lost, no_timer, overdue, panicked,
         spawner_panicked, timed_out, unnamed_panicked,
     },
     loss::{Gathered, Loss},
     observer::Observers,
-    unwind::{Payload, catch, drop_silently, forget_payload, message},
-    waker::{KeptWaker, WakeList, WakerMap, drop_waker, wake, wake_by_ref},
+    unwind::{Payload, catch, drop_silently, forget_payload, message, quietly},
+    wait_cell::{ALONE, WaitCell},
+    waker::{KeptWaker, WakeList, drop_waker, wake, wake_by_ref},
 };
 pub use self::{
     observer::{Observer, TaskDeferred, TaskEnd, TaskFinished, TaskInfo, TaskStarted},

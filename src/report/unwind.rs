@@ -33,9 +33,15 @@ pub(crate) fn forget_payload(payload: Payload) {
     }
 }
 
-/// Drops what is the user's, and of whose panic nobody is to be told.
-pub(crate) fn drop_silently<T>(value: T) {
-    if let Err(payload) = catch(|| drop(value)) {
+/// Runs a user's code of whose panic nobody is to be told.
+#[inline]
+pub(crate) fn quietly(f: impl FnOnce()) {
+    if let Err(payload) = catch(f) {
         forget_payload(payload);
     }
+}
+
+/// Drops what is the user's, in the same way.
+pub(crate) fn drop_silently<T>(value: T) {
+    quietly(|| drop(value));
 }

@@ -1,9 +1,9 @@
 //! Wakers are the user's code: they are cloned, dropped and woken when nothing is locked, each on its own, so that one that
 //! panics costs the others nothing.
 
-use std::{collections::BTreeMap, mem, task::Waker};
+use std::task::Waker;
 
-use super::unwind::{catch, drop_silently, forget_payload};
+use super::unwind::{drop_silently, quietly};
 
 /// Who is to be woken, once nothing is locked.
 #[must_use]
@@ -15,10 +15,12 @@ pub(crate) struct WakeList {
 }
 
 impl WakeList {
-    pub(crate) fn add(&mut self, waker: Option<Waker>) {
-        match self.first {
-            None => self.first = waker,
-            Some(_) => self.others.extend(waker),
+    pub(crate) fn append(&mut self, more: WakeList) {
+        for waker in more.first.into_iter().chain(more.others) {
+            match self.first {
+                None => self.first = Some(waker),
+                Some(_) => self.others.push(waker),
+            }
         }
     }
 
@@ -41,17 +43,13 @@ impl FromIterator<Waker> for WakeList {
 
 /// Wakes somebody whose waker may panic.
 pub(crate) fn wake(waker: Waker) {
-    if let Err(payload) = catch(|| waker.wake()) {
-        forget_payload(payload);
-    }
+    quietly(|| waker.wake());
 }
 
 /// As `wake`, for a waker that is kept.
 #[inline]
 pub(crate) fn wake_by_ref(waker: &Waker) {
-    if let Err(payload) = catch(|| waker.wake_by_ref()) {
-        forget_payload(payload);
-    }
+    quietly(|| waker.wake_by_ref());
 }
 
 /// Drops a waker, whose destructor may be the last of somebody's future.
@@ -91,50 +89,5 @@ impl KeptWaker {
 impl Drop for KeptWaker {
     fn drop(&mut self) {
         drop_waker(self.waker.take());
-    }
-}
-
-/// The wakers of those who wait for one thing, by a number for each. What it gives back is to be dropped, or woken, when
-/// nothing is locked.
-#[derive(Default)]
-pub(crate) struct WakerMap {
-    /// As a rule there is one, which needs no memory of its own.
-    one: Option<(u64, Waker)>,
-    others: BTreeMap<u64, Waker>,
-}
-
-impl WakerMap {
-    /// Gives back the one before.
-    #[must_use]
-    pub(crate) fn set(&mut self, id: u64, waker: Waker) -> Option<Waker> {
-        match &mut self.one {
-            Some((own, before)) if *own == id => Some(mem::replace(before, waker)),
-            None if !self.others.contains_key(&id) => {
-                self.one = Some((id, waker));
-                None
-            }
-            _ => self.others.insert(id, waker),
-        }
-    }
-
-    #[must_use]
-    pub(crate) fn remove(&mut self, id: u64) -> Option<Waker> {
-        match self.one.take_if(|(own, _)| *own == id) {
-            Some((_, waker)) => Some(waker),
-            None => self.others.remove(&id),
-        }
-    }
-
-    /// Any one of them.
-    #[must_use]
-    pub(crate) fn pop(&mut self) -> Option<Waker> {
-        let one = self.one.take().or_else(|| self.others.pop_first());
-        one.map(|(_, waker)| waker)
-    }
-
-    pub(crate) fn take(&mut self) -> WakeList {
-        let WakerMap { one, others } = mem::take(self);
-        let one = one.into_iter().map(|(_, waker)| waker);
-        one.chain(others.into_values()).collect()
     }
 }

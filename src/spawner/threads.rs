@@ -10,7 +10,7 @@ use std::{
 use async_task::Runnable;
 
 use super::Spawner;
-use crate::{batch::Batch, report};
+use crate::{batch::Batch, report, sync::start_thread};
 
 /// Runs batches on a small pool of threads of this crate, for programs without a runtime.
 ///
@@ -81,10 +81,7 @@ fn pool() -> &'static Pool {
         let wanted = thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..wanted.min(MOST_THREADS) {
             let worker = pool.clone();
-            let started = thread::Builder::new()
-                .name("after-worker".into())
-                .spawn(move || worker.work());
-            if started.is_ok() {
+            if start_thread("after-worker", move || worker.work()).is_ok() {
                 pool.lock().threads += 1;
             }
         }
@@ -122,9 +119,9 @@ impl Pool {
             };
             drop(queue);
             // A batch does not panic, but its waker's code might: the thread must outlive it.
-            if let Err(payload) = report::catch(|| runnable.run()) {
-                report::forget_payload(payload);
-            }
+            report::quietly(|| {
+                runnable.run();
+            });
         }
     }
 }
