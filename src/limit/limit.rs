@@ -8,23 +8,23 @@
 //! [`Place`](super::place::Place): a scope that hands over at once uses it, and one whose response is still to be read
 //! lends it to others until then. So nobody waits for a client to read.
 //!
-//! Every operation takes constant time for each task or scope that it concerns, whatever else waits: who leaves a
-//! [`WaitQueue`] before his turn is passed over.
+//! All who wait have numbers, in the order in which they came. So nobody who leaves before his turn has to be looked for.
 
-use std::{mem, sync::Arc, task::Waker, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
 
 use super::{
     place::{Lender, PATIENCE},
-    room::RoomEntry,
-    wait_queue::{Member, WaitQueue},
+    room::RoomRequest,
 };
 use crate::{
     report::{ALONE, WaitCell, WakeList},
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-        lock,
-    },
+    sync::{Mutex, lock},
 };
 
 /// What happens to tasks when the queue is full: backpressure, or load shedding.
@@ -80,14 +80,16 @@ pub(crate) struct LimitState {
     pub(crate) lent: usize,
     pub(crate) fresh: usize,
     /// Who gets the next permits.
-    pub(crate) queue: WaitQueue<PermitRequest>,
+    queue: BTreeMap<u64, PermitRequest>,
     /// Scopes that wait for room before their answer.
-    pub(crate) rooms: WaitQueue<Arc<RoomEntry>>,
+    pub(crate) rooms: BTreeMap<u64, RoomRequest>,
     /// How many tasks were accepted that could not wait for it, ever.
     pub(crate) unasked: u64,
     /// Who lends a place, from the one that was lent first: those that are respected, and those before them.
-    pub(crate) lenders: WaitQueue<Arc<Lender>>,
-    pub(crate) overdue: WaitQueue<Arc<Lender>>,
+    pub(crate) lenders: BTreeMap<u64, Lender>,
+    pub(crate) overdue: BTreeMap<u64, Lender>,
+    /// The number of who came last.
+    last: u64,
     /// How long a place is respected now.
     pub(crate) patience: Duration,
     /// Whether a thread comes by when that is over.
@@ -95,7 +97,7 @@ pub(crate) struct LimitState {
 }
 
 /// Some permits that a batch waits for.
-pub(crate) struct PermitRequest {
+struct PermitRequest {
     waiter: Arc<PermitWaiter>,
     wanted: usize,
 }
@@ -103,11 +105,15 @@ pub(crate) struct PermitRequest {
 /// The permits of one batch.
 #[derive(Default)]
 pub(crate) struct PermitWaiter {
+    state: WaitCell<PermitState>,
+}
+
+#[derive(Default)]
+struct PermitState {
     /// Granted, and not taken yet.
-    granted: WaitCell<usize>,
-    /// How often it stands in the queue.
-    requests: AtomicUsize,
-    left: AtomicBool,
+    granted: usize,
+    /// Those that stand in the queue.
+    requests: VecDeque<u64>,
 }
 
 /// Tasks that stand in the queue for permits.
@@ -119,20 +125,21 @@ pub(crate) struct Acquired {
     pub(crate) wakers: WakeList,
 }
 
-impl Member for PermitRequest {
-    fn has_left(&self) -> bool {
-        self.waiter.left.load(Ordering::Relaxed)
+impl LimitState {
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 }
 
 impl PermitWaiter {
     /// Whoever grants permits from now on wakes `waker`.
     pub(crate) fn watch(&self, waker: &Waker) {
-        self.granted.watch(ALONE, waker, |_| ());
+        self.state.watch(ALONE, waker, |_| ());
     }
 
     pub(crate) fn take_granted(&self) -> usize {
-        self.granted.with(mem::take)
+        self.state.with(|state| mem::take(&mut state.granted))
     }
 }
 
@@ -156,7 +163,7 @@ impl Limit {
 
     /// How many of `tasks` more may wait, if they can't be made to wait outside. For lent places, room is left. While
     /// scopes wait for room, only so many are accepted that the first of these can pass before them: see `fits`.
-    fn accepts(&self, state: &mut LimitState, tasks: usize) -> usize {
+    fn accepts(&self, state: &LimitState, tasks: usize) -> usize {
         let most = match self.overflow {
             Overflow::Shed => self.max_waiting,
             Overflow::Backpressure => self.max_waiting.saturating_mul(2),
@@ -165,7 +172,7 @@ impl Limit {
         // However much is lent, what can't wait is not shed for that.
         let taken = state.waiting + state.lent.min(self.max_waiting);
         let room = most.saturating_add(free).saturating_sub(taken);
-        let behind = match state.rooms.first() {
+        let behind = match state.rooms.values().next() {
             Some(first) => self.max_waiting.saturating_sub(first.behind(state.unasked)),
             None => usize::MAX,
         };
@@ -185,25 +192,25 @@ impl Limit {
         let excess = reserved.saturating_sub(tasks);
         state.waiting -= excess;
         let reserved = reserved - excess;
-        let unasked = self.accepts(&mut state, tasks - reserved);
+        let unasked = self.accepts(&state, tasks - reserved);
         state.unasked += unasked as u64;
         let accepted = reserved + unasked;
         state.waiting += accepted - reserved;
         self.give_up_lent(&mut state);
         let mut wanted = wanted.min(accepted);
         // Nobody is before them: as many as there are permits need not stand in the queue.
-        let granted = match state.queue.first() {
-            None => wanted.min(self.max_running.saturating_sub(state.running)),
-            Some(_) => 0,
+        let granted = match state.queue.is_empty() {
+            true => wanted.min(self.max_running.saturating_sub(state.running)),
+            false => 0,
         };
         state.running += granted;
         state.waiting -= granted;
         wanted -= granted;
         if wanted > 0 {
             let waiter = waiter.get_or_insert_default().clone();
-            // Relaxed: `requests` is changed and read under the lock of the state alone.
-            waiter.requests.fetch_add(1, Ordering::Relaxed);
-            state.queue.push(PermitRequest { waiter, wanted });
+            let number = state.next_number();
+            waiter.state.with(|state| state.requests.push_back(number));
+            state.queue.insert(number, PermitRequest { waiter, wanted });
         }
         Acquired {
             accepted,
@@ -235,16 +242,13 @@ impl Limit {
         running: usize,
     ) -> (WakeList, Option<Waker>) {
         let mut state = lock(&self.state);
-        let mut waker = None;
-        // Granted, and not taken yet: running here, and waiting there.
-        let mut granted = 0;
-        if let Some(waiter) = waiter {
-            waker = waiter.granted.take_waker(ALONE);
-            // Relaxed, as `has_left` reads it: under the lock of the state.
-            waiter.left.store(true, Ordering::Relaxed);
-            state.queue.leaves(waiter.requests.load(Ordering::Relaxed));
-            granted = waiter.take_granted();
+        let waker = waiter.and_then(|waiter| waiter.state.take_waker(ALONE));
+        let waiter = waiter.map(|waiter| waiter.state.with(mem::take));
+        let PermitState { granted, requests } = waiter.unwrap_or_default();
+        for number in requests {
+            state.queue.remove(&number);
         }
+        // Granted, and not taken yet: running here, and waiting there.
         state.running -= running + granted;
         state.waiting -= waiting - granted;
         (self.grant(&mut state), waker)
@@ -254,33 +258,34 @@ impl Limit {
     pub(crate) fn grant(&self, state: &mut LimitState) -> WakeList {
         let mut woken = WakeList::default();
         while state.running < self.max_running {
-            let Some(request) = state.queue.first() else {
+            let Some(mut first) = state.queue.first_entry() else {
                 break;
             };
-            woken.append(request.waiter.granted.change(|granted| *granted += 1));
+            let request = first.get_mut();
             request.wanted -= 1;
-            if request.wanted == 0 {
-                request.waiter.requests.fetch_sub(1, Ordering::Relaxed);
-                state.queue.pop();
+            let served = request.wanted == 0;
+            woken.append(request.waiter.state.change(|state| {
+                state.granted += 1;
+                if served {
+                    state.requests.pop_front();
+                }
+            }));
+            if served {
+                first.remove();
             }
             state.running += 1;
             state.waiting -= 1;
         }
-        if state.rooms.len() > 0 {
+        if !state.rooms.is_empty() {
             self.lose_patience(state);
         }
-        let unasked = state.unasked;
-        while let Some((tasks, behind)) = state
-            .rooms
-            .first()
-            .map(|room| (room.tasks, room.behind(unasked)))
-        {
-            if !self.fits(state, tasks, behind) {
+        while let Some(first) = state.rooms.values().next() {
+            if !self.fits(state, first.tasks, first.behind(state.unasked)) {
                 break;
             }
-            state.waiting += tasks;
-            if let Some(room) = state.rooms.pop() {
-                woken.append(room.granted.change(|granted| *granted = true));
+            if let Some((_, first)) = state.rooms.pop_first() {
+                state.waiting += first.tasks;
+                woken.append(first.granted.change(|granted| *granted = true));
             }
         }
         woken

@@ -1,6 +1,6 @@
 //! How many tasks run and wait at once, and how long they may take.
 //!
-//! To be read in this order: `wait_queue`, `limit`, `place`, `room`; `sleep`, `scope_deadline`. `limit`,
+//! To be read in this order: `limit`, `place`, `room`; `sleep`, `scope_deadline`. `limit`,
 //! `place` and `room` share one lock, and know each other.
 
 mod limit;
@@ -8,7 +8,6 @@ mod place;
 mod room;
 mod scope_deadline;
 mod sleep;
-mod wait_queue;
 
 pub use self::{limit::Overflow, sleep::Sleep};
 pub(crate) use self::{

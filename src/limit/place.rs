@@ -6,17 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    limit::{Limit, LimitState},
-    wait_queue::Member,
-};
+use super::limit::{Limit, LimitState};
 use crate::{
     platform::Instant,
     report::WakeList,
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        come_by, lock,
-    },
+    sync::{come_by, lock},
 };
 
 /// The most that others wait for a response that is being read.
@@ -24,20 +18,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 /// The least: below, a thread would spin.
 const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 
-/// A lent place. It has left when it was used or given up, or when there is no room for it any more.
+/// A lent place, until it is used or given up, or there is no room for it any more.
 pub(crate) struct Lender {
     tasks: usize,
     /// When it was lent.
     since: Instant,
-    /// Others don't respect it any more.
-    overdue: AtomicBool,
-    left: AtomicBool,
-}
-
-impl Member for Arc<Lender> {
-    fn has_left(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
-    }
 }
 
 /// Room for the tasks of one scope, from its wait to its hand-over. Dropped, it is given back.
@@ -51,7 +36,7 @@ pub(crate) struct Place {
     pub(crate) limit: Arc<Limit>,
     pub(crate) tasks: usize,
     /// `None` while it is not lent, and counted as waiting.
-    pub(crate) lender: Option<Arc<Lender>>,
+    pub(crate) lender: Option<u64>,
 }
 
 impl Place {
@@ -68,23 +53,21 @@ impl Place {
         if self.lender.is_some() {
             return;
         }
-        let lender = Arc::new(Lender {
+        let lender = Lender {
             tasks: self.tasks,
             since: Instant::now(),
-            overdue: AtomicBool::new(!patience),
-            left: AtomicBool::new(false),
-        });
-        self.lender = Some(lender.clone());
+        };
         let limit = &self.limit;
         let mut state = lock(&limit.state);
+        let number = state.next_number();
+        self.lender = Some(number);
         state.waiting -= self.tasks;
         state.lent += self.tasks;
-        match patience {
-            true => {
-                state.fresh += self.tasks;
-                state.lenders.push(lender);
-            }
-            false => state.overdue.push(lender),
+        if patience {
+            state.fresh += self.tasks;
+            state.lenders.insert(number, lender);
+        } else {
+            state.overdue.insert(number, lender);
         }
         limit.give_up_lent(&mut state);
         let wakers = limit.grant(&mut state);
@@ -104,14 +87,10 @@ impl Place {
             return tasks;
         };
         let mut state = lock(&self.limit.state);
-        // Relaxed, here and below: `overdue` and `left` are changed and read under the lock of the state.
-        let in_time = !lender.overdue.load(Ordering::Relaxed);
-        let kept = state.ends(&lender);
-        if !kept && !read {
-            return 0;
-        }
-        if kept && in_time {
-            state.patience = (state.patience * 2).min(PATIENCE);
+        match state.ends(lender) {
+            Some(true) => state.patience = (state.patience * 2).min(PATIENCE),
+            None if !read => return 0,
+            _ => {}
         }
         state.waiting += tasks;
         tasks
@@ -126,7 +105,7 @@ impl Drop for Place {
         let mut state = lock(&self.limit.state);
         match self.lender.take() {
             Some(lender) => {
-                state.ends(&lender);
+                state.ends(lender);
             }
             None => state.waiting -= self.tasks,
         }
@@ -146,14 +125,13 @@ impl Limit {
         let now = Instant::now();
         let patience = state.patience;
         let mut in_vain = false;
-        while let Some(first) = state.lenders.first().cloned() {
-            if now.saturating_duration_since(first.since) < patience {
+        while let Some(first) = state.lenders.first_entry() {
+            if now.saturating_duration_since(first.get().since) < patience {
                 break;
             }
-            state.lenders.pop();
-            first.overdue.store(true, Ordering::Relaxed);
-            state.fresh -= first.tasks;
-            state.overdue.push(first);
+            let (number, lender) = first.remove_entry();
+            state.fresh -= lender.tasks;
+            state.overdue.insert(number, lender);
             in_vain = true;
         }
         if in_vain {
@@ -163,7 +141,7 @@ impl Limit {
 
     /// Sees to it that somebody loses patience, if scopes wait for what is lent: nothing else is sure to happen.
     pub(crate) fn come_by(self: &Arc<Self>, state: &mut LimitState) -> WakeList {
-        let needed = state.rooms.len() > 0 && state.fresh > 0;
+        let needed = !state.rooms.is_empty() && state.fresh > 0;
         // A model can't wait for a thread of std's: see `sync`.
         if !needed || state.thread || cfg!(after_loom) {
             return WakeList::default();
@@ -172,7 +150,7 @@ impl Limit {
         let started = come_by("after-limits", state.patience, move || {
             let mut state = lock(&limit.state);
             let wakers = limit.grant(&mut state);
-            state.thread = state.rooms.len() > 0 && state.fresh > 0;
+            state.thread = !state.rooms.is_empty() && state.fresh > 0;
             let next = state.thread.then_some(state.patience);
             drop(state);
             wakers.wake();
@@ -193,29 +171,23 @@ impl Limit {
         let free = self.max_running.saturating_sub(state.running);
         let most = self.max_waiting.saturating_mul(2).saturating_add(free);
         while state.waiting + state.lent > most && state.lenders.len() + state.overdue.len() > 1 {
-            let overdue = state.overdue.first().cloned();
-            let Some(first) = overdue.or_else(|| state.lenders.first().cloned()) else {
-                return;
-            };
-            state.ends(&first);
+            let mut first = state.overdue.keys().chain(state.lenders.keys());
+            let Some(&first) = first.next() else { return };
+            state.ends(first);
         }
     }
 }
 
 impl LimitState {
-    /// A lent place is used, or given up; returns whether it was there still.
-    fn ends(&mut self, lender: &Lender) -> bool {
-        if lender.left.swap(true, Ordering::Relaxed) {
-            return false;
+    /// A lent place is used, or given up; `None` if it is gone, otherwise whether others respected it still.
+    fn ends(&mut self, number: u64) -> Option<bool> {
+        let respected = self.lenders.remove(&number);
+        let is_respected = respected.is_some();
+        let lender = respected.or_else(|| self.overdue.remove(&number))?;
+        if is_respected {
+            self.fresh -= lender.tasks;
         }
         self.lent -= lender.tasks;
-        match lender.overdue.load(Ordering::Relaxed) {
-            true => self.overdue.leaves(1),
-            false => {
-                self.fresh -= lender.tasks;
-                self.lenders.leaves(1);
-            }
-        }
-        true
+        Some(is_respected)
     }
 }

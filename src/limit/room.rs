@@ -5,33 +5,24 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{limit::Limit, place::Place, wait_queue::Member};
+use super::{limit::Limit, place::Place};
 use crate::{
     report::{ALONE, WaitCell, WakeList, drop_waker},
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        lock,
-    },
+    sync::lock,
 };
 
-pub(crate) struct RoomEntry {
+/// A scope's turn, until it is granted or given up.
+pub(crate) struct RoomRequest {
     pub(crate) tasks: usize,
     /// How many tasks had been accepted when it came that could not wait.
     pub(crate) unasked: u64,
-    pub(crate) left: AtomicBool,
-    pub(crate) granted: WaitCell<bool>,
+    pub(crate) granted: Arc<WaitCell<bool>>,
 }
 
-impl RoomEntry {
+impl RoomRequest {
     /// How many tasks were accepted since it came that could not wait, now that there were so many in all.
     pub(crate) fn behind(&self, unasked: u64) -> usize {
         usize::try_from(unasked - self.unasked).unwrap_or(usize::MAX)
-    }
-}
-
-impl Member for Arc<RoomEntry> {
-    fn has_left(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
     }
 }
 
@@ -39,26 +30,29 @@ impl Limit {
     /// Room for the tasks of a scope that can wait for it.
     pub(crate) fn room(self: &Arc<Self>, tasks: usize) -> Room {
         let mut state = lock(&self.state);
-        let entry = Arc::new(RoomEntry {
-            tasks,
-            unasked: state.unasked,
-            left: AtomicBool::new(false),
-            granted: WaitCell::default(),
-        });
+        let number = state.next_number();
+        let granted = Arc::<WaitCell<bool>>::default();
         self.lose_patience(&mut state);
         let mut wakers = WakeList::default();
-        if state.rooms.len() == 0 && self.fits(&state, tasks, 0) {
+        if state.rooms.is_empty() && self.fits(&state, tasks, 0) {
             state.waiting += tasks;
-            entry.granted.with(|granted| *granted = true);
+            granted.with(|granted| *granted = true);
         } else {
-            state.rooms.push(entry.clone());
+            let request = RoomRequest {
+                tasks,
+                unasked: state.unasked,
+                granted: granted.clone(),
+            };
+            state.rooms.insert(number, request);
             wakers = self.come_by(&mut state);
         }
         drop(state);
         wakers.wake();
         Room {
             limit: self.clone(),
-            entry,
+            tasks,
+            number,
+            granted,
             used: false,
         }
     }
@@ -67,30 +61,28 @@ impl Limit {
 /// A scope's wait for room. Dropped, it gives up its turn, or the place that it has got.
 pub(crate) struct Room {
     limit: Arc<Limit>,
-    entry: Arc<RoomEntry>,
+    tasks: usize,
+    number: u64,
+    granted: Arc<WaitCell<bool>>,
     used: bool,
 }
 
 impl Room {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let granted = &self.entry.granted;
+        let granted = &self.granted;
         granted.poll(ALONE, cx.waker(), |granted| match granted {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })
     }
 
-    fn is_granted(&self) -> bool {
-        self.entry.granted.with(|granted| *granted)
-    }
-
     /// The place, when the wait is over.
     pub(crate) fn take(mut self) -> Place {
-        debug_assert!(self.is_granted(), "there is no room yet");
+        debug_assert!(self.granted.with(|granted| *granted), "no room yet");
         self.used = true;
         Place {
             limit: self.limit.clone(),
-            tasks: self.entry.tasks,
+            tasks: self.tasks,
             lender: None,
         }
     }
@@ -102,12 +94,10 @@ impl Drop for Room {
             return;
         }
         let mut state = lock(&self.limit.state);
-        let waker = self.entry.granted.take_waker(ALONE);
-        if self.is_granted() {
-            state.waiting -= self.entry.tasks;
-        } else {
-            self.entry.left.store(true, Ordering::Relaxed);
-            state.rooms.leaves(1);
+        let waker = self.granted.take_waker(ALONE);
+        if state.rooms.remove(&self.number).is_none() {
+            // It was granted.
+            state.waiting -= self.tasks;
         }
         // The next scope may fit where this one did not.
         let wakers = self.limit.grant(&mut state);
