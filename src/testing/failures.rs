@@ -1,19 +1,16 @@
 //! What did not end as it should while a recorder ran it, and how a test is told.
 
-use std::{
-    fmt,
-    sync::{PoisonError, Weak},
-};
+use std::{error::Error, fmt, sync::Weak, time::Duration};
 
-use super::records::{Failure, Records};
+use super::records::Records;
 use crate::{
-    report::{self, Observer, TaskEnd, TaskFinished},
-    sync::Mutex,
+    account::Unfinished,
+    report::{self, Observer, TaskEnd, TaskFinished, WaitCell, named},
 };
 
 /// Notes what fails, so that `run` can name it.
 pub(super) struct Failures {
-    pub(super) kept: Weak<Mutex<Records>>,
+    pub(super) kept: Weak<WaitCell<Records>>,
 }
 
 impl Observer for Failures {
@@ -26,26 +23,23 @@ impl Observer for Failures {
             TaskEnd::Shed => "was shed".into(),
             TaskEnd::Completed | TaskEnd::Discarded => return,
         };
-        let failure = Failure {
-            name: event.task.name.to_owned(),
-            key: event.task.key.map(str::to_owned),
-            location: event.task.location,
-            how,
-        };
-        let Some(kept) = self.kept.upgrade() else {
-            return;
-        };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.clearing > 0 && matches!(event.end, TaskEnd::Lost) {
-            return;
+        let task = &event.task;
+        let place = format!("deferred at {}", task.location);
+        let failure = format!("{} {how}", named(task.name, task.key, place));
+        let lost = matches!(event.end, TaskEnd::Lost);
+        if let Some(kept) = self.kept.upgrade() {
+            kept.with(|kept| {
+                if kept.clearing == 0 || !lost {
+                    kept.failures.push(failure);
+                }
+            });
         }
-        kept.failures.push(failure);
     }
 }
 
 /// What has gone wrong in a run. `Display` is for the test's output.
 pub(super) struct Verdict {
-    pub(super) failures: Vec<Failure>,
+    pub(super) failures: Vec<String>,
     /// On Runners that are not the recorder's.
     pub(super) unnamed: u64,
     /// Tasks of the recorder's Runner that it was not given.
@@ -64,18 +58,8 @@ impl fmt::Display for Verdict {
         if count > 0 {
             write!(f, "of the recorded tasks {count} did not complete")?;
         }
-        for Failure {
-            name,
-            key,
-            location,
-            how,
-        } in &self.failures
-        {
-            write!(f, "; `{name}` (")?;
-            if let Some(key) = key {
-                write!(f, "key `{key}`, ")?;
-            }
-            write!(f, "deferred at {location}) {how}")?;
+        for failure in &self.failures {
+            write!(f, "; {failure}")?;
         }
         if self.unnamed > 0 {
             let unnamed = self.unnamed;
@@ -130,3 +114,40 @@ impl fmt::Display for Elsewhere {
         Ok(())
     }
 }
+
+/// Error returned by [`Recorder::run_within`] at its limit: the tasks that had not ended. See there for an example.
+#[derive(Clone, Debug)]
+pub struct Stuck {
+    pub(super) limit: Duration,
+    pub(super) unfinished: Vec<Unfinished>,
+    pub(super) elsewhere: Elsewhere,
+}
+
+impl Stuck {
+    /// The recorded tasks that had not ended. See [`run_within`](Recorder::run_within) for an example.
+    ///
+    /// Empty if all that is left belongs to requests that have not ended, or to held batches: `Display` says so.
+    pub fn unfinished(&self) -> &[Unfinished] {
+        &self.unfinished
+    }
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "still unfinished after {:?}:", self.limit)?;
+        for (index, task) in self.unfinished.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(f, "{comma} {}", named(task.name, None, task.location))?;
+        }
+        if !self.elsewhere.is_none() {
+            let and = match self.unfinished.is_empty() {
+                true => "",
+                false => "; and",
+            };
+            write!(f, "{and} {}", self.elsewhere)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Stuck {}

@@ -22,13 +22,15 @@
 //!
 //! The idea is that of Django's `captureOnCommitCallbacks` and of Cloudflare's `waitOnExecutionContext`.
 
-// To be read in this order: `records`, `run`, `failures`, `recorder`.
+// To be read in this order: `records`, `failures`, `recorder`; `running`, `run`.
 mod failures;
 mod recorder;
 mod records;
 mod run;
+mod running;
 
 pub use self::{
-    recorder::{Recorder, Stuck, capture},
+    failures::Stuck,
+    recorder::{Recorder, capture},
     records::Recorded,
 };

@@ -1,6 +1,6 @@
 //! What a recorder keeps: batches until they are run, and a line for each of their tasks for good.
 
-use std::{borrow::Cow, collections::HashSet, fmt, mem, ops::Range, panic::Location, task::Waker};
+use std::{borrow::Cow, collections::HashSet, fmt, mem, ops::Range, panic::Location};
 
 use crate::batch::Batch;
 
@@ -37,13 +37,11 @@ pub(super) struct KeptBatch {
 #[derive(Default)]
 pub(super) struct Records {
     pub(super) batches: Vec<KeptBatch>,
-    /// Of who runs them, and is to hear of more.
-    pub(super) waker: Option<Waker>,
     /// All tasks that were ever kept, but for the first ones, which were forgotten.
     tasks: Vec<Line>,
     forgotten: usize,
-    /// What did not end as it should while it was run.
-    pub(super) failures: Vec<Failure>,
+    /// What did not end as it should while it was run, in words.
+    pub(super) failures: Vec<String>,
     /// Tasks are being dropped on purpose: by so many at once.
     pub(super) clearing: usize,
 }
@@ -53,14 +51,6 @@ struct Line {
     /// Its place in the order of its request.
     sequence: u64,
     has_ended: bool,
-}
-
-/// A task that did not end as it should.
-pub(super) struct Failure {
-    pub(super) name: String,
-    pub(super) key: Option<String>,
-    pub(super) location: &'static Location<'static>,
-    pub(super) how: String,
 }
 
 impl Records {
@@ -85,12 +75,13 @@ impl Records {
         self.forgotten + self.tasks.len()
     }
 
-    pub(super) fn tasks(&self) -> impl Iterator<Item = &Recorded> {
-        self.tasks.iter().map(|line| &line.task)
+    /// What is to be run.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().map(|kept| &kept.batch)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.tasks.len()
+    pub(super) fn tasks(&self) -> impl ExactSizeIterator<Item = &Recorded> {
+        self.tasks.iter().map(|line| &line.task)
     }
 
     fn lines(&mut self, tasks: Range<usize>) -> impl Iterator<Item = &mut Line> {
