@@ -4,8 +4,6 @@ use std::time::Duration;
 
 #[cfg(feature = "async-std")]
 use super::async_std::AsyncStd;
-#[cfg(feature = "tokio")]
-use super::tokio;
 use super::{Spawner, detect::without_runtime};
 use crate::{
     batch::Batch,
@@ -29,37 +27,31 @@ impl<S: Spawner> Launch for S {
     }
 }
 
+impl DetectedRuntime {
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&dyn Launch) -> R) -> R {
+        match self {
+            DetectedRuntime::Nothing => f(&without_runtime()),
+            #[cfg(feature = "tokio")]
+            DetectedRuntime::Tokio(runtime) => f(runtime),
+            #[cfg(feature = "async-std")]
+            DetectedRuntime::AsyncStd => f(&AsyncStd),
+        }
+    }
+}
+
 impl Launch for DetectedRuntime {
     #[inline]
     fn launch(&self, state: Box<ScopeState>) {
-        let batch = Batch::of(state);
-        match self {
-            DetectedRuntime::Nothing => without_runtime().spawn(batch),
-            #[cfg(feature = "tokio")]
-            DetectedRuntime::Tokio(runtime) => tokio::spawn_on(runtime, batch),
-            #[cfg(feature = "async-std")]
-            DetectedRuntime::AsyncStd => AsyncStd.spawn(batch),
-        }
+        self.with(|runtime| runtime.launch(state));
     }
 
     fn launch_blocking(&self, work: BlockingWork) {
-        match self {
-            DetectedRuntime::Nothing => without_runtime().spawn_blocking(work),
-            #[cfg(feature = "tokio")]
-            DetectedRuntime::Tokio(runtime) => tokio::spawn_blocking_on(runtime, work),
-            #[cfg(feature = "async-std")]
-            DetectedRuntime::AsyncStd => AsyncStd.spawn_blocking(work),
-        }
+        self.with(|runtime| runtime.launch_blocking(work));
     }
 
     fn start_sleep(&self, duration: Duration) -> Sleep {
-        match self {
-            DetectedRuntime::Nothing => without_runtime().sleep(duration),
-            #[cfg(feature = "tokio")]
-            DetectedRuntime::Tokio(runtime) => tokio::sleep_on(runtime, duration),
-            #[cfg(feature = "async-std")]
-            DetectedRuntime::AsyncStd => AsyncStd.sleep(duration),
-        }
+        self.with(|runtime| runtime.start_sleep(duration))
     }
 }
 

@@ -28,6 +28,23 @@
 //! it, and a task that needs it (for its timers, say) panics elsewhere: await [`shutdown`](crate::shutdown()) before.
 //!
 //! A spawner that was given to the Runner is the only one: what it drops is lost.
+//!
+#![cfg_attr(
+    not(feature = "tokio"),
+    doc = "[`Tokio`]: https://docs.rs/after/latest/after/spawner/struct.Tokio.html"
+)]
+#![cfg_attr(
+    not(feature = "smol"),
+    doc = "[`Smol`]: https://docs.rs/after/latest/after/spawner/struct.Smol.html"
+)]
+#![cfg_attr(
+    not(feature = "async-std"),
+    doc = "[`AsyncStd`]: https://docs.rs/after/latest/after/spawner/struct.AsyncStd.html"
+)]
+#![cfg_attr(
+    not(feature = "threads"),
+    doc = "[`Threads`]: https://docs.rs/after/latest/after/spawner/struct.Threads.html"
+)]
 
 // To be read in this order: the contract, which stands here because its path is a public one; `from_fn`; a file for each
 // runtime; `detect`, `launch`.

@@ -5,7 +5,12 @@ use std::{fmt, time::Duration};
 use tokio::runtime::Handle;
 
 use super::Spawner;
-use crate::{batch::Batch, limit::Sleep, task::BlockingWork};
+use crate::{
+    batch::Batch,
+    limit::Sleep,
+    runner::{Launch, ScopeState},
+    task::BlockingWork,
+};
 
 /// Runs batches on a tokio runtime, and blocking work on its blocking pool.
 ///
@@ -74,15 +79,34 @@ impl From<Handle> for Tokio {
 
 impl Spawner for Tokio {
     fn spawn(&self, batch: Batch) {
-        spawn_on(&self.runtime, batch);
+        // Dropping the `JoinHandle` detaches.
+        drop(self.runtime.spawn(batch));
     }
 
     fn spawn_blocking(&self, work: BlockingWork) {
-        spawn_blocking_on(&self.runtime, work);
+        self.runtime.launch_blocking(work);
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
-        sleep_on(&self.runtime, duration)
+        self.runtime.start_sleep(duration)
+    }
+}
+
+/// A runtime that was found, which is not cloned for each batch.
+impl Launch for Handle {
+    #[inline]
+    fn launch(&self, state: Box<ScopeState>) {
+        drop(self.spawn(Batch::of(state)));
+    }
+
+    fn launch_blocking(&self, work: BlockingWork) {
+        drop(self.spawn_blocking(move || work.run()));
+    }
+
+    fn start_sleep(&self, duration: Duration) -> Sleep {
+        // Panics on a runtime without a timer: `Core::sleep` sees to that.
+        let _inside = self.enter();
+        Sleep::new(tokio::time::sleep(duration))
     }
 }
 
@@ -90,20 +114,4 @@ impl fmt::Debug for Tokio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokio").finish_non_exhaustive()
     }
-}
-
-#[inline]
-pub(super) fn spawn_on(runtime: &Handle, batch: Batch) {
-    // Dropping the `JoinHandle` detaches.
-    drop(runtime.spawn(batch));
-}
-
-pub(super) fn spawn_blocking_on(runtime: &Handle, work: BlockingWork) {
-    drop(runtime.spawn_blocking(move || work.run()));
-}
-
-pub(super) fn sleep_on(runtime: &Handle, duration: Duration) -> Sleep {
-    // Panics on a runtime without a timer: `Core::sleep` sees to that.
-    let _inside = runtime.enter();
-    Sleep::new(tokio::time::sleep(duration))
 }
