@@ -1,16 +1,17 @@
 //! How a task is to be run: its name, key, condition, time limit.
 
-use std::{borrow::Cow, fmt, panic::Location, time::Duration};
+use std::{borrow::Cow, fmt, panic::Location, sync::Arc, time::Duration};
 
 use super::{
-    error::TryDeferError,
+    error::{TryDeferError, cannot_defer},
     handle::Handle,
-    place::{blocking_task, outside_scope, place},
+    place::place,
 };
 use crate::{
+    batch::Blocking,
     report::{Key, Outcome},
     runner::current,
-    task::{BoxedTask, Condition, IntoTask, TaskCell, TaskResult},
+    task::{BlockingShared, BoxedTask, Condition, IntoTask, TaskCell, TaskResult},
 };
 
 /// Names the next task and sets how it runs: `after::task("audit").defer(..)`.
@@ -203,7 +204,7 @@ impl TaskBuilder {
         F: IntoTask,
     {
         if self.try_defer(task).is_err() {
-            outside_scope("defer");
+            cannot_defer("defer");
         }
     }
 
@@ -250,9 +251,12 @@ impl TaskBuilder {
         R: TaskResult,
     {
         if self.handle.is_none() && !current::in_scope() {
-            outside_scope("defer_blocking");
+            cannot_defer("defer_blocking");
         }
-        let task = blocking_task(Some(self.name), work, Location::caller());
+        let shared = Arc::new(BlockingShared::default());
+        let work = Blocking::new(move || work().into_end(), shared.clone());
+        let mut task = TaskCell::boxed(work, self.name, Location::caller());
+        task.as_mut().make_options().blocking = Some(shared);
         self.place(task);
     }
 

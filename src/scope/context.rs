@@ -29,7 +29,7 @@
 
 use std::{any::TypeId, sync::Arc};
 
-use super::error::HOW_TO_HAVE_A_SCOPE;
+use super::error::outside_scope;
 use crate::runner::current;
 
 /// Keeps `value` for the rest of the request and for its tasks. A value of the same type is replaced and dropped.
@@ -114,8 +114,6 @@ fn refused() -> ! {
             "`context::set` called in a deferred task, after the end of the request: the context is frozen, so set it in the request or use `try_set`"
         );
     }
-    panic!(
-        "`context::set` called outside a scope, so nothing would keep the value. {HOW_TO_HAVE_A_SCOPE} Where there may be no \
-         request, use `try_set`."
-    );
+    let so = ", so nothing would keep the value";
+    outside_scope("context::set", so, "use `try_set`");
 }

@@ -1,10 +1,11 @@
 //! Deferring into the current scope.
 
-use std::panic::Location;
+use std::{any::type_name, panic::Location};
 
 use super::{
-    error::TryDeferError,
-    place::{blocking_task, outside_scope, place},
+    builder::task,
+    error::{TryDeferError, cannot_defer},
+    place::place,
 };
 use crate::{
     runner::current,
@@ -49,7 +50,7 @@ where
     F: IntoTask,
 {
     if try_defer(task).is_err() {
-        outside_scope("defer");
+        cannot_defer("defer");
     }
 }
 
@@ -90,7 +91,7 @@ where
         Some(registry) => {
             // `into_future` is the user's code: it runs before anything of ours is taken.
             let work = task.into_future();
-            let name = std::any::type_name::<F::IntoFuture>();
+            let name = type_name::<F::IntoFuture>();
             if let Err(task) = registry.collect(TaskCell::boxed(work, name, location)) {
                 place(registry, None, task);
             }
@@ -132,15 +133,7 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: TaskResult,
 {
-    if !current::in_scope() {
-        outside_scope("defer_blocking");
-    }
-    let task = blocking_task(None, work, Location::caller());
-    current::with(|registry| {
-        if let Some(registry) = registry {
-            place(registry, None, task);
-        }
-    });
+    task(type_name::<F>()).defer_blocking(work);
 }
 
 /// Takes back the task that was deferred with this key: it will not run. Works until the request ends.

@@ -7,10 +7,26 @@ use std::{
 };
 
 /// What to do where there is no scope, but should be one.
-pub(crate) const HOW_TO_HAVE_A_SCOPE: &str = "If there is none around this code, add `.layer(AfterLayer::new())` (feature \
+const HOW_TO_HAVE_A_SCOPE: &str = "If there is none around this code, add `.layer(AfterLayer::new())` (feature \
     `tower`), or wrap the future in `after::scope`. If this code runs on another task or thread (a spawned task, a \
     `tower::buffer::Buffer`, a framework that runs handlers on a task of its own), take a `Handle` along: `after::handle()`, or \
     `AfterLayer::provide_handle`.";
+
+/// `so` is what comes of it, and `instead` what to do where there may be no request.
+#[cold]
+#[track_caller]
+pub(super) fn outside_scope(function: &str, so: &str, instead: &str) -> ! {
+    panic!(
+        "`{function}` called outside a scope{so}. {HOW_TO_HAVE_A_SCOPE} Where there may be no request, {instead}."
+    );
+}
+
+#[cold]
+#[track_caller]
+pub(super) fn cannot_defer(function: &str) -> ! {
+    let so = ", so nothing would run the task";
+    outside_scope(function, so, "in a destructor say, use `try_defer`");
+}
 
 /// Error returned by [`try_defer`](crate::try_defer()) outside a request; contains the task.
 ///

@@ -4,21 +4,16 @@
 //! order and one place for keys.
 
 use std::{
+    any::type_name,
     fmt,
     future::Future,
     panic::{Location, RefUnwindSafe, UnwindSafe},
-    pin::Pin,
     sync::Arc,
-    task::{Context as TaskContext, Poll},
 };
 
-use super::{
-    builder::TaskBuilder,
-    error::HOW_TO_HAVE_A_SCOPE,
-    place::{blocking_task, store},
-};
+use super::{builder::TaskBuilder, entered::Attached, error::outside_scope, place::store};
 use crate::{
-    report::{self, Key},
+    report::Key,
     runner::{Attachment, Inbox, Registry, Runner, current},
     task::{BoxedTask, IntoTask, TaskCell, TaskResult},
 };
@@ -43,17 +38,11 @@ use crate::{
 pub fn handle() -> Handle {
     match try_handle() {
         Some(handle) => handle,
-        None => outside_scope(),
+        None => {
+            let so = ". Call it in the request, before spawning";
+            outside_scope("handle", so, "use `try_handle`");
+        }
     }
-}
-
-#[cold]
-#[track_caller]
-fn outside_scope() -> ! {
-    panic!(
-        "`handle` called outside a scope. Call it in the request, before spawning. {HOW_TO_HAVE_A_SCOPE} Where there may be \
-         no request, use `try_handle`."
-    );
 }
 
 /// Handle to the current scope, or `None` outside one: for code that may run outside a request.
@@ -107,7 +96,7 @@ impl Handle {
         F: IntoTask,
     {
         let location = Location::caller();
-        let name = std::any::type_name::<F::IntoFuture>();
+        let name = type_name::<F::IntoFuture>();
         self.place(None, TaskCell::boxed(task.into_future(), name, location));
     }
 
@@ -125,7 +114,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
         R: TaskResult,
     {
-        self.place(None, blocking_task(None, work, Location::caller()));
+        self.task(type_name::<F>()).defer_blocking(work);
     }
 
     /// The Runner of this request: for further scopes on it, one for each message of a WebSocket, say.
@@ -248,70 +237,5 @@ impl RefUnwindSafe for Handle {}
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").finish_non_exhaustive()
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// Future that runs in the scope of a [`Handle`]; made by [`Handle::scope`].
-    ///
-    /// # Panics
-    ///
-    /// When polled after it has resolved. A panic of the inner future propagates.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it drops the inner future with the scope current, so that its destructors may defer. What it has deferred
-    /// runs. Dropping never panics: a panic of the inner future's destructor is caught and reported.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct Attached<F> {
-        // `Some` until it has resolved or is dropped.
-        #[pin]
-        future: Option<F>,
-        registry: Registry,
-    }
-
-    impl<F> PinnedDrop for Attached<F> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            if this.future.is_some() {
-                current::with(|outer| this.registry.attach(outer));
-                let dropped = report::catch(|| {
-                    current::enter(this.registry, || this.future.set(None));
-                });
-                if let Err(payload) = dropped {
-                    report::unnamed_panicked("a future in the scope of a handle", payload);
-                }
-            }
-        }
-    }
-}
-
-impl<F: Future> Future for Attached<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        current::with(|outer| this.registry.attach(outer));
-        let polled = current::enter(this.registry, || {
-            let Some(future) = this.future.as_mut().as_pin_mut() else {
-                panic!("`Attached` polled after completion");
-            };
-            let polled = future.poll(cx);
-            if polled.is_ready() {
-                this.future.set(None);
-            }
-            polled
-        });
-        if polled.is_ready() {
-            // It has ended, however long this is kept.
-            drop(this.registry.close());
-        }
-        polled
-    }
-}
-
-impl<F> fmt::Debug for Attached<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached").finish_non_exhaustive()
     }
 }

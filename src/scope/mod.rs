@@ -1,7 +1,8 @@
 //! The request phase: scopes, and deferring into them.
 //!
-//! To be read in this order: `scope`, `waiting`, `held`; `open`, `entered`, `open_room`, `start_guard`, `runner`;
-//! `error`, `place`, `defer`; `builder`, `handle`; `context`. A builder may have a handle, and a handle makes builders.
+//! To be read in this order: `scope`, `waiting`, `held`; `open`, `entered`, `open_hand_over`, `open_room`,
+//! `start_guard`; `error`, `place`, `builder`, `defer`, `handle`; `context`. A builder may have a handle, and a handle
+//! makes builders.
 
 mod builder;
 pub mod context;
@@ -11,9 +12,9 @@ mod error;
 mod handle;
 mod held;
 mod open;
+mod open_hand_over;
 mod open_room;
 mod place;
-mod runner;
 mod scope;
 mod start_guard;
 mod waiting;
@@ -21,9 +22,9 @@ mod waiting;
 pub use self::{
     builder::{TaskBuilder, task},
     defer::{defer, defer_blocking, forget, try_defer},
-    entered::Entered,
+    entered::{Attached, Entered},
     error::TryDeferError,
-    handle::{Attached, Handle, handle, try_handle},
+    handle::{Handle, handle, try_handle},
     held::Held,
     open::{OpenScope, open},
     scope::{Scope, scope},

@@ -1,13 +1,11 @@
 //! A request that is not one future: opened once, entered for each of its pieces, ended once.
 
 use std::{
-    fmt,
-    future::Future,
-    mem,
+    fmt, mem,
     sync::{Mutex, PoisonError},
 };
 
-use super::{entered::Entered, handle::Handle};
+use super::handle::Handle;
 use crate::{
     batch::Batch,
     report::{self, Outcome},
@@ -32,6 +30,25 @@ use crate::{
 #[inline]
 pub fn open() -> OpenScope {
     OpenScope::with(Registry::global())
+}
+
+impl Runner {
+    /// Opens a request in several pieces, like [`open`](crate::open), on this Runner.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let runner = after::Runner::builder().build();
+    /// let mut request = runner.open();
+    /// request.enter(|| after::defer(async { println!("once it has ended") }));
+    /// request.end(after::Outcome::Finished);
+    /// runner.drain().await;
+    /// assert_eq!(runner.stats().completed, 1);
+    /// # });
+    /// ```
+    #[inline]
+    pub fn open(&self) -> OpenScope {
+        OpenScope::with(Registry::given(self.clone()))
+    }
 }
 
 /// Scope of a request that is not one future, for integrations; made by [`open`] and [`Runner::open`].
@@ -151,7 +168,7 @@ pub struct OpenScope {
     registry: Mutex<Registry>,
     order: Option<Order>,
     /// What `hand_over` was told: it stays so.
-    outcome: Option<Outcome>,
+    pub(super) outcome: Option<Outcome>,
     /// `hand_over` has handed something over, and `registry` is one that lets others join that.
     pub(super) attached: bool,
     /// It stands in the line for room: its turn is with the registry, as is the place that it has got.
@@ -174,11 +191,6 @@ impl OpenScope {
             keeps: false,
             gate: None,
         }
-    }
-
-    #[inline]
-    pub(crate) fn on(runner: Runner) -> Self {
-        OpenScope::with(Registry::given(runner))
     }
 
     #[inline]
@@ -230,33 +242,6 @@ impl OpenScope {
         current::enter(self.registry(), f)
     }
 
-    /// Wraps a future that is a piece of the request: it is polled, and dropped, with the scope current.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// async fn handler() -> Result<u32, std::num::ParseIntError> {
-    ///     after::task("receipt").on_success().defer(async { println!("receipt") });
-    ///     "7".parse()
-    /// }
-    ///
-    /// let mut request = after::open();
-    /// let response = request.scope(handler()).await;
-    /// request.ready().await;
-    /// // Here the response is sent, in pieces.
-    /// request.end(match response {
-    ///     Ok(_) => after::Outcome::Finished,
-    ///     Err(_) => after::Outcome::Failed,
-    /// });
-    /// # after::Runner::global().drain().await;
-    /// # });
-    /// ```
-    pub fn scope<F: Future>(&mut self, future: F) -> Entered<'_, F> {
-        Entered {
-            future: Some(future),
-            scope: self,
-        }
-    }
-
     /// Handle to this scope, like [`handle`](crate::handle()) inside: for other tasks and threads. It does not keep the
     /// scope open.
     ///
@@ -306,62 +291,7 @@ impl OpenScope {
     /// # assert_eq!(after::Runner::global().stats().completed, 1);
     /// ```
     pub fn clean_up(&mut self, of_what: &str, f: impl FnOnce()) {
-        if let Err(payload) = report::catch(|| self.enter(f)) {
-            report::unnamed_panicked(of_what, payload);
-        }
-    }
-
-    /// Starts what was deferred so far, while the request goes on: for an endless stream, when its head is sent.
-    ///
-    /// `outcome` is how the request counts as ended from here on, for all its tasks: what a later call of this or the
-    /// end of the scope says is ignored. The [`context`](crate::context) is frozen when the first tasks start: later
-    /// pieces read it, and can't change it. What they defer joins the running tasks, and once those have ended starts at
-    /// once, each task by itself.
-    ///
-    /// If nothing was deferred, nothing set and no handle taken so far, it is as if nothing had been called but for the
-    /// outcome. So call it after each piece: it does nothing once tasks have started. What a piece has deferred without a
-    /// call after it starts at the end.
-    ///
-    /// Never panics.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use after::Outcome;
-    ///
-    /// let mut request = after::open();
-    /// request.enter(|| after::defer(async { println!("somebody is watching") }));
-    /// // The head is sent.
-    /// request.hand_over(Outcome::Finished);
-    /// for event in ["tick", "tock"] {
-    ///     request.enter(|| after::defer(async move { println!("{event} is sent") }));
-    ///     request.hand_over(Outcome::Finished);
-    /// }
-    /// // The client disconnects, as they all do.
-    /// drop(request);
-    /// # after::Runner::global().drain().await;
-    /// # assert_eq!(after::Runner::global().stats().completed, 3);
-    /// # });
-    /// ```
-    #[inline]
-    pub fn hand_over(&mut self, outcome: Outcome) {
-        if !self.attached {
-            let outcome = *self.outcome.get_or_insert(outcome);
-            self.hand_over_so_far(outcome);
-        }
-    }
-
-    #[cold]
-    fn hand_over_so_far(&mut self, outcome: Outcome) {
-        if !self.registry().is_used() {
-            return;
-        }
-        let handle = self.registry().handle();
-        // Before the end, so that later pieces keep the values of the request.
-        let attached = handle.frozen_registry();
-        let batch = self.collect(outcome);
-        *self.registry() = attached;
-        self.attached = true;
-        batch.release();
+        report::clean_up(of_what, || self.enter(f));
     }
 
     /// Ends the request: its tasks start, if there are any. Never panics.
@@ -404,7 +334,7 @@ impl OpenScope {
 
     /// Ends the registry. A second time it finds nothing.
     #[inline]
-    fn collect(&mut self, outcome: Outcome) -> Batch {
+    pub(super) fn collect(&mut self, outcome: Outcome) -> Batch {
         if self.waits {
             drop(self.leave_line());
         }

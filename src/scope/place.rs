@@ -1,13 +1,10 @@
 //! The way of a task from the call of `defer` to where its scope collects, where that is not the plain one.
 
-use std::{panic::Location, sync::Arc};
-
-use super::error::HOW_TO_HAVE_A_SCOPE;
 use crate::{
-    batch::{Batch, Blocking},
+    batch::Batch,
     report::Key,
     runner::{Inbox, Registry},
-    task::{BlockingShared, BoxedTask, TaskCell, TaskResult},
+    task::BoxedTask,
 };
 
 /// As `Registry::collect`, for tasks with a key or with options, and for scopes that need more than the fast path.
@@ -31,30 +28,4 @@ pub(super) fn store(inbox: &Inbox, key: Option<Key>, task: BoxedTask, attached: 
     if let Some(late) = inbox.store(key, task, attached) {
         Batch::late(late).release();
     }
-}
-
-pub(super) fn blocking_task<F, R>(
-    name: Option<&'static str>,
-    work: F,
-    location: &'static Location<'static>,
-) -> BoxedTask
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: TaskResult,
-{
-    let name = name.unwrap_or_else(std::any::type_name::<F>);
-    let shared = Arc::new(BlockingShared::default());
-    let work = Blocking::new(move || work().into_end(), shared.clone());
-    let mut task = TaskCell::boxed(work, name, location);
-    task.as_mut().make_options().blocking = Some(shared);
-    task
-}
-
-#[cold]
-#[track_caller]
-pub(super) fn outside_scope(function: &str) -> ! {
-    panic!(
-        "`{function}` called outside a scope, so nothing would run the task. {HOW_TO_HAVE_A_SCOPE} Where there may be no \
-         request, in a destructor say, use `try_defer`."
-    );
 }

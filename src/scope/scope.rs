@@ -41,6 +41,24 @@ pub fn scope<F: Future>(request: F) -> Scope<F> {
     Scope::with(Registry::global(), request)
 }
 
+impl Runner {
+    /// Wraps a request, like [`scope`](crate::scope), on this Runner.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// // In a test: its statistics are those of this request alone.
+    /// let runner = after::Runner::builder().build();
+    /// runner.scope(async { after::defer(async {}) }).await;
+    /// runner.drain().await;
+    /// assert_eq!(runner.stats().completed, 1);
+    /// # });
+    /// ```
+    #[inline]
+    pub fn scope<F: Future>(&self, request: F) -> Scope<F> {
+        Scope::with(Registry::given(self.clone()), request)
+    }
+}
+
 pin_project_lite::pin_project! {
     /// Future of a request that collects deferred tasks and starts them when it ends; made by [`scope`] and
     /// [`Runner::scope`].
@@ -104,11 +122,6 @@ impl<F: Future> Scope<F> {
             order: None,
             waiting: ManuallyDrop::new(None),
         }
-    }
-
-    #[inline]
-    pub(super) fn on(runner: Runner, request: F) -> Self {
-        Scope::with(Registry::given(runner), request)
     }
 
     /// Returns the tasks to the caller, as a [`Batch`], instead of starting them.
@@ -231,9 +244,7 @@ impl<F: Future> Scope<F> {
         }
         // With it goes the answer, whose destructor may panic.
         let waiting = self.project().waiting.take();
-        if let Err(payload) = report::catch(|| drop(waiting)) {
-            report::unnamed_panicked("the answer of a request", payload);
-        }
+        report::clean_up("the answer of a request", || drop(waiting));
     }
 
     /// The request will not resolve: its future is dropped, and what it has deferred is handed over.
@@ -245,10 +256,9 @@ impl<F: Future> Scope<F> {
     #[cold]
     fn abandon(self: Pin<&mut Self>, outcome: Outcome) {
         let mut this = self.project();
-        let dropped = report::catch(|| current::enter(this.registry, || this.future.set(None)));
-        if let Err(payload) = dropped {
-            report::unnamed_panicked("the future of a request", payload);
-        }
+        report::clean_up("the future of a request", || {
+            current::enter(this.registry, || this.future.set(None));
+        });
         Batch::collect(this.registry, outcome, *this.order).release();
     }
 }
@@ -262,9 +272,7 @@ pub(super) fn panic_with<T>(
     output: T,
     payload: Box<dyn Any + Send>,
 ) -> ! {
-    if let Err(second) = report::catch(|| current::enter(registry, || drop(output))) {
-        report::unnamed_panicked(of_what, second);
-    }
+    report::clean_up(of_what, || current::enter(registry, || drop(output)));
     resume_unwind(payload)
 }
 
