@@ -65,7 +65,7 @@ impl<B: Body<Data = Bytes>> AfterBody<B> {
             // The user's code: what counts as a failure, and what the body says of itself.
             let terms = judging.terms;
             let judged = catch(|| {
-                judging.enter(|| {
+                judging.scope.enter(|| {
                     let judged = ((terms.failed)(&head), Said::by(&body));
                     if terms.capture_response {
                         // The request goes on, so its context is not frozen.

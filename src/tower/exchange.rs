@@ -8,7 +8,6 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -16,14 +15,14 @@ use http::response::Parts;
 use http_body::Frame;
 
 use super::{
-    layer::{RunAfter, Terms},
+    layer::{AfterLayer, RunAfter, Terms},
     progress::{Asks, Progress, Said},
     written,
 };
-use crate::{Handle, OpenScope, Order, Outcome, Runner};
+use crate::{OpenScope, Outcome};
 
 pub(super) struct Exchange {
-    scope: OpenScope,
+    pub(super) scope: OpenScope,
     /// From the head on with what the response has said itself.
     pub(super) terms: Terms,
     pub(super) progress: Progress,
@@ -31,38 +30,23 @@ pub(super) struct Exchange {
 
 impl Exchange {
     #[inline]
-    pub(super) fn begin(
-        runner: Option<&Runner>,
-        order: Option<Order>,
-        terms: Terms,
-        asks: Asks,
-    ) -> Exchange {
-        let scope = match runner {
+    pub(super) fn begin(layer: &AfterLayer, asks: Asks) -> Exchange {
+        let scope = match &layer.runner {
             Some(runner) => runner.open(),
             None => crate::open(),
         };
-        let scope = match order {
+        let scope = match layer.order {
             Some(order) => scope.order(order),
             None => scope,
         };
         Exchange {
             scope,
-            terms,
-            progress: Progress::new(asks, terms.grpc),
+            terms: layer.terms,
+            progress: Progress::new(asks, layer.terms.grpc),
         }
     }
 
-    /// Runs `f` in the scope. A panic passes through, so this is for code that is caught elsewhere, and for our own.
-    #[inline]
-    pub(super) fn enter<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        self.scope.enter(f)
-    }
-
-    pub(super) fn handle(&mut self) -> Handle {
-        self.scope.handle()
-    }
-
-    /// As `enter`, for what the server asks the body between two polls. If that panics, the request goes on to its drop.
+    /// Runs in the scope what the server asks the body between two polls. If that panics, the request goes on to its drop.
     #[inline]
     pub(super) fn asks<R>(&mut self, f: impl FnOnce() -> R) -> R {
         let unwinding = Unwinding {
@@ -71,12 +55,6 @@ impl Exchange {
         let answer = self.scope.enter(f);
         mem::forget(unwinding);
         answer
-    }
-
-    /// Whether there is room for what was collected so far, if the Runner makes its scopes wait for it.
-    #[inline]
-    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.scope.poll_ready(cx)
     }
 
     /// The head is about to be given out.
@@ -114,20 +92,8 @@ impl Exchange {
         self.progress.hears(said);
         self.keep_up();
         if self.terms.run_after == RunAfter::Written {
-            self.guards(next);
+            written::guard(next, &mut self.scope);
         }
-    }
-
-    /// Apart, so that whoever waits for no last byte does not move the frame.
-    #[inline(never)]
-    fn guards<E>(&mut self, next: &mut Option<Result<Frame<Bytes>, E>>) {
-        *next = match next.take() {
-            Some(Ok(frame)) => {
-                let scope = &mut self.scope;
-                Some(Ok(frame.map_data(|data| written::guarded(data, scope))))
-            }
-            other => other,
-        };
     }
 
     /// The request is over: its tasks are handed over; with [`RunAfter::Written`] they start with the last byte.
@@ -183,7 +149,7 @@ pub(super) fn run<T, M, R>(
     let caught = {
         let (part, made) = (part.as_mut(), &mut *made);
         match slot {
-            Some(exchange) => catch(|| exchange.enter(|| f(part, made))),
+            Some(exchange) => catch(|| exchange.scope.enter(|| f(part, made))),
             None => return f(part, made),
         }
     };

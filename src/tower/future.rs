@@ -80,28 +80,27 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if this.waiting.is_some() {
-            return poll_waiting(this.exchange, this.waiting, cx);
+        let mut answer = this.waiting.take().map(|answer| *answer);
+        if answer.is_none() {
+            let future = this.future.as_mut();
+            exchange::run(this.exchange, future, &mut answer, |mut future, answer| {
+                let Some(polling) = future.as_mut().as_pin_mut() else {
+                    panic!("`AfterFuture` polled after completion");
+                };
+                if let Poll::Ready(made) = polling.poll(cx) {
+                    *answer = Some(made);
+                    // Its destructors may defer, and are before the answer.
+                    future.set(None);
+                }
+            });
         }
-        let mut answer = None;
-        let future = this.future.as_mut();
-        exchange::run(this.exchange, future, &mut answer, |mut future, answer| {
-            let Some(polling) = future.as_mut().as_pin_mut() else {
-                panic!("`AfterFuture` polled after completion");
-            };
-            if let Poll::Ready(made) = polling.poll(cx) {
-                *answer = Some(made);
-                // Its destructors may defer, and are before the answer.
-                future.set(None);
-            }
-        });
         let Some(answer) = answer else {
             return Poll::Pending;
         };
         let Some(exchange) = this.exchange else {
             return Poll::Ready(give_out(None, answer));
         };
-        match catch(|| exchange.poll_ready(cx)) {
+        match catch(|| exchange.scope.poll_ready(cx)) {
             Ok(Poll::Ready(())) => Poll::Ready(give_out(this.exchange.take(), answer)),
             // The waker is the user's code, and may have panicked.
             waits => {
@@ -115,27 +114,6 @@ where
     }
 }
 
-#[cold]
-fn poll_waiting<B, E>(
-    slot: &mut Option<Exchange>,
-    waiting: &mut Option<Box<Answer<B, E>>>,
-    cx: &mut Context<'_>,
-) -> Poll<Answer<AfterBody<B>, E>>
-where
-    B: Body<Data = Bytes>,
-{
-    if let Some(exchange) = slot {
-        if exchange.poll_ready(cx).is_pending() {
-            return Poll::Pending;
-        }
-    }
-    match waiting.take() {
-        Some(answer) => Poll::Ready(give_out(slot.take(), *answer)),
-        None => Poll::Pending,
-    }
-}
-
-/// The answer as the server gets it: the scope goes on in its body, or is over with an error.
 fn give_out<B, E>(exchange: Option<Exchange>, answer: Answer<B, E>) -> Answer<AfterBody<B>, E>
 where
     B: Body<Data = Bytes>,

@@ -28,11 +28,11 @@ use crate::{Order, Runner};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct AfterLayer {
-    runner: Option<Runner>,
-    capture_request: bool,
-    provide_handle: bool,
-    order: Option<Order>,
-    terms: Terms,
+    pub(super) runner: Option<Runner>,
+    pub(super) capture_request: bool,
+    pub(super) provide_handle: bool,
+    pub(super) order: Option<Order>,
+    pub(super) terms: Terms,
 }
 
 /// When the tasks of a request run.
@@ -284,26 +284,6 @@ impl AfterLayer {
         self.terms.failed = progress::grpc_failed;
         self.terms.grpc = true;
         self
-    }
-
-    pub(super) fn runner(&self) -> Option<&Runner> {
-        self.runner.as_ref()
-    }
-
-    pub(super) fn scope_order(&self) -> Option<Order> {
-        self.order
-    }
-
-    pub(super) fn captures(&self) -> bool {
-        self.capture_request
-    }
-
-    pub(super) fn provides_handle(&self) -> bool {
-        self.provide_handle
-    }
-
-    pub(super) fn terms(&self) -> Terms {
-        self.terms
     }
 }
 

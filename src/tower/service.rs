@@ -86,16 +86,14 @@ where
 
     fn call(&mut self, mut request: Request<Req>) -> Self::Future {
         let layer = &self.layer;
-        let asks = Asks::of(request.method());
-        let mut exchange =
-            Exchange::begin(layer.runner(), layer.scope_order(), layer.terms(), asks);
-        if layer.captures() {
+        let mut exchange = Exchange::begin(layer, Asks::of(request.method()));
+        if layer.capture_request {
             let head = RequestHead::of(&request);
             // In a scope that has just begun nothing refuses it.
-            let _ = exchange.enter(|| context::try_set(head));
+            let _ = exchange.scope.enter(|| context::try_set(head));
         }
-        if layer.provides_handle() {
-            request.extensions_mut().insert(exchange.handle());
+        if layer.provide_handle {
+            request.extensions_mut().insert(exchange.scope.handle());
         }
         let mut exchange = Some(exchange);
         let inner = &mut self.inner;

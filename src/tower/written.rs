@@ -4,11 +4,19 @@
 //! with its body, as with [`RunAfter::Body`](super::RunAfter::Body); its batch waits for the guards.
 
 use bytes::Bytes;
+use http_body::Frame;
 
 use crate::{OpenScope, StartGuard};
 
+/// A frame is about to be given out. Never inlined, so that whoever waits for no last byte does not move the frame.
+#[inline(never)]
+pub(super) fn guard<E>(next: &mut Option<Result<Frame<Bytes>, E>>, scope: &mut OpenScope) {
+    let guarded = |frame: Frame<Bytes>| frame.map_data(|data| guarded(data, scope));
+    *next = next.take().map(|next| next.map(guarded));
+}
+
 /// A frame's data, which counts as unwritten until the server drops it.
-pub(super) fn guarded(data: Bytes, scope: &mut OpenScope) -> Bytes {
+fn guarded(data: Bytes, scope: &mut OpenScope) -> Bytes {
     if data.is_empty() {
         return data;
     }
