@@ -61,9 +61,7 @@ fn start(work: impl FnOnce() -> End + Send + 'static, shared: &Arc<BlockingShare
     };
     let work = BlockingWork::new(move || {
         // What nobody waits for any more is dropped here: an error whose destructor panics, say.
-        if let Err(payload) = report::catch(|| job.run()) {
-            report::forget_payload(payload);
-        }
+        report::quietly(|| job.run());
     });
     let spawned = report::catch(|| {
         core.with_spawner(runtime, |spawner: &dyn Launch| {
@@ -117,10 +115,7 @@ impl<C: FnOnce() -> End> Drop for Job<C> {
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
             // The destructors of what it captured may defer, and may panic.
-            let dropped = report::catch(|| self.in_scope(|| drop(work)));
-            if let Err(payload) = dropped {
-                report::unnamed_panicked("a deferred closure", payload);
-            }
+            report::clean_up("a deferred closure", || self.in_scope(|| drop(work)));
             self.shared.finish(End::Lost(Loss::Pool));
         }
     }

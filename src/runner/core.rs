@@ -236,19 +236,13 @@ impl Drop for Core {
     fn drop(&mut self) {
         // A scope or a batch may hold the last reference: destructors of the user's that panic must not hurt it. Each by
         // itself, because two that panic in one list would abort.
-        drop_caught("a spawner", self.spawner.take());
+        report::clean_up("a spawner", || drop(self.spawner.take()));
         for hook in mem::take(&mut self.on_defer) {
-            drop_caught("a hook", hook);
+            report::clean_up("a hook", || drop(hook));
         }
         for observer in self.observers.take() {
-            drop_caught("an observer", observer);
+            report::clean_up("an observer", || drop(observer));
         }
-    }
-}
-
-fn drop_caught(whose: &str, part: impl Sized) {
-    if let Err(payload) = report::catch(|| drop(part)) {
-        report::unnamed_panicked(whose, payload);
     }
 }
 

@@ -67,9 +67,7 @@ impl Past {
 #[cold]
 fn drop_values(values: Arc<ValueMap>) {
     for value in Arc::into_inner(values).into_iter().flatten() {
-        if let Err(payload) = report::catch(|| drop(value)) {
-            report::unnamed_panicked("a context value", payload);
-        }
+        report::clean_up("a context value", || drop(value));
     }
 }
 
