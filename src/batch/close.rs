@@ -51,7 +51,7 @@ pub(crate) fn settle(mut state: Box<ScopeState>) {
     }
     spare::keep(state);
     if let Some(group) = member_of {
-        group.leave();
+        group.leave().wake();
     }
 }
 

@@ -140,7 +140,7 @@ fn group_is_done(registry: &Registry, waker: &Waker) -> bool {
             group.filter(|_| awaited)
         })
         .flatten();
-    group.is_none_or(|group| group.is_done(waker))
+    group.is_none_or(|group| group.poll(waker))
 }
 
 impl ScopeState {

@@ -15,6 +15,10 @@ pub(crate) struct WakeList {
 }
 
 impl WakeList {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     pub(crate) fn append(&mut self, more: WakeList) {
         for waker in more.first.into_iter().chain(more.others) {
             match self.first {

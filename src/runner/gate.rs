@@ -14,22 +14,16 @@ use std::{
     mem,
     sync::{Arc, PoisonError},
     task::Waker,
-    thread,
 };
 
-use crate::{
-    report::{KeptWaker, drop_waker, wake},
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use super::wait_group::WaitGroup;
+use crate::sync::start_thread;
 
 /// Shut while anybody has a [`Hold`] on it.
+#[derive(Default)]
 pub(crate) struct Gate {
-    holds: AtomicUsize,
-    /// The batch's.
-    waker: Mutex<KeptWaker>,
+    /// For which the batch waits.
+    holds: WaitGroup,
 }
 
 /// Keeps a gate shut.
@@ -50,45 +44,30 @@ loom::thread_local! {
 }
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, KeptWaker> {
-        // No user code runs under this lock.
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn is_open(&self) -> bool {
-        // Acquire, with the Release of the last hold: whoever sees the gate open sees what was done before.
-        self.holds.load(Ordering::Acquire) == 0
+        self.holds.is_done()
     }
 
     /// Whether it is open; otherwise `waker` is woken when it is.
     pub(crate) fn poll(&self, waker: &Waker) -> bool {
-        if self.is_open() {
-            return true;
-        }
-        let waker = waker.clone();
-        let before = self.lock().replace(waker);
-        drop_waker(before);
-        // The last hold may have gone before it could see the waker. If its `take` came before our `replace`, the lock
-        // orders its subtraction before this load.
-        self.is_open()
+        self.holds.poll(waker)
     }
 
     /// The batch does not wait any more.
     pub(crate) fn leave(&self) {
-        let waker = self.lock().take();
-        drop_waker(waker);
+        self.holds.stop_waiting();
     }
 }
 
 impl Hold {
     /// The first hold on a new gate.
     pub(crate) fn new() -> Hold {
-        Hold {
-            gate: Arc::new(Gate {
-                holds: AtomicUsize::new(1),
-                waker: Mutex::default(),
-            }),
-        }
+        Hold::on(&Arc::default())
+    }
+
+    fn on(gate: &Arc<Gate>) -> Hold {
+        gate.holds.join();
+        Hold { gate: gate.clone() }
     }
 
     pub(crate) fn gate(&self) -> &Arc<Gate> {
@@ -98,24 +77,16 @@ impl Hold {
 
 impl Clone for Hold {
     fn clone(&self) -> Self {
-        // Relaxed: ours is there, so the gate is not opened meanwhile.
-        self.gate.holds.fetch_add(1, Ordering::Relaxed);
-        Hold {
-            gate: self.gate.clone(),
-        }
+        Hold::on(&self.gate)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // AcqRel, with the Acquire in `is_open`: the last one passes on what all the others have done.
-        if self.gate.holds.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        let waker = self.gate.lock().take();
-        if let Some(waker) = waker {
+        let batch = self.gate.holds.leave();
+        if !batch.is_empty() {
             let outer = OPENING.with(|opening| opening.replace(true));
-            wake(waker);
+            batch.wake();
             OPENING.with(|opening| opening.set(outer));
         }
     }
@@ -139,14 +110,12 @@ pub(crate) fn aside(f: impl FnOnce() + Send + 'static) {
     }
     let slot = Arc::new(std::sync::Mutex::new(work));
     let taken = slot.clone();
-    let started = thread::Builder::new()
-        .name("after-aside".into())
-        .spawn(move || {
-            let work = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(work) = work {
-                work();
-            }
-        });
+    let started = start_thread("after-aside", move || {
+        let work = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = work {
+            work();
+        }
+    });
     if started.is_err() {
         mem::forget(slot);
     }

@@ -1,7 +1,7 @@
 //! A Runner, and what it keeps of each of its scopes, from the first `defer` to the end of the batch.
 //!
-//! To be read in this order: `runtime`, `remembered`, `launch`, `core`; `values`, `inbox`, `attachment`; `gate`,
-//! `wait_group`, `permits`, `extras`, `state`, `spare`; `registry`, `current`, `attached`, `reserve`; `runner`, `builder`,
+//! To be read in this order: `runtime`, `remembered`, `launch`, `core`; `values`, `inbox`, `attachment`; `wait_group`,
+//! `gate`, `permits`, `extras`, `state`, `spare`; `registry`, `current`, `attached`, `reserve`; `runner`, `builder`,
 //! `stopping`.
 
 mod attached;

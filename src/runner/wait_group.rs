@@ -1,52 +1,50 @@
-//! The batches that were split off another, for who waits for them.
+//! A number of those for whom one other waits: batches that were split off, holds on a gate.
 
-use std::{sync::PoisonError, task::Waker};
+use std::task::{Poll, Waker};
 
 use crate::{
-    report::{KeptWaker, drop_waker, wake},
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+    report::{ALONE, WaitCell, WakeList},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// The batches that were split off one that waits for them.
+/// Done when all that have joined have left.
 #[derive(Default)]
 pub(crate) struct WaitGroup {
     left: AtomicUsize,
-    waker: Mutex<KeptWaker>,
+    done: WaitCell<()>,
 }
 
 impl WaitGroup {
     pub(crate) fn join(&self) {
-        // Relaxed: by the batch itself, or by a member of the group, so that the count is not zero.
+        // Relaxed: by who waits, or by a member of the group, so that it is not done meanwhile.
         self.left.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn leave(&self) {
-        // AcqRel, with the Acquire loads in `is_done`: who sees zero sees what every member did before it left.
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let waker = self.lock().take();
-            if let Some(waker) = waker {
-                wake(waker);
-            }
+    /// Gives who waits, to be woken, if this was the last.
+    pub(crate) fn leave(&self) -> WakeList {
+        // AcqRel, with the Acquire in `is_done`: who sees zero sees what every member did before it left.
+        match self.left.fetch_sub(1, Ordering::AcqRel) {
+            1 => self.done.change(|()| ()),
+            _ => WakeList::default(),
         }
     }
 
-    /// Whether all have left; otherwise the last to leave wakes `waker`.
-    pub(crate) fn is_done(&self, waker: &Waker) -> bool {
-        if self.left.load(Ordering::Acquire) == 0 {
-            return true;
-        }
-        let waker = waker.clone();
-        let before = self.lock().replace(waker);
-        drop_waker(before);
-        // The last may have left before it could see the waker. If its `take` came before our `replace`, the lock orders
-        // its subtraction before this load.
+    pub(crate) fn is_done(&self) -> bool {
         self.left.load(Ordering::Acquire) == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, KeptWaker> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether all have left; otherwise the last to leave gives `waker`.
+    pub(crate) fn poll(&self, waker: &Waker) -> bool {
+        // Looked at under the lock: the last one subtracts before it locks, so either it is seen, or it sees the waker.
+        let look = |(): &mut ()| match self.is_done() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        };
+        self.is_done() || self.done.poll(ALONE, waker, look).is_ready()
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn stop_waiting(&self) {
+        self.done.leave(ALONE);
     }
 }

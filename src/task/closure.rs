@@ -2,20 +2,16 @@
 
 use std::{
     fmt,
-    sync::PoisonError,
     task::{Context, Poll},
 };
 
 use super::result::End;
-use crate::{
-    report::{KeptWaker, Loss, drop_waker, wake},
-    sync::{Mutex, MutexGuard},
-};
+use crate::report::{ALONE, Loss, WaitCell};
 
 /// Where the two halves meet.
 #[derive(Default)]
 pub(crate) struct BlockingShared {
-    state: Mutex<BlockingState>,
+    state: WaitCell<BlockingState>,
 }
 
 #[derive(Default)]
@@ -25,66 +21,53 @@ struct BlockingState {
     /// Nobody waits for it any more: if it has not begun, it does not.
     abandoned: bool,
     end: Option<End>,
-    waker: KeptWaker,
 }
 
 impl BlockingShared {
-    fn lock(&self) -> MutexGuard<'_, BlockingState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Keeps the closure from running, unless it has begun: then it can't be stopped, and this returns false.
     pub(crate) fn abandon(&self) -> bool {
-        let mut state = self.lock();
-        state.abandoned = !state.begun;
-        state.abandoned
+        self.state.with(|state| {
+            state.abandoned = !state.begun;
+            state.abandoned
+        })
     }
 
     /// Whether the closure has returned, and nobody has heard how.
     pub(crate) fn has_ended(&self) -> bool {
-        self.lock().end.is_some()
+        self.state.with(|state| state.end.is_some())
     }
 
     pub(crate) fn take_end(&self) -> Option<End> {
-        self.lock().end.take()
+        self.state.with(|state| state.end.take())
     }
 
     /// What its spawner has dropped was dropped by that panic.
     pub(crate) fn spawner_panicked(&self) {
-        if let Some(End::Lost(why)) = &mut self.lock().end {
-            *why = Loss::SpawnerPanicked;
-        }
+        self.state.with(|state| {
+            if let Some(End::Lost(why)) = &mut state.end {
+                *why = Loss::SpawnerPanicked;
+            }
+        });
     }
 
     pub(crate) fn begin(&self) -> bool {
-        let mut state = self.lock();
-        state.begun = !state.abandoned;
-        state.begun
+        self.state.with(|state| {
+            state.begun = !state.abandoned;
+            state.begun
+        })
     }
 
     pub(crate) fn finish(&self, end: End) {
-        let mut state = self.lock();
-        state.end = Some(end);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            wake(waker);
-        }
+        self.state.change(|state| state.end = Some(end)).wake();
     }
 
     /// How the closure has ended, once it has; otherwise the waker is woken by its end.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<End> {
-        let waker = cx.waker().clone();
-        let mut state = self.lock();
-        if let Some(end) = state.end.take() {
-            drop(state);
-            drop_waker(Some(waker));
-            return Poll::Ready(end);
-        }
-        let before = state.waker.replace(waker);
-        drop(state);
-        drop_waker(before);
-        Poll::Pending
+        let look = |state: &mut BlockingState| match state.end.take() {
+            Some(end) => Poll::Ready(end),
+            None => Poll::Pending,
+        };
+        self.state.poll(ALONE, cx.waker(), look)
     }
 }
 
