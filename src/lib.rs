@@ -151,6 +151,10 @@
     not(feature = "tower"),
     doc = "[`AfterLayer`]: https://docs.rs/after/latest/after/tower/struct.AfterLayer.html"
 )]
+#![cfg_attr(
+    not(feature = "threads"),
+    doc = "[`spawner::Threads`]: https://docs.rs/after/latest/after/spawner/struct.Threads.html"
+)]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A folder may have the name of what it is about, and a file of that name in it.

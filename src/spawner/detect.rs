@@ -15,10 +15,9 @@ use crate::{batch::Batch, report};
 
 /// Finds the spawner of the current runtime, or the first that is enabled.
 ///
-/// In this order: [`Tokio`](super::Tokio) if a runtime is current on this thread; [`AsyncStd`](super::AsyncStd) inside
-/// one of its tasks; otherwise [`Smol`](super::Smol),
-/// [`AsyncStd`](super::AsyncStd), [`Threads`](super::Threads), whichever feature is enabled. With none of them enabled
-/// the spawner that it returns drops its batches, and one line says so: with tokio alone, call this inside a runtime. A
+/// In this order: `Tokio` if a runtime is current on this thread; `AsyncStd` inside one of its tasks; otherwise `Smol`,
+/// `AsyncStd`, `Threads`, whichever feature is enabled ([the module](super) has them). With none of them enabled the
+/// spawner that it returns drops its batches, and one line says so: with tokio alone, call this inside a runtime. A
 /// [`Runner`](crate::Runner) does this by itself; here it is for spawners that wrap another.
 ///
 /// ```

@@ -115,7 +115,7 @@ impl fmt::Display for Elsewhere {
     }
 }
 
-/// Error returned by [`Recorder::run_within`] at its limit: the tasks that had not ended. See there for an example.
+/// Error returned by [`Recorder::run_within`](super::Recorder::run_within) at its limit: the tasks that had not ended. See there for an example.
 #[derive(Clone, Debug)]
 pub struct Stuck {
     pub(super) limit: Duration,
@@ -124,7 +124,7 @@ pub struct Stuck {
 }
 
 impl Stuck {
-    /// The recorded tasks that had not ended. See [`run_within`](Recorder::run_within) for an example.
+    /// The recorded tasks that had not ended. See [`run_within`](super::Recorder::run_within) for an example.
     ///
     /// Empty if all that is left belongs to requests that have not ended, or to held batches: `Display` says so.
     pub fn unfinished(&self) -> &[Unfinished] {
