@@ -1,19 +1,15 @@
 //! What did not end as it should while a recorder ran it, and how a test is told.
 
-use std::{error::Error, fmt, sync::Weak, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
-use super::records::Records;
+use super::recorder::Keeper;
 use crate::{
     account::Unfinished,
-    report::{self, Observer, TaskEnd, TaskFinished, WaitCell, named},
+    report::{self, Observer, TaskEnd, TaskFinished, named},
 };
 
-/// Notes what fails, so that `run` can name it.
-pub(super) struct Failures {
-    pub(super) kept: Weak<WaitCell<Records>>,
-}
-
-impl Observer for Failures {
+impl Observer for Keeper {
+    /// Notes what fails, so that `run` can name it.
     fn finished(&self, event: &TaskFinished<'_>) {
         let how = match event.end {
             TaskEnd::Failed(error) => format!("failed: {}", report::Chain(error)),

@@ -22,7 +22,7 @@
 //!
 //! The idea is that of Django's `captureOnCommitCallbacks` and of Cloudflare's `waitOnExecutionContext`.
 
-// To be read in this order: `records`, `failures`, `recorder`; `running`, `run`.
+// To be read in this order: `records`, `recorder`, `failures`; `running`, `run`.
 mod failures;
 mod recorder;
 mod records;

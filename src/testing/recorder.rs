@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    failures::Failures,
-    records::{Recorded, Records, drop_unreported},
-};
+use super::records::{Recorded, Records, drop_unreported};
 use crate::{
     batch::Batch,
     report::WaitCell,
@@ -44,9 +41,11 @@ pub struct Recorder {
     pub(super) runner: Arc<OnceLock<Runner>>,
 }
 
-/// The spawner of a recorder's own Runner. Weak, because a batch keeps its Runner: they would keep each other.
-struct Keeper {
-    kept: Weak<WaitCell<Records>>,
+/// The spawner of a recorder's own Runner, and its observer. Weak, because a batch keeps its Runner: they would keep each
+/// other.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub(super) kept: Weak<WaitCell<Records>>,
 }
 
 impl Spawner for Keeper {
@@ -88,16 +87,11 @@ impl Recorder {
     /// ```
     pub fn runner(&self) -> Runner {
         let make = || {
-            let spawner = Keeper {
+            let keeper = Keeper {
                 kept: Arc::downgrade(&self.kept),
             };
-            let failures = Failures {
-                kept: Arc::downgrade(&self.kept),
-            };
-            Runner::builder()
-                .spawner(spawner)
-                .observer(failures)
-                .build()
+            let runner = Runner::builder().spawner(keeper.clone());
+            runner.observer(keeper).build()
         };
         self.runner.get_or_init(make).clone()
     }
