@@ -85,7 +85,7 @@ pub(crate) struct LimitState {
     pub(crate) rooms: BTreeMap<u64, RoomRequest>,
     /// How many tasks were accepted that could not wait for it, ever.
     pub(crate) unasked: u64,
-    /// Who lends a place, from the one that was lent first: those that are respected, and those before them.
+    /// Who lends a place, from the one that was lent first: those that are respected still, and the others.
     pub(crate) lenders: BTreeMap<u64, Lender>,
     pub(crate) overdue: BTreeMap<u64, Lender>,
     /// The number of who came last.
