@@ -27,31 +27,37 @@ impl<S: Spawner> Launch for S {
     }
 }
 
-impl DetectedRuntime {
-    #[inline]
-    fn with<R>(&self, f: impl FnOnce(&dyn Launch) -> R) -> R {
-        match self {
-            DetectedRuntime::Nothing => f(&without_runtime()),
+/// Calls what was found as what it is, not through a table: `launch` is on the way of every request.
+macro_rules! on {
+    ($found:expr, $runtime:ident => $call:expr) => {
+        match $found {
+            DetectedRuntime::Nothing => {
+                let $runtime = &without_runtime();
+                $call
+            }
             #[cfg(feature = "tokio")]
-            DetectedRuntime::Tokio(runtime) => f(runtime),
+            DetectedRuntime::Tokio($runtime) => $call,
             #[cfg(feature = "async-std")]
-            DetectedRuntime::AsyncStd => f(&AsyncStd),
+            DetectedRuntime::AsyncStd => {
+                let $runtime = &AsyncStd;
+                $call
+            }
         }
-    }
+    };
 }
 
 impl Launch for DetectedRuntime {
     #[inline]
     fn launch(&self, state: Box<ScopeState>) {
-        self.with(|runtime| runtime.launch(state));
+        on!(self, runtime => runtime.launch(state));
     }
 
     fn launch_blocking(&self, work: BlockingWork) {
-        self.with(|runtime| runtime.launch_blocking(work));
+        on!(self, runtime => runtime.launch_blocking(work));
     }
 
     fn start_sleep(&self, duration: Duration) -> Sleep {
-        self.with(|runtime| runtime.start_sleep(duration))
+        on!(self, runtime => runtime.start_sleep(duration))
     }
 }
 
