@@ -547,6 +547,19 @@ fn a_destructor_that_panics_when_a_piece_has_resolved_goes_on() {
     assert!(batch.names().eq(["future", "output", "afterwards"]));
 }
 
+/// Sentence 18b: the same for a future that runs in the scope of a handle.
+#[test]
+fn a_destructor_that_panics_when_an_attached_future_has_resolved_goes_on() {
+    let (runner, batches) = keeping();
+    let mut request = runner.open();
+    let handle = request.handle();
+    let future = Keeps::new(PanicsOnDrop("future"), PanicsOnDrop("output"));
+    assert!(panics(|| drop(now_or_never(handle.scope(future)))));
+    request.end(Outcome::Finished);
+    let batch = batches.take_one();
+    assert!(batch.names().eq(["future", "output"]));
+}
+
 /// A piece that is polled after it has resolved says so, and leaves the scope open.
 #[test]
 fn a_piece_that_is_polled_after_completion_panics() {
