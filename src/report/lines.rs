@@ -3,8 +3,6 @@
 //! Errors, panics and losses are never silent: an `error` event where the `tracing` feature is on and a subscriber is
 //! set, a line on standard error otherwise, or on JavaScript's console where there is none.
 
-#[cfg(any(feature = "threads", not(any(feature = "smol", feature = "async-std"))))]
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::{
     any::Any,
     error::Error,
