@@ -67,12 +67,25 @@ mod real {
     pub(crate) fn thread_number() -> usize {
         NUMBER.with(|number| {
             if number.get() == usize::MAX {
-                // Relaxed: the number itself is all that is read.
-                let next = NEXT.fetch_add(1, Ordering::Relaxed);
+                // Acquire, with the Release in `numbered_threads`.
+                let next = NEXT.fetch_add(1, Ordering::Acquire);
                 number.set(usize::try_from(next).unwrap_or(usize::MAX - 1));
             }
             number.get()
         })
+    }
+
+    /// How many threads have a number; at least more than `known`, if there are. A thread that is not among them, once
+    /// this returns `known`, gets its number later, and sees what was done before this call.
+    pub(crate) fn numbered_threads(known: usize) -> usize {
+        // Relaxed: more than are known need only be known.
+        let mut numbered = NEXT.load(Ordering::Relaxed);
+        if numbered <= known as u64 {
+            // A read-modify-write, in one order with those in `thread_number`: who is not counted here comes after it, and
+            // reads what it has written. Release, with the Acquire there.
+            numbered = NEXT.fetch_add(0, Ordering::Release);
+        }
+        usize::try_from(numbered).unwrap_or(usize::MAX)
     }
 
     /// How many threads run at once.
@@ -107,20 +120,19 @@ mod real {
 
 #[cfg(after_loom)]
 mod model {
-    use std::{
-        cell::Cell,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::cell::Cell;
 
     pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
     use scoped_tls_hkt::ScopedKey;
+
+    use self::atomic::{AtomicUsize, Ordering};
 
     loom::thread_local! {
         static NUMBER: Cell<Option<usize>> = Cell::new(None);
     }
 
     loom::lazy_static! {
-        // Made anew in each run. The number in it is std's: who comes first is no race of ours.
+        // Made anew in each run.
         static ref NEXT: AtomicUsize = AtomicUsize::new(0);
     }
 
@@ -128,10 +140,15 @@ mod model {
     pub(crate) fn thread_number() -> usize {
         NUMBER.with(|number| {
             let own = number.get();
-            let own = own.unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+            let own = own.unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Acquire));
             number.set(Some(own));
             own
         })
+    }
+
+    /// Without the first look, which only spares the second: it would be one more place to change threads.
+    pub(crate) fn numbered_threads(_known: usize) -> usize {
+        NEXT.fetch_add(0, Ordering::Release)
     }
 
     /// The same on every machine: a model's runs must repeat themselves. It gives the account two shards.

@@ -12,7 +12,7 @@
 //!                                  counts, and the place is free
 //! ```
 //!
-//! Whoever reads locks all shards, in ascending order, and so sees one moment. That is why every
+//! Whoever reads locks all shards that were used, in ascending order, and so sees one moment. That is why every
 //! [`Stats`](super::Stats) value balances, and why no moment with nothing pending is missed.
 //!
 //! Invariant 2: a task's `deferred` is published before or together with its end, so no snapshot shows more ends than
@@ -89,7 +89,29 @@ struct ShardState {
     vacant: Vec<u32>,
 }
 
-/// Vacant entries of a shard that keep their memory: no more than are soon used again. It comes to about 20 kB
+/// The shards that were used, by number. The first ones need no memory, which would be dearer than their locks.
+#[derive(Default)]
+struct LockedShards<'a> {
+    first: [Option<MutexGuard<'a, ShardState>>; 8],
+    others: Vec<MutexGuard<'a, ShardState>>,
+}
+
+impl LockedShards<'_> {
+    fn iter(&self) -> impl Iterator<Item = &ShardState> {
+        let first = self.first.iter().map_while(Option::as_ref);
+        first.chain(&self.others).map(|state| &**state)
+    }
+
+    fn get_mut(&mut self, shard: usize) -> &mut ShardState {
+        let first = self.first.len();
+        match self.first.get_mut(shard) {
+            Some(Some(state)) => state,
+            _ => &mut self.others[shard - first],
+        }
+    }
+}
+
+/// Vacant entries of a shard that keep their memory: no more than are soon used again. It comes to about 20 kB.
 const KEPT_ENTRIES: usize = 64;
 
 impl ShardState {
@@ -175,22 +197,38 @@ impl Account {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_all(&self) -> Vec<MutexGuard<'_, ShardState>> {
-        // In ascending order, and everybody else holds one at most: no deadlock.
-        (0..self.shards.len())
-            .map(|shard| self.lock(shard))
-            .collect()
+    /// Locks all shards that were used: the first ones, because threads are numbered as they come.
+    ///
+    /// A thread whose shard is not among them gets its number after the last look at the numbers. So it sees what was done
+    /// before that look, as if it had waited for a lock of ours. The last look is under the locks: what was published under
+    /// one of them before was counted by threads that have numbers.
+    fn lock_all(&self) -> LockedShards<'_> {
+        let mut all = LockedShards::default();
+        let mut locked = 0;
+        while locked < self.shards.len() {
+            let used = sync::numbered_threads(locked).min(self.shards.len());
+            if used == locked {
+                break;
+            }
+            // In ascending order, and everybody else holds one at most: no deadlock.
+            for shard in locked..used {
+                match all.first.get_mut(shard) {
+                    Some(place) => *place = Some(self.lock(shard)),
+                    None => all.others.push(self.lock(shard)),
+                }
+            }
+            locked = used;
+        }
+        all
     }
 
-    fn total(&self, all: &[MutexGuard<'_, ShardState>]) -> Counts {
+    fn total(&self, all: &LockedShards<'_>) -> Counts {
         let mut total = Counts::default();
-        for state in all {
+        for (shard, state) in self.shards.iter().zip(all.iter()) {
             total.add(&state.counts);
-        }
-        // Relaxed: `open` counts a task before its end is published under one of the locks that we hold, so the lock makes
-        // that count visible here (invariant 2). What `open` adds meanwhile only makes more pending: if the sum says that
-        // nothing is pending, nothing was when the last lock was taken.
-        for shard in &self.shards {
+            // Relaxed: `open` counts a task before its end is published under one of the locks that we hold, so the lock makes
+            // that count visible here (invariant 2). What `open` adds meanwhile only makes more pending: if the sum says that
+            // nothing is pending, nothing was when the last lock was taken.
             total.deferred += shard.opened_by_owner.load(Ordering::Relaxed);
             total.deferred += shard.opened.load(Ordering::Relaxed);
         }
@@ -217,8 +255,8 @@ impl Account {
     #[inline]
     fn change<R>(&self, shard: usize, change: impl FnOnce(&mut ShardState) -> R) -> R {
         let mut state = self.lock(shard);
-        // Relaxed: whoever raises `attention` (`watch`, `lose`) locks every shard after that. If that was before us,
-        // the lock makes it visible here; if it is after us, our change is visible there.
+        // Relaxed: whoever raises `attention` (`watch`, `lose`) calls `lock_all` after that. If that was before us, our
+        // lock, or our thread's number, makes it visible here; if it is after us, our change is visible there.
         if self.attention.load(Ordering::Relaxed) == 0 {
             return change(&mut state);
         }
@@ -229,15 +267,18 @@ impl Account {
     #[cold]
     fn change_watched<R>(&self, shard: usize, change: impl FnOnce(&mut ShardState) -> R) -> R {
         let mut all = self.lock_all();
-        let result = change(&mut all[shard]);
-        if self.total(&all).pending() > 0 {
+        let result = change(all.get_mut(shard));
+        let total = self.total(&all);
+        if total.pending() > 0 {
             return result;
         }
         // Under the locks, so that whoever begins to wait after them waits for a later epoch.
         let wakers = self.drained.notify_all();
         drop(all);
         wakers.wake();
-        self.report_losses(false);
+        if total.lost + total.shed > 0 {
+            self.report_losses(false);
+        }
         result
     }
 
@@ -447,8 +488,8 @@ impl<'a> NextEpoch<'a> {
 impl Future for NextEpoch<'_> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.event.poll(&self.listener, cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.event.poll(&mut self.listener, cx)
     }
 }
 

@@ -85,12 +85,13 @@ impl Future for Stopping {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let account = &self.runner.get().account;
+        let Stopping { runner, listener } = self.get_mut();
+        let account = &runner.get().account;
         // The waiter was made before this look, so that a shutdown after it is not missed.
         if account.is_stopping() {
             return Poll::Ready(());
         }
-        account.stop.poll(&self.listener, cx)
+        account.stop.poll(listener, cx)
     }
 }
 

@@ -37,6 +37,30 @@ fn drain_does_not_miss_the_end_of_the_last_task_on_two_threads() {
     });
 }
 
+/// Sentence 20, race 3: as above, when a request goes on, and its task ends, on a thread that nobody has seen before, in
+/// whose shard nothing was: only those that were used are locked.
+///
+/// Broken: `sync::numbered_threads` looked with a load alone.
+#[test]
+fn drain_does_not_miss_the_end_of_the_last_task_on_a_new_thread() {
+    model(|world| {
+        let task = world.ledger.task(0);
+        let mut request = Box::pin(world.runner.scope(async {
+            after::defer(task);
+            pend(1).await;
+        }));
+        assert!(poll_once(request.as_mut()).is_pending());
+        let serving = world.clone();
+        let elsewhere = thread::spawn(move || {
+            block_on(request);
+            serving.run_spawned();
+        });
+        block_on(world.runner.drain());
+        assert_eq!(world.runner.stats().pending, 0);
+        elsewhere.join().unwrap();
+    });
+}
+
 /// Sentence 20, race 3: as above, when the last batch is dropped. What it has lost makes the account watched, too,
 /// until it is reported.
 ///
