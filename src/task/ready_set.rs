@@ -7,6 +7,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
+    mem,
     sync::Arc,
     task::Waker,
 };
@@ -157,16 +158,30 @@ impl ReadySet {
         if !self.woken_blocks.is_empty() || !self.new.is_empty() {
             return None;
         }
-        let block = self.blocks.first_mut()?.as_mut()?;
-        let woken = block.bits.take() & block.taken;
-        if woken.is_power_of_two() && !self.bits.any() {
-            return Some(woken.trailing_zeros());
+        if let Some(Some(block)) = self.blocks.first_mut() {
+            let woken = block.bits.take() & block.taken;
+            if woken.is_power_of_two() && !self.bits.any() {
+                return Some(woken.trailing_zeros());
+            }
+            block.woken = woken;
+            if woken != 0 {
+                self.woken_blocks.push_back(0);
+            }
         }
-        block.woken = woken;
-        if woken != 0 {
-            self.woken_blocks.push_back(0);
+        self.only_of_all()
+    }
+
+    #[inline(never)]
+    fn only_of_all(&mut self) -> Option<u32> {
+        self.gather();
+        let number = *self.woken_blocks.front()?;
+        let block = self.blocks[number as usize].as_mut()?;
+        if self.woken_blocks.len() > 1 || !block.woken.is_power_of_two() {
+            return None;
         }
-        None
+        self.woken_blocks.clear();
+        let slot = mem::take(&mut block.woken).trailing_zeros();
+        Some(number * BLOCK as u32 + slot)
     }
 
     /// The tasks that were woken, and new ones, [`MOST_POLLS`] together at most.
@@ -222,7 +237,7 @@ impl ReadySet {
 
     #[cold]
     fn gather_later(&mut self) {
-        let later = std::mem::take(&mut self.later.bits);
+        let later = mem::take(&mut self.later.bits);
         later.take(|number| self.gather_block(number));
         self.later.bits = later;
     }
