@@ -26,6 +26,8 @@ struct PlainRound<'a> {
     registry: &'a Registry,
     queue: Queue,
     walk: Walk,
+    /// The first task is to be polled when the walk is over.
+    first_is_left: bool,
     /// The name and the place of the one whose destructor runs.
     dropping: Option<(&'static str, &'static Location<'static>)>,
 }
@@ -36,29 +38,35 @@ enum Stop {
     Ended(End),
 }
 
-/// Polls the next tasks of the queue, on the fast path.
+/// Polls the next tasks of the queue, on the fast path; `first_last`: the first one after the others, behind which it goes
+/// then.
 #[inline]
 pub(super) fn plain_round(
     registry: &Registry,
     cx: &mut Context<'_>,
     polls: usize,
+    first_last: bool,
     ended_set: &mut EndedSet,
 ) -> AfterTurn {
     let queue = registry.peek(|state| mem::take(&mut state.queue));
-    let mut round = PlainRound {
-        registry,
-        queue: queue.unwrap_or_default(),
-        walk: Walk::new(polls),
-        dropping: None,
-    };
-    loop {
-        match report::catch(|| round.poll_tasks(cx, ended_set)) {
-            Ok(None) => break,
-            Ok(Some(stop)) => round.go_past(stop, cx, ended_set),
-            Err(payload) => round.has_panicked(payload, ended_set),
+    {
+        // Dropped where it is: to move what was just written in pieces would wait for the store buffer.
+        let mut round = PlainRound {
+            registry,
+            queue: queue.unwrap_or_default(),
+            walk: Walk::new(first_last.into(), polls - usize::from(first_last)),
+            first_is_left: first_last,
+            dropping: None,
+        };
+        loop {
+            match report::catch(|| round.poll_tasks(cx, ended_set)) {
+                Ok(None) if mem::take(&mut round.first_is_left) => round.walk = Walk::new(0, 1),
+                Ok(None) => break,
+                Ok(Some(stop)) => round.go_past(stop, cx, ended_set),
+                Err(payload) => round.has_panicked(payload, ended_set),
+            }
         }
     }
-    drop(round);
     let again = registry.peek(|state| state.after_round());
     again.unwrap_or(AfterTurn::Wait)
 }
@@ -72,6 +80,7 @@ impl PlainRound<'_> {
             queue,
             walk,
             dropping,
+            first_is_left: _,
         } = self;
         let stop = queue.walk(walk, |mut task| {
             count_dropped(registry, dropping);

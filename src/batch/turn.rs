@@ -79,13 +79,14 @@ fn run_planned(
     mut ended_set: EndedSet,
 ) -> bool {
     let again = match kind {
-        TurnKind::Round(_) | TurnKind::Single => {
-            let polls = match kind {
-                TurnKind::Round(polls) => polls,
-                _ => 1,
+        TurnKind::Round(_) | TurnKind::LaterRound(_) | TurnKind::Single => {
+            let (polls, first_last) = match kind {
+                TurnKind::Round(polls) => (polls, false),
+                TurnKind::LaterRound(polls) => (polls, true),
+                _ => (1, false),
             };
             match runner {
-                None => plain_round(registry, cx, polls, &mut ended_set),
+                None => plain_round(registry, cx, polls, first_last, &mut ended_set),
                 Some(runner) => round(registry, runner, cx, polls, &mut ended_set),
             }
         }
@@ -108,6 +109,8 @@ fn run_planned(
 pub(super) enum TurnKind {
     /// So many polls.
     Round(usize),
+    /// So many, of all tasks, and the first one comes last. On the fast path.
+    LaterRound(usize),
     Sequence,
     /// Poll the only task.
     Single,
@@ -130,8 +133,8 @@ impl ScopeState {
                 self.long_round = false;
                 return TurnKind::Single;
             }
-            if self.queue.front().is_some_and(TaskCell::was_polled) && self.begin_later_round() {
-                return TurnKind::Woken;
+            if self.queue.front().is_some_and(TaskCell::was_polled) {
+                return self.later_round();
             }
             self.round = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
             self.long_round = self.round > MOST_POLLS as u32;
@@ -142,13 +145,25 @@ impl ScopeState {
         TurnKind::Round(polls as usize)
     }
 
-    /// Before a round whose first task was polled before: moves the start on by one; returns whether it is time to give
-    /// each task a waker. A task that has not been polled keeps its place: they start in order.
+    /// A round whose first task was polled before: it starts one further on than the last. When it is time for that, each
+    /// task gets a waker instead. A task that has not been polled keeps its place: they start in order.
     #[inline(never)]
-    fn begin_later_round(&mut self) -> bool {
-        if let Some(first) = self.queue.pop_front() {
-            self.queue.push_back(first);
+    fn later_round(&mut self) -> TurnKind {
+        let polls = self.queue.len();
+        let gives_wakers = polls > MOST_POLLS || self.polls_left == 0;
+        if gives_wakers || self.slow_path {
+            if let Some(first) = self.queue.pop_front() {
+                self.queue.push_back(first);
+            }
         }
-        self.queue.len() > MOST_POLLS || self.polls_left == 0
+        if gives_wakers {
+            return TurnKind::Woken;
+        }
+        self.long_round = false;
+        self.polls_left = self.polls_left.saturating_sub(polls as u8);
+        match self.slow_path {
+            true => TurnKind::Round(polls),
+            false => TurnKind::LaterRound(polls),
+        }
     }
 }

@@ -220,17 +220,17 @@ fn put_in(link: &mut Option<BoxedTask>, mut task: BoxedTask) {
     mem::forget(gap);
 }
 
-/// A walk along the first tasks of a queue, which stay where they are.
+/// A walk along the tasks of a queue, which stay where they are.
 pub(crate) struct Walk {
-    /// How many tasks before this one have stayed.
+    /// How many tasks are before this one.
     position: usize,
     steps: usize,
 }
 
 impl Walk {
-    /// So many tasks at most.
-    pub(crate) fn new(steps: usize) -> Self {
-        Walk { position: 0, steps }
+    /// From this position, so many tasks at most.
+    pub(crate) fn new(position: usize, steps: usize) -> Self {
+        Walk { position, steps }
     }
 }
 
@@ -305,7 +305,7 @@ impl Queue {
         walk.position += 1;
     }
 
-    /// Those that have stayed go behind the others, if there are any.
+    /// Those that stand before its end go behind the others, if there are any.
     pub(crate) fn put_behind(&mut self, walk: &Walk) {
         if walk.position < self.len {
             for _ in 0..walk.position {
