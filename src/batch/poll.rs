@@ -26,9 +26,16 @@ pub(super) fn poll(
 
 #[inline]
 pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Option<End> {
-    match report::catch(|| task.as_mut().poll_task(cx)) {
-        Ok(Poll::Pending) => None,
-        Ok(Poll::Ready(end)) => Some(end),
+    // Looked at where it was returned: it says "pending" in one byte, and to take the whole of it along would wait until
+    // that byte has left the processor's store buffer.
+    let mut ended = None;
+    let polled = report::catch(|| {
+        if let Poll::Ready(end) = task.as_mut().poll_task(cx) {
+            ended = Some(end);
+        }
+    });
+    match polled {
+        Ok(()) => ended,
         Err(payload) => Some(End::Panicked(payload)),
     }
 }
