@@ -32,18 +32,15 @@ pub(super) fn poll_woken(registry: &Registry, cx: &mut Context<'_>) -> Option<bo
     });
     let (mut ready, slot) = found.flatten()?;
     // No way out of here unwinds, so that the others go back.
-    let end = match ready.polled(slot) {
-        Some((task, waker)) => poll(registry, None, task, &mut Context::from_waker(waker)),
-        None => None,
-    };
-    let left = end.and_then(|end| Some((ready.leave(slot)?, end)));
-    Some(match left {
-        Some((task, end)) => {
-            registry.peek(|state| state.ready = Some(ready));
-            one_ended(registry, cx, task, end)
+    if let Some((task, waker)) = ready.polled(slot) {
+        if let Some(end) = poll(registry, None, task, &mut Context::from_waker(waker)) {
+            if let Some(task) = ready.leave(slot) {
+                registry.peek(|state| state.ready = Some(ready));
+                return Some(one_ended(registry, cx, task, end));
+            }
         }
-        None => one_pending(registry, cx, |state| state.ready = Some(ready)),
-    })
+    }
+    Some(one_pending(registry, cx, |state| state.ready = Some(ready)))
 }
 
 /// Polls the tasks whose wakers were woken, or gives each a waker.
