@@ -252,6 +252,9 @@ impl Queue {
         walk: &mut Walk,
         mut visit: impl FnMut(Pin<&mut TaskCell<dyn PollTask>>) -> Step<S>,
     ) -> Option<S> {
+        if self.front.is_empty() {
+            self.turn_round();
+        }
         let Queue { front, back, len } = self;
         let mut link = &mut front.top;
         for _ in 0..walk.position {

@@ -139,6 +139,30 @@ fn a_turn_polls_at_most_32_times() {
     assert_eq!(tasks.turn(), [57]);
 }
 
+/// Sentence 11: what is left of a round of two turns is polled in the next, all of it.
+#[test]
+fn what_is_left_of_a_round_of_two_turns_goes_on() {
+    let (runner, batches) = keeping();
+    now_or_never(runner.scope(async {
+        for _ in 0..30 {
+            after::defer(async {});
+        }
+        for _ in 0..3 {
+            after::defer(common::yields(1));
+        }
+    }));
+    let mut batch = batches.take_one();
+    let (counter, waker) = CountingWaker::new();
+    let mut seen = 0;
+    while Pin::new(&mut batch)
+        .poll(&mut Context::from_waker(&waker))
+        .is_pending()
+    {
+        assert!(counter.wakes() > seen, "it waits, and nobody will wake it");
+        seen = counter.wakes();
+    }
+}
+
 /// A wake-up that comes between the turns of one round is not lost.
 #[test]
 fn a_wake_between_the_turns_of_a_round_is_not_lost() {
