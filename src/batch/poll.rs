@@ -10,7 +10,7 @@ use crate::{
     task::{BoxedTask, End, PollTask, TaskCell},
 };
 
-/// Polls a task; `None` while it is pending.
+/// Polls a task, one of many of a turn; `None` while it is pending.
 #[inline]
 pub(super) fn poll(
     registry: &Registry,
@@ -21,9 +21,14 @@ pub(super) fn poll(
     if task.options().is_some() {
         return poll_watched(registry, runner, task, cx);
     }
-    poll_plain(task, cx)
+    match report::catch(|| task.as_mut().poll_task(cx)) {
+        Ok(Poll::Pending) => None,
+        Ok(Poll::Ready(end)) => Some(end),
+        Err(payload) => Some(End::Panicked(payload)),
+    }
 }
 
+/// As `poll`, the only task of a turn, without options: as a rule it stays.
 #[inline]
 pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Option<End> {
     // Looked at where it was returned: it says "pending" in one byte, and to take the whole of it along would wait until

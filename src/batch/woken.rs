@@ -4,7 +4,7 @@ use std::task::{Context, Waker};
 
 use super::{
     finish::finish,
-    poll::poll,
+    poll::{poll, poll_plain, poll_watched},
     turn_end::{AfterTurn, one_ended, one_pending},
 };
 use crate::{
@@ -33,7 +33,12 @@ pub(super) fn poll_woken(registry: &Registry, cx: &mut Context<'_>) -> Option<bo
     let (mut ready, slot) = found.flatten()?;
     // No way out of here unwinds, so that the others go back.
     if let Some((task, waker)) = ready.polled(slot) {
-        if let Some(end) = poll(registry, None, task, &mut Context::from_waker(waker)) {
+        let own = &mut Context::from_waker(waker);
+        let end = match task.options() {
+            None => poll_plain(task, own),
+            Some(_) => poll_watched(registry, None, task, own),
+        };
+        if let Some(end) = end {
             if let Some(task) = ready.leave(slot) {
                 registry.peek(|state| state.ready = Some(ready));
                 return Some(one_ended(registry, cx, task, end));
