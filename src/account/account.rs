@@ -22,9 +22,8 @@
 
 use std::{
     future::Future,
-    num::NonZeroU32,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -36,15 +35,13 @@ use super::{
     ended_set::EndedSet,
     event::{Event, Listener},
     losses::Losses,
-    roster::{Extra, Joining, RosterEntry},
+    roster::{Extra, Joining},
+    shard::{OpenRoster, RosterKey, ShardState, Shards},
     stats::{ShutdownReport, Unfinished},
 };
 use crate::{
     report::{Label, Loss},
-    sync::{
-        self, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     task::Queue,
 };
 
@@ -55,7 +52,7 @@ pub(crate) trait KeepsAccount: Clone + Send + 'static {
 
 /// The counts of a Runner, and its roster.
 pub(crate) struct Account {
-    shards: Box<[Shard]>,
+    shards: Shards,
     /// One for each drain that waits, and one while losses wait to be reported. While it is not zero, whoever publishes
     /// looks at the whole account. It is raised before a shard is locked, and read under that lock, so the lock orders
     /// the two.
@@ -69,113 +66,10 @@ pub(crate) struct Account {
     cut_off: AtomicBool,
 }
 
-// 128 bytes: two lines, because the prefetcher of today's x86 processors fetches them in pairs.
-#[repr(align(128))]
-#[derive(Default)]
-struct Shard {
-    /// First defers of scopes, by the one thread whose number this shard has, which alone writes it: it needs no atomic
-    /// addition. Not under the lock, and read when all are held: a task's end is published under one of them after this
-    /// has counted it, so invariant 2 holds.
-    opened_by_owner: AtomicU64,
-    /// The same, by threads that came when all shards had an owner.
-    opened: AtomicU64,
-    state: Mutex<ShardState>,
-}
-
-#[derive(Default)]
-struct ShardState {
-    counts: Counts,
-    entries: Vec<RosterEntry>,
-    vacant: Vec<u32>,
-}
-
-/// The shards that were used, by number. The first ones need no memory, which would be dearer than their locks.
-#[derive(Default)]
-struct LockedShards<'a> {
-    first: [Option<MutexGuard<'a, ShardState>>; 8],
-    others: Vec<MutexGuard<'a, ShardState>>,
-}
-
-impl LockedShards<'_> {
-    fn iter(&self) -> impl Iterator<Item = &ShardState> {
-        let first = self.first.iter().map_while(Option::as_ref);
-        first.chain(&self.others).map(|state| &**state)
-    }
-
-    fn get_mut(&mut self, shard: usize) -> &mut ShardState {
-        let first = self.first.len();
-        match self.first.get_mut(shard) {
-            Some(Some(state)) => state,
-            _ => &mut self.others[shard - first],
-        }
-    }
-}
-
-/// Vacant entries of a shard that keep their memory: no more than are soon used again. It comes to about 20 kB.
-const KEPT_ENTRIES: usize = 64;
-
-impl ShardState {
-    /// A burst is over, or comes to its end: gives back the memory of the entry that has just become one too many; and
-    /// when all are vacant, that of the list. The ones that were vacated last are the next to be used, and keep theirs.
-    #[cold]
-    fn give_back(&mut self) {
-        let beyond = self.vacant[self.vacant.len() - 1 - KEPT_ENTRIES];
-        self.entries[beyond as usize] = RosterEntry::default();
-        if self.vacant.len() == self.entries.len() {
-            self.entries.truncate(KEPT_ENTRIES);
-            self.entries.shrink_to_fit();
-            self.vacant = (0..self.entries.len() as u32).collect();
-        }
-    }
-}
-
-/// A batch's place on the roster: which shard, which entry.
-#[derive(Clone, Copy)]
-pub(crate) struct RosterKey {
-    /// One more than its index: so `Option` needs no room for its `None`.
-    shard: NonZeroU32,
-    entry: u32,
-}
-
-impl RosterKey {
-    fn shard(self) -> usize {
-        self.shard.get() as usize - 1
-    }
-}
-
-/// The roster of a shard, while it is locked.
-pub(crate) struct OpenRoster<'a> {
-    since: Instant,
-    shard: NonZeroU32,
-    state: &'a mut ShardState,
-}
-
-impl OpenRoster<'_> {
-    #[inline]
-    pub(crate) fn register(&mut self, tasks: &Queue, extra: Option<Extra>) -> RosterKey {
-        let entries = &mut self.state.entries;
-        let entry = match self.state.vacant.pop() {
-            Some(entry) => entry,
-            None => {
-                if entries.is_empty() {
-                    // A thread that serves few requests at a time needs few.
-                    entries.reserve_exact(1);
-                }
-                entries.push(RosterEntry::default());
-                (entries.len() - 1) as u32
-            }
-        };
-        entries[entry as usize].register(self.since, tasks, extra);
-        let shard = self.shard;
-        RosterKey { shard, entry }
-    }
-}
-
 impl Account {
     pub(crate) fn new() -> Self {
-        let shards = (sync::parallelism() * 2).next_power_of_two().min(64);
         Account {
-            shards: (0..shards).map(|_| Shard::default()).collect(),
+            shards: Shards::new(),
             attention: AtomicUsize::new(0),
             drained: Event::default(),
             stopping: AtomicBool::new(false),
@@ -185,76 +79,16 @@ impl Account {
         }
     }
 
-    fn own_shard(&self) -> usize {
-        sync::thread_number() & (self.shards.len() - 1)
-    }
-
-    fn lock(&self, shard: usize) -> MutexGuard<'_, ShardState> {
-        // No user code runs under this lock, so nothing leaves the state half written.
-        self.shards[shard]
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Locks all shards that were used: the first ones, because threads are numbered as they come.
-    ///
-    /// A thread whose shard is not among them gets its number after the last look at the numbers. So it sees what was done
-    /// before that look, as if it had waited for a lock of ours. The last look is under the locks: what was published under
-    /// one of them before was counted by threads that have numbers.
-    fn lock_all(&self) -> LockedShards<'_> {
-        let mut all = LockedShards::default();
-        let mut locked = 0;
-        while locked < self.shards.len() {
-            let used = sync::numbered_threads(locked).min(self.shards.len());
-            if used == locked {
-                break;
-            }
-            // In ascending order, and everybody else holds one at most: no deadlock.
-            for shard in locked..used {
-                match all.first.get_mut(shard) {
-                    Some(place) => *place = Some(self.lock(shard)),
-                    None => all.others.push(self.lock(shard)),
-                }
-            }
-            locked = used;
-        }
-        all
-    }
-
-    fn total(&self, all: &LockedShards<'_>) -> Counts {
-        let mut total = Counts::default();
-        for (shard, state) in self.shards.iter().zip(all.iter()) {
-            total.add(&state.counts);
-            // Relaxed: `open` counts a task before its end is published under one of the locks that we hold, so the lock makes
-            // that count visible here (invariant 2). What `open` adds meanwhile only makes more pending: if the sum says that
-            // nothing is pending, nothing was when the last lock was taken.
-            total.deferred += shard.opened_by_owner.load(Ordering::Relaxed);
-            total.deferred += shard.opened.load(Ordering::Relaxed);
-        }
-        total
-    }
-
     /// The first defer of a scope, which is pending from here on. Wakes nobody.
     #[inline]
     pub(crate) fn open(&self) {
-        match self.shards.get(sync::thread_number()) {
-            Some(own) => {
-                // Relaxed, here and below: the locks of the shards order these with `total`.
-                let opened = own.opened_by_owner.load(Ordering::Relaxed);
-                own.opened_by_owner.store(opened + 1, Ordering::Relaxed);
-            }
-            None => {
-                let shared = &self.shards[self.own_shard()];
-                shared.opened.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        self.shards.open();
     }
 
     /// Changes one shard; if somebody waits for the account to be empty and this makes it so, lets them know.
     #[inline]
     fn change<R>(&self, shard: usize, change: impl FnOnce(&mut ShardState) -> R) -> R {
-        let mut state = self.lock(shard);
+        let mut state = self.shards.lock(shard);
         // Relaxed: whoever raises `attention` (`watch`, `lose`) calls `lock_all` after that. If that was before us, our
         // lock, or our thread's number, makes it visible here; if it is after us, our change is visible there.
         if self.attention.load(Ordering::Relaxed) == 0 {
@@ -266,9 +100,9 @@ impl Account {
 
     #[cold]
     fn change_watched<R>(&self, shard: usize, change: impl FnOnce(&mut ShardState) -> R) -> R {
-        let mut all = self.lock_all();
+        let mut all = self.shards.lock_all();
         let result = change(all.get_mut(shard));
-        let total = self.total(&all);
+        let total = self.shards.total(&all);
         if total.pending() > 0 {
             return result;
         }
@@ -284,7 +118,7 @@ impl Account {
 
     #[inline]
     pub(crate) fn publish(&self, counts: &Unpublished) {
-        self.change(self.own_shard(), |state| counts.add_to(&mut state.counts));
+        self.change(self.shards.own(), |state| counts.add_to(&mut state.counts));
     }
 
     /// Puts a batch on the roster and publishes `counts`.
@@ -306,14 +140,10 @@ impl Account {
         batches: impl FnOnce(&mut OpenRoster<'_>) -> R,
     ) -> R {
         let since = Instant::now_without_cache_update();
-        let shard = self.own_shard();
+        let shard = self.shards.own();
         self.change(shard, |state| {
             counts.add_to(&mut state.counts);
-            batches(&mut OpenRoster {
-                since,
-                shard: NonZeroU32::MIN.saturating_add(shard as u32),
-                state,
-            })
+            batches(&mut OpenRoster::new(state, shard, since))
         })
     }
 
@@ -328,7 +158,7 @@ impl Account {
     ) {
         self.change(roster_key.shard(), |state| {
             counts.add_to(&mut state.counts);
-            let entry = &mut state.entries[roster_key.entry as usize];
+            let entry = state.entry(roster_key);
             entry.finish(ended_set);
             entry.join(joined);
             entry.join_extra(extra)
@@ -337,8 +167,8 @@ impl Account {
 
     /// The batch has an inbox from now on.
     pub(crate) fn give_inbox(&self, roster_key: RosterKey, inbox: Arc<dyn Joining>) {
-        let mut state = self.lock(roster_key.shard());
-        state.entries[roster_key.entry as usize].give_inbox(inbox);
+        let mut state = self.shards.lock(roster_key.shard());
+        state.entry(roster_key).give_inbox(inbox);
     }
 
     /// Takes a batch off the roster and publishes its last counts.
@@ -346,12 +176,7 @@ impl Account {
     pub(crate) fn remove(&self, roster_key: RosterKey, counts: &Unpublished) {
         let extra = self.change(roster_key.shard(), |state| {
             counts.add_to(&mut state.counts);
-            let extra = state.entries[roster_key.entry as usize].remove();
-            state.vacant.push(roster_key.entry);
-            if state.vacant.len() > KEPT_ENTRIES {
-                state.give_back();
-            }
-            extra
+            state.remove(roster_key)
         });
         // It may be the last that has the inbox, whose context is the user's: it goes when nothing is locked.
         Extra::drop(extra);
@@ -360,11 +185,14 @@ impl Account {
     /// How long ago a batch was handed over.
     pub(crate) fn age(&self, roster_key: RosterKey) -> Duration {
         let now = Instant::now_without_cache_update();
-        self.lock(roster_key.shard()).entries[roster_key.entry as usize].age(now)
+        self.shards
+            .lock(roster_key.shard())
+            .entry(roster_key)
+            .age(now)
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        self.total(&self.lock_all())
+        self.shards.total(&self.shards.lock_all())
     }
 
     /// Resolves at the first moment, from the call on, with nothing pending.
@@ -379,8 +207,8 @@ impl Account {
     /// Begins to wait under the locks under which moments are seen: one that was seen before this look is not taken for a
     /// later one, and one after it is not missed.
     fn wait_if_pending(&self) -> Option<NextEpoch<'_>> {
-        let all = self.lock_all();
-        (self.total(&all).pending() > 0).then(|| NextEpoch::new(&self.drained))
+        let all = self.shards.lock_all();
+        (self.shards.total(&all).pending() > 0).then(|| NextEpoch::new(&self.drained))
     }
 
     fn watch(&self) -> Watch<'_> {
@@ -428,12 +256,12 @@ impl Account {
 
     /// What is unfinished now, the oldest first: it is the likeliest to be stuck.
     pub(crate) fn unfinished(&self) -> (Counts, Vec<Unfinished>) {
-        let all = self.lock_all();
+        let all = self.shards.lock_all();
         let now = Instant::now_without_cache_update();
-        let entries = || all.iter().flat_map(|state| &state.entries);
+        let entries = || all.iter().flat_map(ShardState::entries);
         let mut unfinished: Vec<_> = entries().flat_map(|entry| entry.unfinished(now)).collect();
         let inboxes: Vec<_> = entries().filter_map(|entry| entry.inbox(now)).collect();
-        let total = self.total(&all);
+        let total = self.shards.total(&all);
         drop(all);
         // What has joined a batch that was not polled since. Not under the locks of the shards: whoever stores something in
         // an inbox locks it first, and a shard then.

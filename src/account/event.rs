@@ -50,11 +50,12 @@ impl Event {
             // Relaxed: the number itself is all that is read.
             listener.number = self.listeners.fetch_add(1, Ordering::Relaxed) + 1;
         }
-        self.waiting
-            .poll(listener.number, cx.waker(), |()| match self.has_come(listener) {
+        self.waiting.poll(listener.number, cx.waker(), |()| {
+            match self.has_come(listener) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
-            })
+            }
+        })
     }
 
     pub(crate) fn leave(&self, listener: &Listener) {

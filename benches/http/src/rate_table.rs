@@ -12,8 +12,10 @@ use crate::{
 };
 
 /// Against three spawns in the handler, in every cell.
-const TARGETS: [(&str, Figure, f64); 2] =
-    [("p99 of the median window", |row| row.window_p99, 1.05), ("CPU", |row| row.cpu, 1.02)];
+const TARGETS: [(&str, Figure, f64); 2] = [
+    ("p99 of the median window", |row| row.window_p99, 1.05),
+    ("CPU", |row| row.cpu, 1.02),
+];
 /// Beyond this the generator is a part of what it measures, or the machine had other things to do. In microseconds.
 const LATE: f64 = 50.0;
 
