@@ -453,6 +453,43 @@ fn after_a_burst_a_request_allocates_no_more_than_before() {
     assert_eq!(request(), before);
 }
 
+/// Sentence 18: what keys needed is given back when their tasks have ended or were taken back, though the scope goes on.
+#[test]
+fn the_memory_of_keys_is_given_back_while_their_scope_goes_on() {
+    let (runner, batches) = keeping();
+    let held = |keys: usize| {
+        let mut request = Box::pin(runner.scope(async {
+            after::defer(futures::future::pending::<()>());
+            for key in 0..keys {
+                after::task("keyed").key(key.to_string()).defer(async {});
+            }
+        }));
+        let mut batch = None;
+        let allocated = measure(|| {
+            now_or_never(request.as_mut());
+            let left = batch.insert(batches.take_one());
+            while left.len() > 1 {
+                let _ = poll_once(Pin::new(&mut *left));
+            }
+        });
+        allocated.bytes_current
+    };
+    held(10);
+    let many = held(10_000);
+    assert!(many < 10_000, "{many}");
+    let mut request = Box::pin(runner.scope(async {
+        for key in 0..10_000 {
+            after::task("keyed").key(key.to_string()).defer(async {});
+        }
+        for key in 0..10_000 {
+            assert!(after::forget(&key.to_string()));
+        }
+        std::future::pending::<()>().await;
+    }));
+    let taken_back = measure(|| assert!(poll_once(request.as_mut()).is_pending()));
+    assert!(taken_back.bytes_current < 1_000, "{taken_back:?}");
+}
+
 /// Sentence 15: what a scope needed for keys is given back with it, also when each task was taken back: a thread keeps a few
 /// boxes for the next scope, and a client may say how many keys there are.
 #[test]

@@ -8,7 +8,7 @@ use std::{mem, sync::Arc};
 
 use super::{batch::Batch, close, end::end_task};
 use crate::{
-    account::Extra,
+    account::{Extra, Unpublished},
     limit::ScopeDeadline,
     platform::Instant,
     report::{self, Outcome},
@@ -140,7 +140,7 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
     }
     kept.append(tasks);
     if let Some(now) = now {
-        kept.for_each_mut(|task| task.could_start_from(now));
+        kept.for_each_mut(|task| task.could_start_from(|| now));
     }
     let spawned = extract_spawned(&mut kept, order);
     registry.peek(|state| {
@@ -200,6 +200,7 @@ pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatch
     let context = registry.context();
     let batches = registry.peek(|state| {
         let unpublished = state.take_unpublished();
+        let opened = state.extras().and_then(|extras| extras.opened);
         let deadline = state.extras().and_then(|extras| extras.deadline.as_ref());
         let batch = |task| {
             let mut single = batch_of_one(state.runner.clone(), task);
@@ -210,16 +211,23 @@ pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatch
             if let Some(deadline) = deadline {
                 single.extras_mut().deadline = Some(deadline.share());
             }
+            if opened.is_some() {
+                single.extras_mut().opened = opened;
+            }
             single
         };
         let mut batches: SpawnedBatches = tasks.into_iter().map(batch).collect();
         let account = &state.runner.get().account;
         account.register_each(&unpublished, |roster| {
-            for single in &mut batches {
-                let extra = roster_extra(single);
-                single.roster_key = Some(roster.register(&single.queue, extra));
+            for single in batches.iter_mut().filter(|single| !single.keyed) {
+                single.roster_key = Some(roster.register(&single.queue, None));
             }
         });
+        // What the roster is to know of a key is made when it is not locked.
+        for single in batches.iter_mut().filter(|single| single.keyed) {
+            let (extra, nothing) = (roster_extra(single), Unpublished::default());
+            single.roster_key = Some(account.register(&nothing, &single.queue, extra));
+        }
         batches
     });
     batches.unwrap_or_default()

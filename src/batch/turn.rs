@@ -5,7 +5,7 @@
 //! of a batch, and in a fixed order a busy one would leave nothing of it to those behind it, for ever.
 //!
 //! Whatever wakes the batch, all of its tasks are polled: for tasks that wait once or not at all that is cheaper than a
-//! waker for each. When that has gone on for some time ([`POLLS_A_TASK`]), each gets a waker of its own ([`woken`]), so
+//! waker for each. When that has gone on for some time ([`ScopeState::polls_left`]), each gets a waker of its own ([`woken`]), so
 //! that the cost stays linear in tasks and wakes. So does each after a first round of more than one turn: a wake-up that
 //! came in its first turn would be used up by the second, which polls only the rest. A task without siblings needs none.
 
@@ -133,8 +133,9 @@ impl ScopeState {
                 self.long_round = false;
                 return TurnKind::Single;
             }
-            if self.queue.front().is_some_and(TaskCell::was_polled) {
-                return self.later_round();
+            let polled = self.queue.front().is_some_and(TaskCell::was_polled);
+            if (polled || self.long_round || self.polls_left == 0) && self.queue.len() > 1 {
+                return self.later_round(polled);
             }
             self.round = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
             self.long_round = self.round > MOST_POLLS as u32;
@@ -145,13 +146,13 @@ impl ScopeState {
         TurnKind::Round(polls as usize)
     }
 
-    /// A round whose first task was polled before: it starts one further on than the last. When it is time for that, each
-    /// task gets a waker instead. A task that has not been polled keeps its place: they start in order.
+    /// A round that is not the first: it starts one further on than the last, if the task in front was `polled`. One that was
+    /// not keeps its place: they start in order. When it is time for that, each task gets a waker instead.
     #[inline(never)]
-    fn later_round(&mut self) -> TurnKind {
+    fn later_round(&mut self, polled: bool) -> TurnKind {
         let polls = self.queue.len();
         let gives_wakers = polls > MOST_POLLS || self.polls_left == 0;
-        if gives_wakers || self.slow_path {
+        if polled && (gives_wakers || self.slow_path) {
             if let Some(first) = self.queue.pop_front() {
                 self.queue.push_back(first);
             }
@@ -161,9 +162,9 @@ impl ScopeState {
         }
         self.long_round = false;
         self.polls_left = self.polls_left.saturating_sub(polls as u8);
-        match self.slow_path {
-            true => TurnKind::Round(polls),
-            false => TurnKind::LaterRound(polls),
+        match polled && !self.slow_path {
+            true => TurnKind::LaterRound(polls),
+            false => TurnKind::Round(polls),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Extras {
     pub(crate) deadline: Option<ScopeDeadline>,
     /// This is the registry of code that a handle has brought along.
     pub(crate) attached: Option<Attachment>,
-    /// What the account does not know yet, besides tasks that were deferred or have completed.
+    /// What the account does not know yet, besides tasks that were deferred, have completed or were discarded.
     pub(crate) unpublished: Option<Counts>,
     /// What is lost with it is counted, and not reported.
     pub(crate) unreported: bool,

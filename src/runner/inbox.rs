@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     account::{self, Counts, Joining},
+    platform::Instant,
     report::{KeptWaker, Key, Label, Outcome, drop_waker, wake},
     sync::{Mutex, MutexGuard},
     task::{Backlog, BoxedTask, Order, Queue},
@@ -139,6 +140,10 @@ impl Inbox {
                 outcome,
                 task,
             });
+        }
+        if state.outcome.is_some() {
+            // Its hook may have run before the hand-over.
+            task.as_mut().could_start_from(Instant::now);
         }
         // Counted before it is stored, under the lock that the batch needs to find it: a task that ended before it was
         // counted would make the account wrong. Nobody is woken by it: a task of ours is pending.

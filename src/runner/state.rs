@@ -34,7 +34,8 @@ pub(crate) struct ScopeState {
     pub(crate) deferred: u32,
     pub(crate) completed: u32,
     discarded: u16,
-    /// Polls that are left before each task gets a waker of its own: some for each that has joined.
+    /// Polls that are left before each task gets a waker of its own: some for each that has joined, as far as they go into a
+    /// byte.
     pub(crate) polls_left: u8,
     /// Polls left before a new round over the queue begins.
     pub(crate) round: u32,
@@ -63,7 +64,7 @@ const _: () = assert!(size_of::<ScopeState>() <= 144);
 #[allow(clippy::vec_box)]
 pub(crate) type SpawnedBatches = Vec<Box<ScopeState>>;
 
-/// Polls a task, on average, before tasks get wakers of their own. A waker costs as much as three polls of a task that
+/// Polls for each task before tasks get wakers of their own. A waker costs as much as three polls of a task that
 /// does nothing in them, and a poll for nothing of one that does something costs more.
 const POLLS_A_TASK: usize = 3;
 
@@ -183,7 +184,12 @@ impl ScopeState {
     pub(crate) fn count_discarded(&mut self) {
         if self.discarded == u16::MAX {
             // A loop that replaces one task by another may go on for ever. Nobody is woken by this: the task is pending.
-            let unpublished = self.take_unpublished();
+            // Those that have completed are told with the change of the roster.
+            let unpublished = Unpublished {
+                deferred: mem::take(&mut self.deferred),
+                discarded: mem::take(&mut self.discarded),
+                ..Unpublished::default()
+            };
             self.runner.get().account.publish(&unpublished);
         }
         self.discarded += 1;

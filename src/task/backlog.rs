@@ -59,13 +59,10 @@ impl Backlog {
     /// Numbers from the beginning again. For what is empty.
     pub(crate) fn restart(&mut self) {
         self.next_sequence = 0;
-        if self.keyed.is_some() {
-            self.shrink();
-        }
     }
 
-    /// A box for a few keys is kept with that of its scope, and none that is larger, however many keys there were.
-    #[cold]
+    /// None is left. The box for a few is kept, with that of the scope, and none that is larger, however many there were.
+    #[inline]
     fn shrink(&mut self) {
         let large =
             |keyed: &mut Box<Keyed>| keyed.few.capacity() > FEW || keyed.many.capacity() > 0;
@@ -91,7 +88,12 @@ impl Backlog {
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
-        self.keyed.as_mut()?.remove(key)
+        let keyed = self.keyed.as_mut()?;
+        let removed = keyed.remove(key);
+        if keyed.len() == 0 {
+            self.shrink();
+        }
+        removed
     }
 
     #[inline]
@@ -107,6 +109,7 @@ impl Backlog {
         let mut len = 0;
         if self.keyed.is_some() {
             len = self.merge_into(&mut ordered);
+            self.shrink();
         }
         while let Some(task) = self.newest.pop() {
             ordered.push(task);

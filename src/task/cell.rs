@@ -300,11 +300,11 @@ impl TaskCell<dyn PollTask> {
         self.project().options.0.take()
     }
 
-    /// The hand-over, for observers.
-    pub(crate) fn could_start_from(self: Pin<&mut Self>, now: Instant) {
+    /// The hand-over, or when it joined, for observers; unless that is known.
+    pub(crate) fn could_start_from(self: Pin<&mut Self>, now: impl FnOnce() -> Instant) {
         let options = self.options_mut();
         if let Some(times) = options.and_then(|options| options.times.as_mut()) {
-            times.could_start.get_or_insert(now);
+            times.could_start.get_or_insert_with(now);
         }
     }
 

@@ -1013,3 +1013,76 @@ fn a_closure_that_returned_unheard_ran_for_as_long_as_it_did() {
     assert!(ran[0] >= least, "{ran:?}");
     assert_eq!(balanced(&runner).completed, 1);
 }
+
+/// Notes how long a task waited, and when that was told.
+#[derive(Clone, Default)]
+struct Waits {
+    told: Arc<Mutex<Option<(Duration, Instant)>>>,
+}
+
+impl Observer for Waits {
+    fn started(&self, event: &TaskStarted<'_>) {
+        *self.told.lock().unwrap() = Some((event.waited, Instant::now()));
+    }
+}
+
+/// Runs until the clock shows that a millisecond has passed: no shorter wait is told from another.
+fn let_a_millisecond_pass() {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Sentence 26: a task could not start before its gate was open, and has not waited until then: also one that joined
+/// meanwhile, and is a batch of its own.
+#[test]
+fn a_spawned_task_that_joins_behind_a_gate_waits_from_its_opening() {
+    let waits = Waits::default();
+    let (runner, batches) = keeping_with(|builder| builder.observer(waits.clone()));
+    let mut request = runner.open();
+    let handle = request.enter(after::handle);
+    let guard = request.start_guard();
+    request.enter(|| after::defer(yields(1)));
+    request.end(after::Outcome::Finished);
+    handle.task("own").spawned().defer(async {});
+    let_a_millisecond_pass();
+    let before = Instant::now();
+    drop(guard);
+    batches.drive(10);
+    let (waited, told) = waits.told.lock().unwrap().take().unwrap();
+    assert!(waited <= told - before, "{waited:?}");
+}
+
+/// Sentence 26: a task that is stored after the hand-over has waited since then, although its hook ran before.
+#[test]
+fn a_task_whose_hook_ends_its_request_waits_from_its_storing() {
+    let waits = Waits::default();
+    let open = Arc::new(Mutex::new(None::<after::OpenScope>));
+    let ends = open.clone();
+    let (runner, batches) = keeping_with(|builder| {
+        builder
+            .observer(waits.clone())
+            .on_defer(move |task, future| {
+                if task.name == "late" {
+                    ends.lock()
+                        .unwrap()
+                        .take()
+                        .unwrap()
+                        .end(after::Outcome::Finished);
+                }
+                future
+            })
+    });
+    let mut request = runner.open();
+    let handle = request.enter(after::handle);
+    request.enter(|| after::task("first").defer(std::future::pending::<()>()));
+    *open.lock().unwrap() = Some(request);
+    handle.task("late").defer(async {});
+    let stored = Instant::now();
+    let_a_millisecond_pass();
+    let until = Instant::now();
+    batches.drive(10);
+    let (waited, _) = waits.told.lock().unwrap().take().unwrap();
+    assert!(waited >= until - stored, "{waited:?}");
+}

@@ -605,3 +605,44 @@ fn a_round_goes_on_behind_whatever_panics() {
         );
     }
 }
+
+/// Sentence 11: tasks that wait are not polled for each generation of others that end at once and defer the next.
+#[test]
+fn tasks_that_wait_are_not_polled_for_every_generation_of_others() {
+    fn chain(generations: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            if generations > 0 {
+                after::defer(chain(generations - 1));
+            }
+        })
+    }
+    for slow in [false, true] {
+        let (runner, batches) = common::keeping_with(|builder| match slow {
+            true => builder.task_timeout(Duration::from_secs(3_600)),
+            false => builder,
+        });
+        let polls = Arc::new(AtomicUsize::new(0));
+        now_or_never(runner.scope(async {
+            for _ in 0..32 {
+                after::defer(chain(50));
+            }
+            for _ in 0..100 {
+                let polls = polls.clone();
+                after::defer(std::future::poll_fn(move |_| {
+                    polls.fetch_add(1, Relaxed);
+                    Poll::<()>::Pending
+                }));
+            }
+        }));
+        let mut batch = batches.take_one();
+        let (counter, waker) = CountingWaker::new();
+        let mut woken = 1;
+        while woken > 0 {
+            let before = counter.wakes();
+            let _ = Pin::new(&mut batch).poll(&mut Context::from_waker(&waker));
+            woken = counter.wakes() - before;
+        }
+        assert_eq!(batch.len(), 100);
+        assert!(polls.load(Relaxed) <= 300, "{polls:?}");
+    }
+}
