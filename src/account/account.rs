@@ -133,7 +133,7 @@ impl Account {
     }
 
     /// As `register`, for batches that `batches` puts there, in one moment.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn register_each<R>(
         &self,
         counts: &Unpublished,

@@ -53,7 +53,7 @@ pub(crate) struct Unpublished {
 }
 
 impl Unpublished {
-    #[inline]
+    #[inline(always)]
     pub(super) fn add_to(&self, counts: &mut Counts) {
         counts.deferred += u64::from(self.deferred);
         counts.completed += u64::from(self.completed);

@@ -161,7 +161,7 @@ impl Default for RosterEntry {
 }
 
 impl RosterEntry {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn register(&mut self, since: Instant, tasks: &Queue, extra: Option<Extra>) {
         debug_assert!(self.run.has_ended(), "it is not vacant");
         self.since = since;

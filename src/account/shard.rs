@@ -133,7 +133,7 @@ impl<'a> OpenRoster<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn register(&mut self, tasks: &Queue, extra: Option<Extra>) -> RosterKey {
         let entries = &mut self.state.entries;
         let entry = match self.state.vacant.pop() {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Hands a batch to this runtime, or to the next that takes it.
-#[inline]
+#[inline(always)]
 pub(crate) fn to_runtime(batch: Batch, runtime: &DetectedRuntime, core: &Core) {
     if let Some(refused) = batch.into_state().and_then(|batch| offer(batch, runtime)) {
         to_next_runtime(refused, core);

@@ -28,6 +28,8 @@ impl Batch {
     }
 
     /// As `spawn`; if `found` is there, to that runtime, unless the Runner has a spawner.
+    // Always, so that the usual way asks for no `found`.
+    #[inline(always)]
     fn spawn_on(mut self, found: Option<&DetectedRuntime>) {
         let Some(state) = &mut self.state else {
             return;

@@ -151,7 +151,7 @@ impl Core {
     }
 
     /// The one that was found, or the current one, or the one that is remembered.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first_runtime(&self, runtime: DetectedRuntime) -> DetectedRuntime {
         if !runtime.is_nothing() {
             return runtime;
