@@ -187,11 +187,12 @@ impl Reports {
         }
     }
 
+    pub fn have(&self, what: &str) -> bool {
+        String::from_utf8_lossy(&self.written.0.lock().unwrap()).contains(what)
+    }
+
     pub async fn until(&self, what: &str) {
-        eventually(what, async || {
-            String::from_utf8_lossy(&self.written.0.lock().unwrap()).contains(what)
-        })
-        .await;
+        eventually(what, async || self.have(what)).await;
     }
 }
 
