@@ -31,7 +31,7 @@ pub(crate) use self::{
     extras::Extras,
     inbox::{Inbox, Late},
     launch::Launch,
-    registry::Registry,
+    registry::{Collected, Registry},
     runtime::DetectedRuntime,
     state::{ScopeState, SpawnedBatches},
     wait_group::WaitGroup,

@@ -28,6 +28,15 @@ pub(crate) struct Registry {
     state: Cell<Option<Box<ScopeState>>>,
 }
 
+/// What has become of a task that was to be collected.
+pub(crate) enum Collected {
+    Done,
+    /// Its Runner is to prepare it, and to be given back.
+    Lent(RunnerRef, Option<Outcome>, BoxedTask),
+    /// There is an inbox, to which it belongs.
+    Shared(Arc<Inbox>, BoxedTask),
+}
+
 impl Registry {
     #[inline]
     pub(crate) fn global() -> Self {
@@ -108,19 +117,41 @@ impl Registry {
         Ok(())
     }
 
-    /// As `collect`, for a task as its Runner wants it, of a scope without an inbox.
-    pub(crate) fn collect_prepared(&self, key: Option<Key>, task: BoxedTask) {
-        let replaced = self.with_state(|state| match key {
-            Some(key) => state.collect_keyed(key, task),
-            None => {
-                state.slow_path |= task.needs_slow_path();
-                state.collect(task);
-                None
-            }
-        });
+    /// As `collect`, for a task without a key, in one look: each is as dear as what it sees.
+    #[inline]
+    pub(crate) fn collect_or_lend(&self, task: BoxedTask) -> Collected {
+        let mut state = self.open();
+        let collected = match self.lend(&state) {
+            Some((runner, outcome)) => Collected::Lent(runner, outcome, task),
+            None => match state.collect_unless_shared(task) {
+                Ok(()) => Collected::Done,
+                Err((inbox, task)) => Collected::Shared(inbox, task),
+            },
+        };
+        self.put(state);
+        collected
+    }
+
+    /// As `collect`, for a task as its Runner wants it. Given back, with the inbox, if the scope has one.
+    #[inline]
+    pub(crate) fn collect_prepared(&self, task: BoxedTask) -> Result<(), (Arc<Inbox>, BoxedTask)> {
+        self.with_state(|state| state.collect_unless_shared(task))
+    }
+
+    /// As `collect_prepared`, for a task with a key. The one that it replaces is dropped.
+    pub(crate) fn collect_keyed(
+        &self,
+        key: Key,
+        task: BoxedTask,
+    ) -> Result<(), (Arc<Inbox>, Key, BoxedTask)> {
+        let replaced = self.with_state(|state| match state.inbox() {
+            Some(inbox) => Err((inbox.clone(), key, task)),
+            None => Ok(state.collect_keyed(key, task)),
+        })?;
         if let Some(replaced) = replaced {
             self.discard(replaced);
         }
+        Ok(())
     }
 
     pub(crate) fn forget(&self, key: &str) -> bool {
@@ -297,13 +328,16 @@ impl Registry {
     /// The Runner, if its defers need anything of it, and how the request has ended. It is to be given back, and lent to the
     /// next: a clone costs more than the rest of the look.
     pub(crate) fn lend_runner(&self) -> Option<(RunnerRef, Option<Outcome>)> {
-        self.with_state(|state| {
-            if !state.runner.get().prepares() {
-                return None;
-            }
-            let runner = self.runner.take().or_clone_of(&state.runner);
-            Some((runner, state.outcome_now()))
-        })
+        self.with_state(|state| self.lend(state))
+    }
+
+    #[inline]
+    fn lend(&self, state: &ScopeState) -> Option<(RunnerRef, Option<Outcome>)> {
+        if !state.runner.get().prepares() {
+            return None;
+        }
+        let runner = self.runner.take().or_clone_of(&state.runner);
+        Some((runner, state.outcome_now()))
     }
 
     pub(crate) fn take_back_runner(&self, runner: RunnerRef) {

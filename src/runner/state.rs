@@ -252,6 +252,20 @@ impl ScopeState {
         }
     }
 
+    /// As `collect`, for a task that may have options. Given back if there is an inbox.
+    #[inline]
+    pub(crate) fn collect_unless_shared(
+        &mut self,
+        task: BoxedTask,
+    ) -> Result<(), (Arc<Inbox>, BoxedTask)> {
+        if let Some(inbox) = self.inbox() {
+            return Err((inbox.clone(), task));
+        }
+        self.slow_path |= task.needs_slow_path();
+        self.collect(task);
+        Ok(())
+    }
+
     /// As `collect`, for a task with a key. Gives back the one that it replaces, which is counted.
     pub(crate) fn collect_keyed(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
         self.slow_path |= task.needs_slow_path();

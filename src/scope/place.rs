@@ -3,23 +3,46 @@
 use crate::{
     batch::Batch,
     report::Key,
-    runner::{Inbox, Registry},
+    runner::{Collected, Inbox, Registry},
     task::BoxedTask,
 };
 
 /// As `Registry::collect`, for tasks with a key or with options, and for scopes that need more than the fast path.
+///
+/// Hooks and observers are the user's code: the state is in its place while they run.
 #[cold]
-pub(super) fn place(registry: &Registry, key: Option<Key>, mut task: BoxedTask) {
-    // Hooks and observers are the user's code: the state is in its place while they run.
+pub(super) fn place(registry: &Registry, key: Option<Key>, task: BoxedTask) {
+    match key {
+        Some(key) => place_keyed(registry, key, task),
+        None => place_unkeyed(registry, task),
+    }
+}
+
+fn place_unkeyed(registry: &Registry, task: BoxedTask) {
+    let (inbox, task) = match registry.collect_or_lend(task) {
+        Collected::Done => return,
+        Collected::Shared(inbox, task) => (inbox, task),
+        Collected::Lent(runner, outcome, task) => {
+            let task = runner.get().prepare(task, outcome);
+            registry.take_back_runner(runner);
+            match registry.collect_prepared(task) {
+                Ok(()) => return,
+                Err(shared) => shared,
+            }
+        }
+    };
+    store(&inbox, None, task, registry.is_attached());
+}
+
+fn place_keyed(registry: &Registry, key: Key, mut task: BoxedTask) {
     let prepares = registry.lend_runner();
-    task.as_mut().show_key(key.as_ref(), prepares.is_some());
+    task.as_mut().show_key(Some(&key), prepares.is_some());
     if let Some((runner, outcome)) = prepares {
         task = runner.get().prepare(task, outcome);
         registry.take_back_runner(runner);
     }
-    match registry.inbox() {
-        Some(inbox) => store(&inbox, key, task, registry.is_attached()),
-        None => registry.collect_prepared(key, task),
+    if let Err((inbox, key, task)) = registry.collect_keyed(key, task) {
+        store(&inbox, Some(key), task, registry.is_attached());
     }
 }
 
