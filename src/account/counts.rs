@@ -43,11 +43,51 @@ impl Counts {
     }
 }
 
+/// Tasks that were deferred and that have completed, in the halves of one word, which is always written and read whole: the
+/// processor waits for a half that was just written, when it is read with the other.
+///
+/// They don't overflow: so many tasks would take 200 GB. Those that are discarded are published before.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FewCounts {
+    halves: u64,
+}
+
+const COMPLETED: u64 = 1 << 32;
+
+impl FewCounts {
+    #[inline]
+    pub(crate) fn add_deferred(&mut self) {
+        self.halves += 1;
+    }
+
+    /// The account knows of one of those that were deferred.
+    #[inline]
+    pub(crate) fn take_deferred(&mut self) {
+        self.halves -= 1;
+    }
+
+    /// Takes those that were deferred, and leaves the others.
+    pub(crate) fn split_deferred(&mut self) -> FewCounts {
+        let deferred = self.halves % COMPLETED;
+        self.halves -= deferred;
+        FewCounts { halves: deferred }
+    }
+
+    #[inline]
+    pub(crate) fn add_completed(&mut self, completed: bool) {
+        self.halves += u64::from(completed) * COMPLETED;
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.halves == 0
+    }
+}
+
 /// What a scope has not told the account yet. Nearly always `others` is empty.
 #[derive(Default)]
 pub(crate) struct Unpublished {
-    pub(crate) deferred: u32,
-    pub(crate) completed: u32,
+    pub(crate) few: FewCounts,
     pub(crate) discarded: u16,
     pub(crate) others: Option<Counts>,
 }
@@ -55,8 +95,8 @@ pub(crate) struct Unpublished {
 impl Unpublished {
     #[inline(always)]
     pub(super) fn add_to(&self, counts: &mut Counts) {
-        counts.deferred += u64::from(self.deferred);
-        counts.completed += u64::from(self.completed);
+        counts.deferred += self.few.halves % COMPLETED;
+        counts.completed += self.few.halves / COMPLETED;
         counts.discarded += u64::from(self.discarded);
         if let Some(others) = &self.others {
             counts.add(others);

@@ -16,7 +16,7 @@ mod stats;
 pub use self::stats::{ShutdownReport, Stats, Unfinished};
 pub(crate) use self::{
     account::{Account, KeepsAccount},
-    counts::{Counts, Unpublished},
+    counts::{Counts, FewCounts, Unpublished},
     ended_set::EndedSet,
     ended_task::{EndedTask, discard, discard_untold},
     event::Listener,

@@ -12,7 +12,7 @@ pub(crate) fn end_task(registry: &Registry, core: &Core, task: BoxedTask, end: E
     let ended = EndedTask::of(task, end);
     let outcome = registry.peek(|state| {
         if ended.has_completed() {
-            state.completed += 1;
+            state.few.add_completed(true);
         } else if ended.was_discarded() {
             state.count_discarded();
         } else {

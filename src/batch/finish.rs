@@ -40,7 +40,7 @@ pub(super) fn finish(
     if matches!(end, End::Completed) && core.observers.is_empty() {
         // As a rule: nobody is told.
         if drop_completed(registry, task) {
-            registry.peek(|state| state.completed += 1);
+            registry.peek(|state| state.few.add_completed(true));
         }
     } else {
         if let End::Lost(why) = end {

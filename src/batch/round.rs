@@ -164,7 +164,7 @@ fn count_dropped(
     dropping: &mut Option<(&'static str, &'static Location<'static>)>,
 ) {
     if dropping.take().is_some() {
-        registry.peek(|state| state.completed += 1);
+        registry.peek(|state| state.few.add_completed(true));
     }
 }
 
@@ -194,7 +194,7 @@ pub(super) fn round(
                 let sequence = task.sequence();
                 let completed = drop_completed(registry, task);
                 registry.peek(|state| {
-                    state.completed += u32::from(completed);
+                    state.few.add_completed(completed);
                     let next = state.next_of_round(polls, &mut again);
                     // The roster is told, unless this was all: then the whole entry is given up.
                     if next.is_some() || !matches!(again, AfterTurn::Done) {

@@ -50,7 +50,7 @@ pub(super) fn one_ended(
         let sequence = task.sequence();
         let completed = drop_completed(registry, task);
         let over = registry.peek(|state| {
-            state.completed += u32::from(completed);
+            state.few.add_completed(completed);
             state.is_done()
         });
         if over == Some(true) {

@@ -7,7 +7,7 @@ use super::{
     permits::Permits, runtime::DetectedRuntime, spare, values::Values, wait_group::WaitGroup,
 };
 use crate::{
-    account::{Counts, RosterKey, Unpublished},
+    account::{Counts, FewCounts, RosterKey, Unpublished},
     limit::Place,
     platform::Instant,
     report::{Key, Outcome},
@@ -29,10 +29,8 @@ pub(crate) struct ScopeState {
     pub(crate) ready: Option<Box<ReadySet>>,
     pub(crate) roster_key: Option<RosterKey>,
     extras: Option<Box<Extras>>,
-    /// What the account does not know yet; all else is in `extras`. So many tasks would take 200 GB, but for those that are
-    /// discarded: see there.
-    pub(crate) deferred: u32,
-    pub(crate) completed: u32,
+    /// What the account does not know yet; all else is in `extras`.
+    pub(crate) few: FewCounts,
     discarded: u16,
     /// Polls that are left before each task gets a waker of its own: some for each that has joined, as far as they go into a
     /// byte.
@@ -79,8 +77,7 @@ impl ScopeState {
             ready: None,
             roster_key: None,
             extras: None,
-            deferred: 0,
-            completed: 0,
+            few: FewCounts::default(),
             discarded: 0,
             polls_left: 0,
             round: 0,
@@ -186,7 +183,7 @@ impl ScopeState {
             // A loop that replaces one task by another may go on for ever. Nobody is woken by this: the task is pending.
             // Those that have completed are told with the change of the roster.
             let unpublished = Unpublished {
-                deferred: mem::take(&mut self.deferred),
+                few: self.few.split_deferred(),
                 discarded: mem::take(&mut self.discarded),
                 ..Unpublished::default()
             };
@@ -202,8 +199,7 @@ impl ScopeState {
 
     #[inline]
     pub(crate) fn has_unpublished(&self) -> bool {
-        self.deferred != 0
-            || self.completed != 0
+        !self.few.is_empty()
             || self.discarded != 0
             || self
                 .extras()
@@ -213,8 +209,7 @@ impl ScopeState {
     #[inline]
     pub(crate) fn take_unpublished(&mut self) -> Unpublished {
         Unpublished {
-            deferred: mem::take(&mut self.deferred),
-            completed: mem::take(&mut self.completed),
+            few: mem::take(&mut self.few),
             discarded: mem::take(&mut self.discarded),
             others: match &mut self.extras {
                 Some(extras) => extras.unpublished.take(),
@@ -246,7 +241,7 @@ impl ScopeState {
     #[inline]
     pub(crate) fn collect(&mut self, task: BoxedTask) {
         self.backlog.push(task);
-        self.deferred += 1;
+        self.few.add_deferred();
         if !self.on_account {
             self.open_account();
         }
@@ -271,7 +266,7 @@ impl ScopeState {
         self.slow_path |= task.needs_slow_path();
         self.keyed = true;
         let replaced = self.backlog.push_keyed(key, task);
-        self.deferred += 1;
+        self.few.add_deferred();
         if !self.on_account {
             self.open_account();
         }
@@ -304,7 +299,7 @@ impl ScopeState {
             self.runtime = self.runner.get().current_runtime();
         }
         // Its first task is published by this; the others follow in a group.
-        self.deferred -= 1;
+        self.few.take_deferred();
         self.runner.get().account.open();
     }
 
