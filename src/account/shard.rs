@@ -1,6 +1,6 @@
 //! The shards of an account, one of which a thread uses: what they hold, and how they are locked.
 
-use std::{num::NonZeroU32, sync::PoisonError};
+use std::num::NonZeroU32;
 
 use coarsetime::Instant;
 
@@ -167,11 +167,7 @@ impl Shards {
     }
 
     pub(super) fn lock(&self, shard: usize) -> MutexGuard<'_, ShardState> {
-        // No user code runs under this lock, so nothing leaves the state half written.
-        self.shards[shard]
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.shards[shard].state)
     }
 
     /// Locks all shards that were used: the first ones, because threads are numbered as they come.

@@ -21,6 +21,7 @@ pub(super) fn poll(
     if task.options().is_some() {
         return poll_watched(registry, runner, task, cx);
     }
+    // Taken along whole, other than in `poll_plain`: of many tasks that end at once that is cheaper.
     match report::catch(|| task.as_mut().poll_task(cx)) {
         Ok(Poll::Pending) => None,
         Ok(Poll::Ready(end)) => Some(end),

@@ -5,9 +5,10 @@
 //! of a batch, and in a fixed order a busy one would leave nothing of it to those behind it, for ever.
 //!
 //! Whatever wakes the batch, all of its tasks are polled: for tasks that wait once or not at all that is cheaper than a
-//! waker for each. When that has gone on for some time ([`ScopeState::polls_left`]), each gets a waker of its own ([`woken`]), so
-//! that the cost stays linear in tasks and wakes. So does each after a first round of more than one turn: a wake-up that
-//! came in its first turn would be used up by the second, which polls only the rest. A task without siblings needs none.
+//! waker for each. When that has gone on for some time ([`ScopeState::polls_left`]), each gets a waker of its own
+//! ([`woken`]), so that the cost stays linear in tasks and wakes. So does each after a first round of more than one turn: a
+//! wake-up that came in its first turn would be used up by the second, which polls only the rest. A task without siblings
+//! needs none.
 
 use std::task::Context;
 

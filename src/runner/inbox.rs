@@ -1,10 +1,6 @@
 //! What a scope collects once somebody holds a [`Handle`](crate::Handle): shared, from wherever the work comes.
 
-use std::{
-    mem,
-    sync::{Arc, PoisonError},
-    task::Waker,
-};
+use std::{mem, sync::Arc, task::Waker};
 
 use super::{
     core::RunnerRef,
@@ -15,7 +11,7 @@ use crate::{
     account::{self, Counts, Joining},
     platform::Instant,
     report::{KeptWaker, Key, Label, Outcome, drop_waker, wake},
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, lock},
     task::{Backlog, BoxedTask, Order, Queue},
 };
 
@@ -115,8 +111,7 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, InboxState> {
-        // No user code runs under this lock, so nothing can panic there and poison means nothing.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Takes in a task that is prepared, from attached code or from a handle by itself. What comes when nobody will

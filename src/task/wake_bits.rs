@@ -11,7 +11,7 @@
 //! costs a few words on its way up and on its way down, however many tasks there are.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Wake, Waker},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        lock,
     },
 };
 
@@ -98,7 +99,7 @@ impl WakeBits {
     }
 
     fn later(&self) -> MutexGuard<'_, KeptWaker> {
-        self.later.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.later)
     }
 
     /// Whether who wakes a task from now on wakes the batch through `waker`.

@@ -27,6 +27,8 @@
 
 mod app;
 mod cases;
+#[cfg(unix)]
+mod child;
 mod client;
 #[cfg(unix)]
 mod process;

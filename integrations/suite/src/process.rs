@@ -1,19 +1,17 @@
 //! The service as a process, which is told to stop while forty requests are in progress.
 
-use std::{env, io, process, process::Stdio, time::Duration};
+use std::{env, process, time::Duration};
 
 use after::{Runner, spawner::Tokio};
-use nix::{sys::signal, unistd::Pid};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{ChildStdout, Command},
+    process::Command,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     task::JoinSet,
     time::timeout,
 };
 
-use crate::{Framework, GUARD, app::App, client::Client, table::Cell};
+use crate::{Framework, GUARD, app::App, child::Served, client::Client, table::Cell};
 
 /// Half of them in their handlers, half in their bodies.
 const REQUESTS: usize = 40;
@@ -59,15 +57,8 @@ pub(crate) fn serve(framework: &Framework) -> ! {
 
 /// This case from the client's side.
 pub(crate) async fn stopped_by_sigterm() -> Cell {
-    let mut process = Command::new(env::current_exe().unwrap())
-        .arg(SERVE)
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let pid = Pid::from_raw(process.id().unwrap().try_into().unwrap());
-    let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
-    let address = next(&mut output).await.unwrap();
+    let mut process = Served::start(Command::new(env::current_exe().unwrap()).arg(SERVE));
+    let address = process.next().await.unwrap();
     let address = address
         .strip_prefix("listening ")
         .expect("the address")
@@ -79,7 +70,7 @@ pub(crate) async fn stopped_by_sigterm() -> Cell {
         let mut client = Client::connect(address).await;
         if request % 2 == 0 {
             client.ask("GET", "/waits").await;
-            assert_eq!(next(&mut output).await.as_deref(), Some("reached"));
+            assert_eq!(process.next().await, Some("reached"));
         } else {
             client.ask("GET", "/stream").await;
             client.head().await;
@@ -87,7 +78,7 @@ pub(crate) async fn stopped_by_sigterm() -> Cell {
         }
         clients.push(client);
     }
-    signal::kill(pid, signal::SIGTERM).unwrap();
+    process.terminate();
     let mut answers = JoinSet::new();
     for (request, mut client) in clients.into_iter().enumerate() {
         answers.spawn(async move {
@@ -100,15 +91,7 @@ pub(crate) async fn stopped_by_sigterm() -> Cell {
         });
     }
     answers.join_all().await;
-    let mut lines = Vec::new();
-    while let Some(line) = next(&mut output).await {
-        lines.push(line);
-    }
-    let status = timeout(GUARD, process.wait())
-        .await
-        .expect("the process ends")
-        .unwrap();
-    assert_eq!(status.code(), Some(0), "{lines:?}");
+    let lines = process.ended().await;
     assert!(lines.contains(&"stopping".to_owned()), "{lines:?}");
     assert!(
         lines
@@ -118,9 +101,4 @@ pub(crate) async fn stopped_by_sigterm() -> Cell {
     );
     let ran = lines.iter().filter(|line| line.starts_with("ran ")).count();
     Cell::text(format!("{REQUESTS} answered, {ran} tasks ran"))
-}
-
-async fn next(output: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
-    let line: io::Result<_> = timeout(GUARD, output.next_line()).await.expect("a line");
-    line.unwrap()
 }

@@ -1,18 +1,10 @@
 //! The program of an integration's README, as a process.
 
-use std::{env, fs, net::SocketAddr, path::Path, process::Stdio};
+use std::{env, fs, net::SocketAddr, path::Path};
 
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
-    time::timeout,
-};
+use tokio::process::Command;
 
-use crate::{GUARD, client::Client};
+use crate::{child::Served, client::Client};
 
 /// Asserts that the first program of the README is the example of this name, and runs it: it answers, and at SIGTERM it ends
 /// with code 0, and its task has run. `folder` is the integration's `CARGO_MANIFEST_DIR`.
@@ -43,38 +35,23 @@ async fn run(example: &str) {
     // `<target>/<profile>/deps/<this test>`.
     let test = env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
-    let mut process = Command::new(profile.join("examples").join(example))
-        .env("ADDRESS", "127.0.0.1:0")
-        .env("ROCKET_PORT", "0")
-        .env("ROCKET_CLI_COLORS", "false")
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let pid = Pid::from_raw(process.id().unwrap().try_into().unwrap());
-    let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
-    let mut lines = Vec::new();
-    let mut address = None;
-    while let Some(line) = timeout(GUARD, output.next_line())
-        .await
-        .unwrap_or_else(|_| panic!("no line: {lines:?}"))
-        .unwrap()
-    {
-        if address.is_none()
-            && let Some((_, listens)) = line.split_once("http://127.0.0.1:")
-        {
-            let port = listens.trim_end().parse().expect("a port");
-            let listens = SocketAddr::from(([127, 0, 0, 1], port));
-            address = Some(listens);
-            let mut client = Client::connect(listens).await;
-            client.ask("GET", "/").await;
-            assert_eq!(client.answer().await, b"hello\n");
-            signal::kill(pid, Signal::SIGTERM).unwrap();
+    let mut process = Served::start(
+        Command::new(profile.join("examples").join(example))
+            .env("ADDRESS", "127.0.0.1:0")
+            .env("ROCKET_PORT", "0")
+            .env("ROCKET_CLI_COLORS", "false"),
+    );
+    let port = loop {
+        let line = process.next().await.expect("its address");
+        if let Some((_, port)) = line.split_once("http://127.0.0.1:") {
+            break port.trim_end().parse().expect("a port");
         }
-        lines.push(line);
-    }
-    let status = timeout(GUARD, process.wait()).await.expect("it ends");
-    assert_eq!(status.unwrap().code(), Some(0), "{lines:#?}");
+    };
+    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port))).await;
+    client.ask("GET", "/").await;
+    assert_eq!(client.answer().await, b"hello\n");
+    process.terminate();
+    let lines = process.ended().await;
     for says in [
         "audit: Some(Finished)",
         "nothing unfinished; deferred 1, completed 1",
