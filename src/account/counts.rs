@@ -60,12 +60,6 @@ impl FewCounts {
         self.halves += 1;
     }
 
-    /// The account knows of one of those that were deferred.
-    #[inline]
-    pub(crate) fn take_deferred(&mut self) {
-        self.halves -= 1;
-    }
-
     /// Takes those that were deferred, and leaves the others.
     pub(crate) fn split_deferred(&mut self) -> FewCounts {
         let deferred = self.halves % COMPLETED;

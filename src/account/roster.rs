@@ -67,7 +67,7 @@ impl Extra {
     #[cold]
     pub(crate) fn of(tasks: &Queue, inbox: Option<&Arc<impl Joining + 'static>>) -> Option<Extra> {
         let mut keys = None;
-        tasks.for_each(|task| {
+        tasks.iter().for_each(|task| {
             if let Some(key) = task.key() {
                 let keys: &mut BTreeMap<_, _> = keys.get_or_insert_default();
                 keys.insert(task.sequence(), key.clone());
@@ -181,7 +181,7 @@ impl RosterEntry {
     /// `run` is the last so far, out of its place while it grows.
     #[inline]
     fn join_from(&mut self, mut run: Run, tasks: &Queue) {
-        tasks.for_each(|task| {
+        tasks.iter().for_each(|task| {
             if !run.take_in(task) {
                 if !run.has_ended() {
                     self.add(&run);

@@ -1,15 +1,11 @@
 //! A deferred closure: one half runs on a thread that may block, the other waits for it in the batch.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{pin::Pin, sync::Arc, task::Context};
 
 use crate::{
     report::{self, Loss},
     runner::{Inbox, Launch, Registry, current},
-    task::{BlockingShared, BlockingWork, End, PollTask},
+    task::{BlockingShared, BlockingWork, End, PollTask, Polled},
 };
 
 pub(crate) struct Blocking<C> {
@@ -37,11 +33,11 @@ impl<C> Unpin for Blocking<C> {}
 
 // Not a future: its end is not a `TaskResult`, because it knows of panics and losses on another thread.
 impl<C: FnOnce() -> End + Send + 'static> PollTask for Blocking<C> {
-    fn poll_task(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_task(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         if let Some(work) = self.work.take() {
             start(work, &self.shared);
         }
-        self.shared.poll(cx)
+        self.shared.poll(cx).into()
     }
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn lose_batch(state: Box<ScopeState>) {
             let mut tasks = registry.take_tasks();
             if let Some(inbox) = registry.inbox() {
                 // Over only when nothing is left whose destructor might defer: until then that is lost with the batch.
-                tasks.append(match tasks.is_empty() {
+                tasks.extend(match tasks.is_empty() {
                     true => registry.take_back(inbox.batch_ends()),
                     false => inbox.batch_runs(),
                 });

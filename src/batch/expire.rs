@@ -38,7 +38,7 @@ pub(super) fn expire(
     end_waiting(registry, core, limit, ended_set);
     let stays = end_expired(registry, runner, limit, cx, ended_set);
     registry.peek(|state| {
-        state.queue.append(stays);
+        state.queue.extend(stays);
         // The queue has changed: this turn begins a round of its own.
         state.round = 0;
     });
@@ -46,7 +46,7 @@ pub(super) fn expire(
     loop {
         let mut tasks = registry.take_backlog();
         if let Some(inbox) = registry.inbox() {
-            tasks.append(inbox.batch_runs());
+            tasks.extend(inbox.batch_runs());
         }
         if tasks.is_empty() {
             break;

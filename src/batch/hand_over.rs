@@ -4,7 +4,7 @@
 //! observers, limits on how many run: conditions are decided first; then those that go their own way are split off. The
 //! rest stands in line for permits at the release, if there is a limit.
 
-use std::{mem, sync::Arc};
+use std::{iter, mem, sync::Arc};
 
 use super::{batch::Batch, close, end::end_task};
 use crate::{
@@ -36,7 +36,7 @@ impl Batch {
         // It was empty: to look for something to drop would cost more than to put this there.
         let tasks = state.backlog.take();
         let gap = mem::replace(&mut state.queue, tasks);
-        debug_assert!(gap.is_empty(), "it was handed over before");
+        debug_assert!(!gap.has_memory(), "it was handed over before");
         mem::forget(gap);
         state.allow_polls(state.queue.len());
         if state.queue.is_empty() {
@@ -128,7 +128,7 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         None => registry.take_backlog(),
     };
     // Without a condition none of the user's code runs here, and what comes from elsewhere joins the batch.
-    while tasks.any(is_conditional) {
+    while tasks.iter().any(is_conditional) {
         kept.append(decide(registry, core, outcome, tasks));
         // What the destructors of the discarded have deferred is of this request too. They may also have taken the first
         // handle: the inbox is looked for each time.
@@ -140,7 +140,9 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
     }
     kept.append(tasks);
     if let Some(now) = now {
-        kept.for_each_mut(|task| task.could_start_from(|| now));
+        for task in kept.iter_mut() {
+            task.as_mut().could_start_from(|| now);
+        }
     }
     let spawned = extract_spawned(&mut kept, order);
     registry.peek(|state| {
@@ -168,25 +170,33 @@ fn is_conditional(task: &TaskCell<dyn PollTask>) -> bool {
 }
 
 /// Decides the conditions, and drops those that are not to run.
-pub(super) fn decide(registry: &Registry, core: &Core, outcome: Outcome, tasks: Queue) -> Queue {
-    if !tasks.any(is_conditional) {
-        return tasks;
-    }
-    let decided = tasks.into_iter().filter_map(|mut task| {
-        let condition = task.options().and_then(|options| options.condition);
-        let holds = condition.map(|condition| report::catch(|| (condition.holds)(outcome)));
-        let end = match holds.unwrap_or(Ok(true)) {
+pub(super) fn decide(
+    registry: &Registry,
+    core: &Core,
+    outcome: Outcome,
+    mut tasks: Queue,
+) -> Queue {
+    let (all, mut gaps) = (tasks.len(), 0);
+    for slot in tasks.first_slots(all) {
+        let Some(task) = slot else { continue };
+        let Some(condition) = task.options().and_then(|options| options.condition) else {
+            continue;
+        };
+        let end = match report::catch(|| (condition.holds)(outcome)) {
             Ok(true) => {
                 task.as_mut().give_up_obeyed_options();
-                return Some(task);
+                continue;
             }
             Ok(false) => End::Discarded,
             Err(payload) => End::Panicked(payload),
         };
-        end_task(registry, core, task, end);
-        None
-    });
-    decided.collect()
+        if let Some(task) = slot.take() {
+            gaps += 1;
+            end_task(registry, core, task, end);
+        }
+    }
+    tasks.close_up(all, gaps);
+    tasks
 }
 
 /// Takes out those that are batches of their own.
@@ -196,7 +206,7 @@ pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Queue {
 
 /// Batches of one, with the scope's outcome and context. With them on the roster is published what the scope has kept to
 /// itself, before any of them can end (invariant 2). That wakes nobody: they are pending.
-pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatches {
+pub(super) fn spawned_batches(registry: &Registry, mut tasks: Queue) -> SpawnedBatches {
     let context = registry.context();
     let batches = registry.peek(|state| {
         let unpublished = state.take_unpublished();
@@ -216,7 +226,9 @@ pub(super) fn spawned_batches(registry: &Registry, tasks: Queue) -> SpawnedBatch
             }
             single
         };
-        let mut batches: SpawnedBatches = tasks.into_iter().map(batch).collect();
+        let mut batches = SpawnedBatches::with_capacity(tasks.len());
+        batches.extend(iter::from_fn(|| tasks.pop_front()).map(batch));
+        state.backlog.reuse(&mut tasks);
         let account = &state.runner.get().account;
         account.register_each(&unpublished, |roster| {
             for single in batches.iter_mut().filter(|single| !single.keyed) {
@@ -242,6 +254,8 @@ fn batch_of_one(runner: RunnerRef, mut task: BoxedTask) -> Box<ScopeState> {
     state.allow_polls(1);
     // It keeps its number, and what it defers must not get the same.
     state.backlog.continue_after(task.sequence());
+    state.backlog.begin();
+    state.queue = state.backlog.take();
     state.queue.push_back(task);
     state
 }

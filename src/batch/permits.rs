@@ -110,7 +110,7 @@ pub(super) fn give_up_permits(registry: &Registry, core: &Core) {
             permits.waiting.len(),
             permits.running,
         );
-        registry.peek(|state| state.queue.append(permits.waiting));
+        registry.peek(|state| state.queue.extend(permits.waiting));
         drop_waker(own);
         wakers.wake();
     }

@@ -1,48 +1,35 @@
 //! One poll of one task.
 
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use super::{finish::runner_of, task_time::expire};
 use crate::{
     platform::Instant,
     report::{self, TaskStarted},
     runner::{Registry, RunnerRef},
-    task::{BoxedTask, End, PollTask, TaskCell},
+    task::{BoxedTask, End, PollTask, Polled, TaskCell},
 };
 
-/// Polls a task, one of many of a turn; `None` while it is pending.
+/// Polls a task.
 #[inline]
 pub(super) fn poll(
     registry: &Registry,
     runner: Option<&RunnerRef>,
     task: &mut BoxedTask,
     cx: &mut Context<'_>,
-) -> Option<End> {
-    if task.options().is_some() {
-        return poll_watched(registry, runner, task, cx);
-    }
-    // Taken along whole, other than in `poll_plain`: of many tasks that end at once that is cheaper.
-    match report::catch(|| task.as_mut().poll_task(cx)) {
-        Ok(Poll::Pending) => None,
-        Ok(Poll::Ready(end)) => Some(end),
-        Err(payload) => Some(End::Panicked(payload)),
+) -> Polled {
+    match task.options() {
+        None => poll_plain(task, cx),
+        Some(_) => poll_watched(registry, runner, task, cx),
     }
 }
 
-/// As `poll`, the only task of a turn, without options: as a rule it stays.
+/// As `poll`, of a task without options.
 #[inline]
-pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Option<End> {
-    // Looked at where it was returned: it says "pending" in one byte, and to take the whole of it along would wait until
-    // that byte has left the processor's store buffer.
-    let mut ended = None;
-    let polled = report::catch(|| {
-        if let Poll::Ready(end) = task.as_mut().poll_task(cx) {
-            ended = Some(end);
-        }
-    });
-    match polled {
-        Ok(()) => ended,
-        Err(payload) => Some(End::Panicked(payload)),
+pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Polled {
+    match report::catch(|| task.as_mut().poll_task(cx)) {
+        Ok(polled) => polled,
+        Err(payload) => End::Panicked(payload).into(),
     }
 }
 
@@ -53,7 +40,7 @@ pub(super) fn poll_watched(
     runner: Option<&RunnerRef>,
     task: &mut BoxedTask,
     cx: &mut Context<'_>,
-) -> Option<End> {
+) -> Polled {
     let times = task.options().and_then(|options| options.times.as_ref());
     let begun = times.map(|times| times.started).map(|started| {
         let begun = Instant::now();
@@ -62,7 +49,7 @@ pub(super) fn poll_watched(
         }
         (started.unwrap_or(begun), begun)
     });
-    let mut end = poll_plain(task, cx);
+    let mut end = poll_plain(task, cx).end();
     if let Some(options) = task.as_mut().options_mut() {
         if let (Some(times), Some((started, begun))) = (&mut options.times, begun) {
             let now = Instant::now();
@@ -86,7 +73,7 @@ pub(super) fn poll_watched(
     if end.is_none() {
         end = expire(registry, task, cx);
     }
-    end
+    end.map_or(Polled::Pending, Polled::from)
 }
 
 #[cold]

@@ -1,13 +1,9 @@
 //! The polls of a turn of tasks that have no wakers of their own.
 
-use std::{
-    mem,
-    panic::Location,
-    task::{Context, Poll},
-};
+use std::{mem, panic::Location, task::Context};
 
 use super::{
-    finish::{drop_completed, finish},
+    finish::finish,
     poll::{poll, poll_plain, poll_watched},
     turn_end::{AfterTurn, end_turn, one_ended, one_pending},
 };
@@ -15,122 +11,108 @@ use crate::{
     account::EndedSet,
     report::{self, Label, Payload},
     runner::{Registry, RunnerRef, ScopeState},
-    task::{BoxedTask, End, MOST_POLLS, Queue, Step, Walk},
+    task::{End, MOST_POLLS, Polled, Queue},
 };
 
-/// A round on the fast path.
+/// Polls of the first tasks of the queue, each where it stands.
 ///
 /// The queue is out of the state meanwhile, and the state in its place: what runs may defer, and nothing that it may call
 /// looks at the queue. One guard against panics is around all polls; after a panic they go on behind the task that it was.
-struct PlainRound<'a> {
+struct Round<'a> {
     registry: &'a Registry,
+    /// On the slow path.
+    runner: Option<&'a RunnerRef>,
+    /// Whether somebody hears of each end.
+    told: bool,
     queue: Queue,
-    walk: Walk,
-    /// The first task is to be polled when the walk is over.
-    first_is_left: bool,
+    /// How many have been polled, and how many of these have ended.
+    polled: usize,
+    ended: usize,
     /// The name and the place of the one whose destructor runs.
     dropping: Option<(&'static str, &'static Location<'static>)>,
 }
 
-/// Why the polls of a round have stopped at a task.
-enum Stop {
-    HasOptions,
-    Ended(End),
-}
-
-/// Polls the next tasks of the queue, on the fast path; `first_last`: the first one after the others, behind which it goes
-/// then.
+/// Polls the next tasks of the queue.
 #[inline]
-pub(super) fn plain_round(
+pub(super) fn round(
     registry: &Registry,
+    runner: Option<&RunnerRef>,
     cx: &mut Context<'_>,
     polls: usize,
-    first_last: bool,
     ended_set: &mut EndedSet,
 ) -> AfterTurn {
     let queue = registry.peek(|state| mem::take(&mut state.queue));
-    {
-        // Dropped where it is: to move what was just written in pieces would wait for the store buffer.
-        let mut round = PlainRound {
-            registry,
-            queue: queue.unwrap_or_default(),
-            walk: Walk::new(first_last.into(), polls - usize::from(first_last)),
-            first_is_left: first_last,
-            dropping: None,
-        };
-        loop {
-            match report::catch(|| round.poll_tasks(cx, ended_set)) {
-                Ok(None) if mem::take(&mut round.first_is_left) => round.walk = Walk::new(0, 1),
-                Ok(None) => break,
-                Ok(Some(stop)) => round.go_past(stop, cx, ended_set),
-                Err(payload) => round.has_panicked(payload, ended_set),
-            }
+    let mut round = Round {
+        registry,
+        runner,
+        told: runner.is_some_and(|runner| runner.get().hears_of_ends()),
+        queue: queue.unwrap_or_default(),
+        polled: 0,
+        ended: 0,
+        dropping: None,
+    };
+    loop {
+        match report::catch(|| round.poll_tasks(polls, cx, ended_set)) {
+            Ok(None) => break,
+            Ok(Some(end)) => round.end_task(*end, ended_set),
+            Err(payload) => round.has_panicked(payload, ended_set),
         }
     }
-    let again = registry.peek(|state| state.after_round());
+    let again = round.put_back();
+    mem::forget(round);
     again.unwrap_or(AfterTurn::Wait)
 }
 
-impl PlainRound<'_> {
-    /// Polls one after the other, until the end of the round, or until a task stops that.
+impl Round<'_> {
+    /// Polls one after the other, until so many were polled, or until one ends in another way than nearly all do.
     #[inline]
-    fn poll_tasks(&mut self, cx: &mut Context<'_>, ended_set: &mut EndedSet) -> Option<Stop> {
-        let PlainRound {
-            registry,
-            queue,
-            walk,
-            dropping,
-            first_is_left: _,
-        } = self;
-        let stop = queue.walk(walk, |mut task| {
-            count_dropped(registry, dropping);
-            if task.options().is_some() {
-                return Step::Stop(Stop::HasOptions);
-            }
-            match task.as_mut().poll_task(cx) {
-                Poll::Pending => {
-                    task.mark_polled();
-                    Step::Keep
-                }
-                Poll::Ready(end @ End::Completed) => {
-                    // It holds nothing, and forgetting it spares the fast path its destructor.
-                    mem::forget(end);
-                    *dropping = Some((task.name(), task.location()));
+    fn poll_tasks(
+        &mut self,
+        polls: usize,
+        cx: &mut Context<'_>,
+        ended_set: &mut EndedSet,
+    ) -> Option<Box<End>> {
+        let slots = self.queue.first_slots(polls).get_mut(self.polled..)?;
+        for slot in slots {
+            self.polled += 1;
+            let Some(task) = slot else { continue };
+            let plain = task.options().is_none();
+            let polled = match plain {
+                true => task.as_mut().poll_task(cx),
+                false => poll_watched(self.registry, self.runner, task, cx),
+            };
+            match polled {
+                Polled::Pending => {}
+                Polled::Completed if plain && !self.told => {
+                    self.dropping = Some((task.name(), task.location()));
                     ended_set.push(task.sequence());
-                    Step::Drop
+                    self.ended += 1;
+                    drop(slot.take());
+                    self.dropping = None;
+                    // From now on, also for a task that asks.
+                    self.registry.peek(|state| state.few.add_completed(true));
                 }
-                Poll::Ready(end) => Step::Stop(Stop::Ended(end)),
+                Polled::Completed => return Some(Box::new(End::Completed)),
+                Polled::Ended(end) => return Some(end),
             }
-        });
-        count_dropped(registry, dropping);
-        stop
+        }
+        None
     }
 
+    /// The one that was polled last has ended.
     #[cold]
-    fn go_past(&mut self, stop: Stop, cx: &mut Context<'_>, ended_set: &mut EndedSet) {
-        let Some(mut task) = self.queue.take_at(&self.walk) else {
-            return;
-        };
-        let end = match stop {
-            Stop::Ended(end) => Some(end),
-            Stop::HasOptions => poll_watched(self.registry, None, &mut task, cx),
-        };
-        match end {
-            Some(end) => finish(self.registry, None, task, end, ended_set),
-            None => {
-                task.as_mut().mark_polled();
-                self.queue.put_at(&mut self.walk, task);
-            }
+    fn end_task(&mut self, end: End, ended_set: &mut EndedSet) {
+        let slot = self.queue.first_slots(self.polled).last_mut();
+        if let Some(task) = slot.and_then(Option::take) {
+            self.ended += 1;
+            finish(self.registry, self.runner, task, end, ended_set);
         }
     }
 
     #[cold]
     fn has_panicked(&mut self, payload: Payload, ended_set: &mut EndedSet) {
         let Some((name, location)) = self.dropping.take() else {
-            if let Some(task) = self.queue.take_at(&self.walk) {
-                finish(self.registry, None, task, End::Panicked(payload), ended_set);
-            }
-            return;
+            return self.end_task(End::Panicked(payload), ended_set);
         };
         self.registry
             .peek(|state| state.other_counts().panicked += 1);
@@ -143,74 +125,42 @@ impl PlainRound<'_> {
     }
 }
 
-impl Drop for PlainRound<'_> {
+impl Drop for Round<'_> {
+    /// On unwinding, of which we know no way.
+    #[cold]
+    fn drop(&mut self) {
+        self.put_back();
+    }
+}
+
+impl Round<'_> {
     /// Puts back what has not ended.
     #[inline]
-    fn drop(&mut self) {
-        self.queue.put_behind(&self.walk);
-        let queue = mem::take(&mut self.queue);
-        self.registry.peek(|state| {
-            let gap = mem::replace(&mut state.queue, queue);
-            debug_assert!(gap.is_empty(), "somebody has used what was taken out");
-            mem::forget(gap);
-        });
-    }
-}
-
-/// The destructor of the one before has returned: from now on it counts, also for a task that asks.
-#[inline]
-fn count_dropped(
-    registry: &Registry,
-    dropping: &mut Option<(&'static str, &'static Location<'static>)>,
-) {
-    if dropping.take().is_some() {
-        registry.peek(|state| state.few.add_completed(true));
-    }
-}
-
-/// Polls the next tasks of the queue, on the slow path.
-///
-/// The state is taken out once for each task: to put away what has been polled and to get the next.
-pub(super) fn round(
-    registry: &Registry,
-    runner: &RunnerRef,
-    cx: &mut Context<'_>,
-    mut polls: usize,
-    ended_set: &mut EndedSet,
-) -> AfterTurn {
-    let mut again = AfterTurn::Wait;
-    let told = runner.get().hears_of_ends();
-    let mut next = registry.peek(|state| state.queue.pop_front()).flatten();
-    while let Some(mut task) = next {
-        polls -= 1;
-        let plain = task.options().is_none();
-        next = match poll(registry, Some(runner), &mut task, cx) {
-            None => registry.peek(|state| {
-                task.as_mut().mark_polled();
-                state.queue.push_back(task);
-                state.next_of_round(polls, &mut again)
-            }),
-            Some(end) if plain && !told && matches!(end, End::Completed) => {
-                let sequence = task.sequence();
-                let completed = drop_completed(registry, task);
-                registry.peek(|state| {
-                    state.few.add_completed(completed);
-                    let next = state.next_of_round(polls, &mut again);
-                    // The roster is told, unless this was all: then the whole entry is given up.
-                    if next.is_some() || !matches!(again, AfterTurn::Done) {
-                        ended_set.push(sequence);
-                    }
-                    next
-                })
-            }
-            Some(end) => {
-                finish(registry, Some(runner), task, end, ended_set);
-                registry.peek(|state| state.next_of_round(polls, &mut again))
-            }
+    fn put_back(&mut self) -> Option<AfterTurn> {
+        self.queue.close_up(self.polled, self.ended);
+        let kept = self.polled - self.ended;
+        if kept < self.queue.len() {
+            self.begin_with_unpolled(kept);
         }
-        .flatten();
+        self.registry.peek(|state| {
+            if self.queue.is_empty() {
+                state.backlog.reuse(&mut self.queue);
+            } else {
+                state.front_was_polled = true;
+                let gap = mem::replace(&mut state.queue, mem::take(&mut self.queue));
+                debug_assert!(!gap.has_memory(), "somebody has used what was taken out");
+                mem::forget(gap);
+            }
+            state.after_round()
+        })
     }
-    again
+
+    /// Those that were polled go behind those that were not.
+    #[cold]
+    fn begin_with_unpolled(&mut self, kept: usize) {
+        self.queue.put_behind(kept);
+        self.queue.give_back();
+    }
 }
 
 /// Polls the first task, and the next when it has ended; returns whether there are more than one turn takes.
@@ -224,7 +174,7 @@ pub(super) fn sequence(
         let Some(mut task) = registry.peek(|state| state.queue.pop_front()).flatten() else {
             return AfterTurn::Wait;
         };
-        match poll(registry, runner, &mut task, cx) {
+        match poll(registry, runner, &mut task, cx).end() {
             None => {
                 registry.peek(|state| state.queue.push_front(task));
                 return AfterTurn::Wait;
@@ -242,26 +192,15 @@ pub(super) fn poll_single(registry: &Registry, cx: &mut Context<'_>) -> bool {
         return end_turn(registry, None, cx, false, &mut EndedSet::default());
     };
     match poll_plain(&mut task, cx) {
-        Some(end) => one_ended(registry, cx, task, end),
-        None => one_pending(registry, cx, |state| {
-            task.as_mut().mark_polled();
+        Polled::Pending => one_pending(registry, cx, |state| {
+            state.front_was_polled = true;
             state.queue.push_front(task);
         }),
+        polled => one_ended(registry, cx, task, polled),
     }
 }
 
 impl ScopeState {
-    #[inline]
-    fn next_of_round(&mut self, polls: usize, again: &mut AfterTurn) -> Option<BoxedTask> {
-        if polls > 0 {
-            if let Some(task) = self.queue.pop_front() {
-                return Some(task);
-            }
-        }
-        *again = self.after_round();
-        None
-    }
-
     #[inline]
     fn after_round(&self) -> AfterTurn {
         match self.is_done() {

@@ -16,14 +16,14 @@ use super::{
     expire::expire,
     join::join_on_slow_path,
     permits::take_permits,
-    round::{plain_round, poll_single, round, sequence},
+    round::{poll_single, round, sequence},
     turn_end::{AfterTurn, end_turn},
     woken,
 };
 use crate::{
     account::EndedSet,
     runner::{Extras, Registry, RunnerRef, ScopeState},
-    task::{MOST_POLLS, Order, TaskCell},
+    task::{MOST_POLLS, Order},
 };
 
 /// Runs the turn that [`ScopeState::next_polls`] has planned; returns whether nothing is left to run. `registry` is
@@ -80,17 +80,8 @@ fn run_planned(
     mut ended_set: EndedSet,
 ) -> bool {
     let again = match kind {
-        TurnKind::Round(_) | TurnKind::LaterRound(_) | TurnKind::Single => {
-            let (polls, first_last) = match kind {
-                TurnKind::Round(polls) => (polls, false),
-                TurnKind::LaterRound(polls) => (polls, true),
-                _ => (1, false),
-            };
-            match runner {
-                None => plain_round(registry, cx, polls, first_last, &mut ended_set),
-                Some(runner) => round(registry, runner, cx, polls, &mut ended_set),
-            }
-        }
+        TurnKind::Round(polls) => round(registry, runner, cx, polls, &mut ended_set),
+        TurnKind::Single => round(registry, runner, cx, 1, &mut ended_set),
         TurnKind::Sequence => sequence(registry, runner, cx, &mut ended_set),
         TurnKind::Woken => woken::poll_all_woken(registry, runner, cx, &mut ended_set),
     };
@@ -110,8 +101,6 @@ fn run_planned(
 pub(super) enum TurnKind {
     /// So many polls.
     Round(usize),
-    /// So many, of all tasks, and the first one comes last. On the fast path.
-    LaterRound(usize),
     Sequence,
     /// Poll the only task.
     Single,
@@ -134,9 +123,10 @@ impl ScopeState {
                 self.long_round = false;
                 return TurnKind::Single;
             }
-            let polled = self.queue.front().is_some_and(TaskCell::was_polled);
-            if (polled || self.long_round || self.polls_left == 0) && self.queue.len() > 1 {
-                return self.later_round(polled);
+            if (self.front_was_polled || self.long_round || self.polls_left == 0)
+                && self.queue.len() > 1
+            {
+                return self.later_round();
             }
             self.round = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
             self.long_round = self.round > MOST_POLLS as u32;
@@ -147,25 +137,19 @@ impl ScopeState {
         TurnKind::Round(polls as usize)
     }
 
-    /// A round that is not the first: it starts one further on than the last, if the task in front was `polled`. One that was
+    /// A round that is not the first: it starts one further on than the last, if the task in front was polled. One that was
     /// not keeps its place: they start in order. When it is time for that, each task gets a waker instead.
     #[inline(never)]
-    fn later_round(&mut self, polled: bool) -> TurnKind {
-        let polls = self.queue.len();
-        let gives_wakers = polls > MOST_POLLS || self.polls_left == 0;
-        if polled && (gives_wakers || self.slow_path) {
-            if let Some(first) = self.queue.pop_front() {
-                self.queue.push_back(first);
-            }
+    fn later_round(&mut self) -> TurnKind {
+        if self.front_was_polled {
+            self.queue.rotate();
         }
-        if gives_wakers {
+        let polls = self.queue.len();
+        if polls > MOST_POLLS || self.polls_left == 0 {
             return TurnKind::Woken;
         }
         self.long_round = false;
         self.polls_left = self.polls_left.saturating_sub(polls as u8);
-        match polled && !self.slow_path {
-            true => TurnKind::LaterRound(polls),
-            false => TurnKind::Round(polls),
-        }
+        TurnKind::Round(polls)
     }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     account::EndedSet,
     runner::{Extras, Registry, RunnerRef, ScopeState},
-    task::{BoxedTask, End, MOST_POLLS},
+    task::{BoxedTask, MOST_POLLS, Polled},
 };
 
 /// Whether the batch is to be polled again although nobody has woken it.
@@ -43,10 +43,10 @@ pub(super) fn one_ended(
     registry: &Registry,
     cx: &mut Context<'_>,
     task: BoxedTask,
-    how: End,
+    how: Polled,
 ) -> bool {
     let mut ended_set = EndedSet::default();
-    if task.options().is_none() && matches!(how, End::Completed) {
+    if task.options().is_none() && matches!(how, Polled::Completed) {
         let sequence = task.sequence();
         let completed = drop_completed(registry, task);
         let over = registry.peek(|state| {
@@ -57,8 +57,8 @@ pub(super) fn one_ended(
             return true;
         }
         ended_set.push(sequence);
-    } else {
-        finish(registry, None, task, how, &mut ended_set);
+    } else if let Some(end) = how.end() {
+        finish(registry, None, task, end, &mut ended_set);
     }
     end_turn(registry, None, cx, false, &mut ended_set)
 }

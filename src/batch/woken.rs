@@ -4,13 +4,13 @@ use std::task::{Context, Waker};
 
 use super::{
     finish::finish,
-    poll::{poll, poll_plain, poll_watched},
+    poll::poll,
     turn_end::{AfterTurn, one_ended, one_pending},
 };
 use crate::{
     account::EndedSet,
     runner::{Registry, RunnerRef},
-    task::ReadySet,
+    task::{Polled, ReadySet},
 };
 
 /// A turn of a batch on the fast path whose tasks have wakers of their own, if just one was woken, as nearly always;
@@ -34,14 +34,11 @@ pub(super) fn poll_woken(registry: &Registry, cx: &mut Context<'_>) -> Option<bo
     // No way out of here unwinds, so that the others go back.
     if let Some((task, waker)) = ready.polled(slot) {
         let own = &mut Context::from_waker(waker);
-        let end = match task.options() {
-            None => poll_plain(task, own),
-            Some(_) => poll_watched(registry, None, task, own),
-        };
-        if let Some(end) = end {
+        let polled = poll(registry, None, task, own);
+        if !matches!(polled, Polled::Pending) {
             if let Some(task) = ready.leave(slot) {
                 registry.peek(|state| state.ready = Some(ready));
-                return Some(one_ended(registry, cx, task, end));
+                return Some(one_ended(registry, cx, task, polled));
             }
         }
     }
@@ -65,7 +62,8 @@ pub(super) fn poll_all_woken(
         let Some((task, waker)) = ready.polled(slot) else {
             continue;
         };
-        if let Some(end) = poll(registry, runner, task, &mut Context::from_waker(waker)) {
+        let polled = poll(registry, runner, task, &mut Context::from_waker(waker));
+        if let Some(end) = polled.end() {
             if let Some(task) = ready.leave(slot) {
                 finish(registry, runner, task, end, ended_set);
             }

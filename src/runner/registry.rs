@@ -185,7 +185,7 @@ impl Registry {
     /// Everything that has not ended, for a batch that is dropped.
     pub(crate) fn take_tasks(&self) -> Queue {
         let mut tasks = self.take_running();
-        tasks.append(self.take_backlog());
+        tasks.extend(self.take_backlog());
         tasks
     }
 
@@ -198,7 +198,7 @@ impl Registry {
         let (mut tasks, ready) = taken.unwrap_or_default();
         // Apart, because the batch's waker goes with it, which is the user's code.
         if let Some(ready) = ready {
-            tasks.append(ready.into_tasks());
+            tasks.extend(ready.into_tasks());
         }
         tasks
     }

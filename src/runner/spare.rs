@@ -1,7 +1,5 @@
 //! Boxes of ended batches, kept for the next: making and dropping one is the dearest part of a scope with one task.
 
-use std::mem;
-
 use super::{core::RunnerRef, extras::Extras, runtime::DetectedRuntime, state::ScopeState};
 use crate::{pool::Pool, task::Order};
 
@@ -46,10 +44,13 @@ pub(crate) fn keep(mut state: Box<ScopeState>) {
     }
     state.runner = RunnerRef::global();
     state.runtime = DetectedRuntime::Nothing;
-    state.backlog.restart();
+    let ScopeState { backlog, queue, .. } = &mut *state;
+    backlog.restart();
+    backlog.reuse(queue);
     state.roster_key = None;
     state.round = 0;
     state.polls_left = 0;
+    state.front_was_polled = false;
     state.long_round = false;
     state.outcome = None;
     state.order = Order::default();
@@ -69,8 +70,8 @@ impl ScopeState {
             let _ = EXTRAS.try_with(|spares| spares.keep(extras));
         }
         drop(self.ready.take());
-        drop(mem::take(&mut self.queue));
-        drop(mem::take(&mut self.backlog));
+        self.queue.clear();
+        self.backlog.clear();
         let _ = self.take_unpublished();
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct ScopeState {
     pub(crate) polls_left: u8,
     /// Polls left before a new round over the queue begins.
     pub(crate) round: u32,
+    /// Whether the task in front of the queue was polled, and is pending.
+    pub(crate) front_was_polled: bool,
     /// Whether the round takes more than one turn: what was woken in one is not seen in the next.
     pub(crate) long_round: bool,
     pub(crate) outcome: Option<Outcome>,
@@ -81,6 +83,7 @@ impl ScopeState {
             discarded: 0,
             polls_left: 0,
             round: 0,
+            front_was_polled: false,
             long_round: false,
             outcome: None,
             order: Order::default(),
@@ -240,11 +243,14 @@ impl ScopeState {
 
     #[inline]
     pub(crate) fn collect(&mut self, task: BoxedTask) {
-        self.backlog.push(task);
-        self.few.add_deferred();
-        if !self.on_account {
-            self.open_account();
+        match self.on_account {
+            true => self.few.add_deferred(),
+            false => {
+                self.backlog.begin();
+                self.open_account();
+            }
         }
+        self.backlog.push(task);
     }
 
     /// As `collect`, for a task that may have options. Given back if there is an inbox.
@@ -265,11 +271,11 @@ impl ScopeState {
     pub(crate) fn collect_keyed(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
         self.slow_path |= task.needs_slow_path();
         self.keyed = true;
-        let replaced = self.backlog.push_keyed(key, task);
-        self.few.add_deferred();
-        if !self.on_account {
-            self.open_account();
+        match self.on_account {
+            true => self.few.add_deferred(),
+            false => self.open_account(),
         }
+        let replaced = self.backlog.push_keyed(key, task);
         if replaced.is_some() {
             self.count_discarded();
         }
@@ -299,7 +305,6 @@ impl ScopeState {
             self.runtime = self.runner.get().current_runtime();
         }
         // Its first task is published by this; the others follow in a group.
-        self.few.take_deferred();
         self.runner.get().account.open();
     }
 
@@ -334,7 +339,7 @@ impl ScopeState {
         self.runner.get().slow_path
             || self.order == Order::Parallel
             || self.extras().is_some_and(Extras::need_slow_path)
-            || self.queue.any(TaskCell::needs_slow_path)
+            || self.queue.iter().any(TaskCell::needs_slow_path)
     }
 
     #[inline]
@@ -362,6 +367,10 @@ impl ScopeState {
     pub(crate) fn queue_up(&mut self, joined: Queue) {
         match &mut self.ready {
             Some(ready) => ready.extend(joined),
+            None if self.queue.is_empty() => {
+                self.front_was_polled = false;
+                self.queue = joined;
+            }
             None => self.queue.append(joined),
         }
     }

@@ -1,22 +1,25 @@
 //! Tasks that wait for the hand-over, or, deferred by a running task, for the next turn.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem};
 
 use super::{
     cell::BoxedTask,
-    queue::{Queue, Stack},
+    queue::{Queue, Slots},
 };
 use crate::report::{Key, Label};
 
 /// So many tasks with a key are looked through: a table of them would cost more. Others are hashed.
 const FEW: usize = 4;
 
+/// With room for so many tasks an empty list is kept with the box of its scope.
+const KEPT_CAPACITY: usize = 8;
+
 /// Tasks in the order of deferral, of which those with a key can be taken back.
 ///
-/// A singly linked stack gives nothing back from its middle, so keyed tasks stand apart until the order is asked for.
+/// To take one out of the middle of a list moves all behind it, so keyed tasks stand apart until the order is asked for.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    newest: Stack,
+    unkeyed: Slots,
     keyed: Option<Box<Keyed>>,
     next_sequence: u64,
 }
@@ -31,20 +34,19 @@ pub(crate) struct Keyed {
 impl Backlog {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.newest.is_empty() && self.keyed.as_ref().is_none_or(|keyed| keyed.len() == 0)
+        self.unkeyed.is_empty() && self.keyed.as_ref().is_none_or(|keyed| keyed.len() == 0)
     }
 
-    /// Counts them.
     pub(crate) fn len(&self) -> usize {
         let keyed = self.keyed.as_ref().map_or(0, |keyed| keyed.len());
-        keyed + self.newest.iter().count()
+        keyed + self.unkeyed.len()
     }
 
     /// What would be taken now, in the order of deferral.
     pub(crate) fn labels(&self) -> Vec<Label> {
         let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
         let keyed = keyed.map(|(key, task)| (task.sequence(), task.label().with_key(key)));
-        let others = self.newest.iter();
+        let others = self.unkeyed.iter().flatten();
         let others = others.map(|task| (task.sequence(), task.label()));
         let mut tasks: Vec<_> = keyed.chain(others).collect();
         tasks.sort_unstable_by_key(|(sequence, _)| *sequence);
@@ -56,9 +58,35 @@ impl Backlog {
         self.next_sequence = sequence + 1;
     }
 
+    /// Drops all.
+    pub(crate) fn clear(&mut self) {
+        self.unkeyed.clear();
+        self.keyed = None;
+    }
+
     /// Numbers from the beginning again. For what is empty.
+    #[inline]
     pub(crate) fn restart(&mut self) {
         self.next_sequence = 0;
+    }
+
+    /// Takes over the memory of a queue that is empty, unless there is some already, or it is large.
+    #[inline]
+    pub(crate) fn reuse(&mut self, queue: &mut Queue) {
+        if queue.has_memory() {
+            let memory = queue.take_memory();
+            if self.unkeyed.capacity() == 0 && memory.capacity() <= KEPT_CAPACITY {
+                self.unkeyed = memory;
+            }
+        }
+    }
+
+    /// The first is to be pushed. A million scopes of one may wait: room for one, unless there is more already.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        if self.unkeyed.capacity() == 0 {
+            self.unkeyed.reserve_exact(1);
+        }
     }
 
     /// None is left. The box for a few is kept, with that of the scope, and none that is larger, however many there were.
@@ -72,7 +100,7 @@ impl Backlog {
     #[inline]
     pub(crate) fn push(&mut self, mut task: BoxedTask) {
         self.number(&mut task);
-        self.newest.push(task);
+        self.unkeyed.push(Some(task));
     }
 
     /// The task with the same key that this one replaces is given back: dropping it is the user's code.
@@ -105,38 +133,22 @@ impl Backlog {
     /// Takes everything, in the order of deferral.
     #[inline]
     pub(crate) fn take(&mut self) -> Queue {
-        let mut ordered = Stack::default();
-        let mut len = 0;
         if self.keyed.is_some() {
-            len = self.merge_into(&mut ordered);
-            self.shrink();
+            self.merge();
         }
-        while let Some(task) = self.newest.pop() {
-            ordered.push(task);
-            len += 1;
-        }
-        Queue::from_ordered(ordered, len)
+        Queue::of(mem::take(&mut self.unkeyed))
     }
 
-    /// All but the tasks before the first with a key.
     #[cold]
-    fn merge_into(&mut self, ordered: &mut Stack) -> usize {
-        let Some(Keyed { few, many }) = self.keyed.as_deref_mut() else {
-            return 0;
-        };
-        let mut len = 0;
-        few.extend(many.drain());
-        few.sort_unstable_by_key(|(_, task)| task.sequence());
-        while let Some(last) = few.pop() {
-            let last = with_key(last);
-            while let Some(later) = self.newest.pop_after(last.sequence()) {
-                ordered.push(later);
-                len += 1;
-            }
-            ordered.push(last);
-            len += 1;
+    fn merge(&mut self) {
+        if let Some(Keyed { few, many }) = self.keyed.as_deref_mut() {
+            let keyed = few.drain(..).chain(many.drain());
+            self.unkeyed.extend(keyed.map(with_key).map(Some));
+            // What is in order already is found to be.
+            self.unkeyed
+                .sort_by_key(|task| task.as_ref().map(|task| task.sequence()));
         }
-        len
+        self.shrink();
     }
 }
 

@@ -1,20 +1,15 @@
 //! The boxed unit of work.
 
 use std::{
-    future::Future,
-    mem::ManuallyDrop,
-    panic::Location,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    future::Future, mem::ManuallyDrop, panic::Location, pin::Pin, sync::Arc, task::Context,
     time::Duration,
 };
 
 use super::{
     closure::BlockingShared,
     order::Condition,
-    result::{End, TaskResult},
-    sealed::Sealed as _,
+    result::{Polled, TaskResult},
+    sealed::Sealed,
     wrapped::{LimitReport, PastLimit},
 };
 use crate::{
@@ -26,7 +21,7 @@ use crate::{
 
 /// What a task runs. Every future whose output is a [`TaskResult`] is work; `dyn PollTask` hides its type.
 pub(crate) trait PollTask: Send {
-    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End>;
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
 
     /// It is past its limit, which it reports itself, if a hook has wrapped it.
     fn report_limit(self: Pin<&mut Self>, _: PastLimit, _: &mut Context<'_>) -> LimitReport {
@@ -45,18 +40,17 @@ where
     F::Output: TaskResult,
 {
     #[inline]
-    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        self.poll(cx).map(|output| output.into_end())
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        self.poll(cx).map(Sealed::into_end).into()
     }
 }
 
 pin_project_lite::pin_project! {
-    /// A task in its box, with what is said of it in reports and the link to the next one.
+    /// A task in its box, with what is said of it in reports.
     pub(crate) struct TaskCell<W: ?Sized> {
-        pub(super) next: Option<BoxedTask>,
         name: &'static str,
         location: &'static Location<'static>,
-        // The place in the order of one scope; unique within it, and so the task's key on the roster. With the bits below.
+        // The place in the order of one scope; unique within it, and so the task's key on the roster. With the bit below.
         sequence: u64,
         // `None` for the plain task: nothing of it is looked at then.
         options: MaybeOptions,
@@ -65,9 +59,8 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// What is told of a task by bits in its number: that it was polled and is pending, and that it is to be a batch of its own.
-const POLLED: u64 = 1 << 63;
-const SPAWNED: u64 = 1 << 62;
+/// A bit in its number says that a task is to be a batch of its own.
+const SPAWNED: u64 = 1 << 63;
 
 /// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a
 /// call.
@@ -172,7 +165,6 @@ impl TaskCell<()> {
         let task: Box<TaskCell<W>> = Box::write(
             Box::new_uninit(),
             TaskCell {
-                next: None,
                 name,
                 location,
                 sequence: 0,
@@ -214,17 +206,7 @@ impl TaskCell<dyn PollTask> {
     }
 
     pub(crate) fn sequence(&self) -> u64 {
-        self.sequence & !(POLLED | SPAWNED)
-    }
-
-    #[inline]
-    pub(crate) fn was_polled(&self) -> bool {
-        self.sequence & POLLED != 0
-    }
-
-    #[inline]
-    pub(crate) fn mark_polled(self: Pin<&mut Self>) {
-        *self.project().sequence |= POLLED;
+        self.sequence & !SPAWNED
     }
 
     #[inline]
@@ -309,7 +291,7 @@ impl TaskCell<dyn PollTask> {
     }
 
     #[inline]
-    pub(crate) fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    pub(crate) fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         self.project().work.poll_task(cx)
     }
 

@@ -21,9 +21,9 @@ pub(crate) use self::{
     cell::{BoxedTask, PollTask, TaskCell, Times},
     closure::BlockingShared,
     order::Condition,
-    queue::{Queue, Step, Walk},
+    queue::Queue,
     ready_set::{MOST_POLLS, ReadySet},
-    result::End,
+    result::{End, Polled},
     wrapped::{PastLimit, Wrapped},
 };
 pub use self::{

@@ -1,362 +1,217 @@
-//! The queue of tasks: a linked list that owns its nodes, so that n tasks cost n allocations.
+//! The queue of tasks: each is a box, and two words here.
 
-use std::{mem, pin::Pin};
+use std::mem;
 
 use super::cell::{BoxedTask, PollTask, TaskCell};
 
-/// A stack of tasks. Its `Drop` is a loop: dropping a list of nodes recursively would overflow the thread's stack.
-#[derive(Default)]
-pub(crate) struct Stack {
-    top: Option<BoxedTask>,
-}
+/// The memory of a queue.
+pub(super) type Slots = Vec<Option<BoxedTask>>;
 
-impl Stack {
-    #[inline]
-    pub(crate) fn push(&mut self, task: BoxedTask) {
-        put_in(&mut self.top, task);
-    }
-
-    #[inline]
-    pub(crate) fn pop(&mut self) -> Option<BoxedTask> {
-        cut_out(&mut self.top)
-    }
-
-    /// The top one, if it has a higher number.
-    pub(crate) fn pop_after(&mut self, sequence: u64) -> Option<BoxedTask> {
-        let later = self.top.as_ref()?.sequence() > sequence;
-        later.then(|| self.pop()).flatten()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.top.is_none()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
-        let mut next = self.top.as_deref();
-        std::iter::from_fn(move || {
-            let task = next?;
-            next = task.next.as_deref();
-            Some(task)
-        })
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        while self.pop().is_some() {}
-    }
-}
-
-/// First in, first out, from two stacks: a singly linked list has no safe pointer to its tail.
+/// Tasks, first in, first out.
+///
+/// Not a `VecDeque`: its fields are written one by one and moved together, for which the processor waits each time; and to
+/// give its memory on takes longer than the rest.
 #[derive(Default)]
 pub(crate) struct Queue {
-    front: Stack,
-    back: Stack,
-    len: usize,
+    /// Empty before `first`, and nowhere else.
+    slots: Slots,
+    first: usize,
 }
 
+/// A queue with room for more than this gives memory back as its tasks end.
+const KEPT_CAPACITY: usize = 64;
+
 impl Queue {
-    /// From a stack with the first of its `len` tasks on top.
     #[inline]
-    pub(crate) fn from_ordered(front: Stack, len: usize) -> Self {
-        Queue {
-            front,
-            back: Stack::default(),
-            len,
-        }
+    pub(super) fn of(slots: Slots) -> Self {
+        Queue { slots, first: 0 }
     }
 
+    /// The memory, when nothing is left.
+    #[inline]
+    pub(super) fn take_memory(&mut self) -> Slots {
+        mem::take(&mut self.slots)
+    }
+
+    #[inline]
+    pub(crate) fn has_memory(&self) -> bool {
+        self.slots.capacity() != 0
+    }
+
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.slots.len() - self.first
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Takes out those that `remove` chooses, in order; the others keep theirs.
-    pub(crate) fn extract(&mut self, remove: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> Queue {
-        if !self.any(&remove) {
-            return Queue::default();
-        }
-        let (removed, kept) = mem::take(self).into_iter().partition(|task| remove(task));
-        *self = kept;
-        removed
-    }
-
-    /// Whether `what` is true of a task.
-    #[inline]
-    pub(crate) fn any(&self, what: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> bool {
-        self.front.iter().any(&what) || self.back.iter().any(&what)
-    }
-
-    /// Takes out all but so many.
-    pub(crate) fn split_off(&mut self, first: usize) -> Queue {
-        if first >= self.len {
-            return Queue::default();
-        }
-        let mut rest = mem::take(self);
-        while self.len < first {
-            let Some(task) = rest.pop_front() else { break };
-            self.push_back(task);
-        }
-        rest
-    }
-
-    #[inline]
-    pub(crate) fn append(&mut self, mut other: Queue) {
-        if self.is_empty() {
-            // Nothing is there to be dropped.
-            mem::forget(mem::replace(self, other));
-            return;
-        }
-        while let Some(task) = other.pop_front() {
-            self.push_back(task);
-        }
+        self.slots.is_empty()
     }
 
     #[inline]
     pub(crate) fn push_back(&mut self, task: BoxedTask) {
-        self.len += 1;
-        // What is alone need not be turned round.
-        match self.len {
-            1 => self.front.push(task),
-            _ => self.back.push(task),
+        if self.first > self.len() && self.slots.len() == self.slots.capacity() {
+            self.drop_vacant();
         }
+        self.slots.push(Some(task));
     }
 
     pub(crate) fn push_front(&mut self, task: BoxedTask) {
-        self.len += 1;
-        self.front.push(task);
+        match self.first.checked_sub(1) {
+            Some(before) => {
+                self.first = before;
+                self.slots[before] = Some(task);
+            }
+            None => self.slots.insert(0, Some(task)),
+        }
     }
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<BoxedTask> {
-        if self.front.is_empty() {
-            self.turn_round();
-        }
-        let task = self.front.pop()?;
-        self.len -= 1;
-        Some(task)
+        let task = self.slots.get_mut(self.first)?.take();
+        self.first += 1;
+        self.reset_if_empty();
+        task
     }
 
     #[inline]
-    fn turn_round(&mut self) {
-        while let Some(task) = self.back.pop() {
-            self.front.push(task);
+    fn reset_if_empty(&mut self) {
+        if self.first == self.slots.len() {
+            self.clear();
         }
     }
 
-    /// The tasks from the next one to the last.
+    /// The places of the first tasks, so many or all. What is taken out leaves a gap, until [`close_up`](Queue::close_up).
+    #[inline]
+    pub(crate) fn first_slots(&mut self, tasks: usize) -> &mut [Option<BoxedTask>] {
+        let slots = &mut self.slots[self.first..];
+        let tasks = tasks.min(slots.len());
+        &mut slots[..tasks]
+    }
+
+    /// Closes so many gaps among the first places.
+    #[inline]
+    pub(crate) fn close_up(&mut self, places: usize, gaps: usize) {
+        if gaps == 0 {
+            return;
+        }
+        if gaps < places {
+            let mut free = places;
+            let slots = self.first_slots(places);
+            for place in (0..slots.len()).rev() {
+                if slots[place].is_some() {
+                    free -= 1;
+                    slots.swap(free, place);
+                }
+            }
+        }
+        self.first += gaps;
+        self.reset_if_empty();
+    }
+
+    /// Puts the first one behind the others.
+    pub(crate) fn rotate(&mut self) {
+        if self.len() > KEPT_CAPACITY {
+            return self.put_behind(1);
+        }
+        // Shorter than to make room for it first.
+        let first = self.slots.remove(self.first);
+        self.slots.push(first);
+    }
+
+    /// Puts the first ones behind the others.
+    pub(crate) fn put_behind(&mut self, tasks: usize) {
+        for _ in 0..tasks {
+            if let Some(task) = self.pop_front() {
+                self.push_back(task);
+            }
+        }
+    }
+
+    #[inline]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
-        // Nearly always `front` has them all.
-        let mut back = Vec::new();
-        if !self.back.is_empty() {
-            back.extend(self.back.iter());
-            back.reverse();
-        }
-        self.front.iter().chain(back)
+        let tasks = self.slots[self.first..].iter();
+        tasks.filter_map(|task| task.as_deref())
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut BoxedTask> {
+        self.slots[self.first..].iter_mut().flatten()
     }
 
     #[inline]
-    pub(crate) fn front(&mut self) -> Option<&TaskCell<dyn PollTask>> {
-        if self.front.is_empty() {
-            self.turn_round();
-        }
-        self.front.top.as_deref()
-    }
-
-    /// Calls `f` with each, in no order.
-    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(Pin<&mut TaskCell<dyn PollTask>>)) {
-        for stack in [&mut self.front, &mut self.back] {
-            let mut next = stack.top.as_mut();
-            while let Some(task) = next {
-                f(task.as_mut());
-                next = task.as_mut().project().next.as_mut();
-            }
+    pub(crate) fn append(&mut self, other: Queue) {
+        match self.is_empty() {
+            true => *self = other,
+            false => self.extend(other),
         }
     }
 
-    /// As `iter`, without setting up an iterator for the plain case. Not inlined, so that `f` is.
-    #[inline(never)]
-    pub(crate) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a TaskCell<dyn PollTask>)) {
-        if self.back.is_empty() {
-            let mut next = self.front.top.as_deref();
-            while let Some(task) = next {
-                f(task);
-                next = task.next.as_deref();
-            }
-        } else {
-            self.for_each_of_both(&mut f);
+    /// Takes out all but so many.
+    pub(crate) fn split_off(&mut self, first: usize) -> Queue {
+        if first >= self.len() {
+            return Queue::default();
         }
+        let all = mem::take(self);
+        let mut rest = all.into_iter();
+        self.extend(rest.by_ref().take(first));
+        rest.collect()
     }
 
-    // Apart, and of one kind, so that what `f` does is built into the loop above.
-    #[cold]
-    fn for_each_of_both<'a>(&'a self, f: &mut dyn FnMut(&'a TaskCell<dyn PollTask>)) {
-        self.iter().for_each(f);
-    }
-}
-
-/// Takes out the task to which `link` leads.
-///
-/// What was taken out of a link leaves nothing there: to look for something to drop would cost more than the rest. Here and
-/// below.
-#[inline]
-fn cut_out(link: &mut Option<BoxedTask>) -> Option<BoxedTask> {
-    let mut task = link.take()?;
-    let gap = mem::replace(link, task.as_mut().project().next.take());
-    mem::forget(gap);
-    Some(task)
-}
-
-/// Puts a task, which is in no list, before the one to which `link` leads.
-#[inline]
-fn put_in(link: &mut Option<BoxedTask>, mut task: BoxedTask) {
-    let gap = mem::replace(task.as_mut().project().next, link.take());
-    debug_assert!(gap.is_none(), "it is in a list already");
-    mem::forget(gap);
-    let gap = link.replace(task);
-    mem::forget(gap);
-}
-
-/// A walk along the tasks of a queue, which stay where they are.
-pub(crate) struct Walk {
-    /// How many tasks are before this one.
-    position: usize,
-    steps: usize,
-}
-
-impl Walk {
-    /// From this position, so many tasks at most.
-    pub(crate) fn new(position: usize, steps: usize) -> Self {
-        Walk { position, steps }
-    }
-}
-
-/// What becomes of a task that a walk has come to.
-pub(crate) enum Step<S> {
-    Keep,
-    Drop,
-    /// It is to be taken out: see [`Queue::take_at`].
-    Stop(S),
-}
-
-impl Queue {
-    /// Goes on with a walk, to its end or until it stops.
-    ///
-    /// If `visit` panics, the walk stands at its task; if the task's destructor does, behind it.
-    #[inline]
-    pub(crate) fn walk<S>(
-        &mut self,
-        walk: &mut Walk,
-        mut visit: impl FnMut(Pin<&mut TaskCell<dyn PollTask>>) -> Step<S>,
-    ) -> Option<S> {
-        if self.front.is_empty() {
-            self.turn_round();
+    /// Takes out those that `remove` chooses, in order; the others keep theirs.
+    pub(crate) fn extract(&mut self, remove: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> Queue {
+        let removed = self.iter().filter(|task| remove(task)).count();
+        if removed == self.len() {
+            return mem::take(self);
         }
-        let Queue { front, back, len } = self;
-        let mut link = &mut front.top;
-        for _ in 0..walk.position {
-            link = link.as_mut()?.as_mut().project().next;
-        }
-        while walk.steps > 0 {
-            if link.is_none() {
-                while let Some(last) = back.pop() {
-                    put_in(link, last);
-                }
-            }
-            walk.steps -= usize::from(link.is_some());
-            match visit(link.as_mut()?.as_mut()) {
-                Step::Keep => {
-                    walk.position += 1;
-                    link = link.as_mut()?.as_mut().project().next;
-                }
-                Step::Drop => {
-                    let task = cut_out(link)?;
-                    *len -= 1;
-                    drop(task);
-                }
-                Step::Stop(stop) => return Some(stop),
-            }
-        }
-        None
-    }
-
-    /// Takes out the task at which a walk has stopped.
-    pub(crate) fn take_at(&mut self, walk: &Walk) -> Option<BoxedTask> {
-        let mut link = &mut self.front.top;
-        for _ in 0..walk.position {
-            link = link.as_mut()?.as_mut().project().next;
-        }
-        let task = cut_out(link)?;
-        self.len -= 1;
-        Some(task)
-    }
-
-    /// Puts it back, behind the walk.
-    pub(crate) fn put_at(&mut self, walk: &mut Walk, task: BoxedTask) {
-        let mut link = &mut self.front.top;
-        for _ in 0..walk.position {
-            match link {
-                Some(before) => link = before.as_mut().project().next,
-                None => break,
-            }
-        }
-        put_in(link, task);
-        self.len += 1;
-        walk.position += 1;
-    }
-
-    /// Those that stand before its end go behind the others, if there are any.
-    pub(crate) fn put_behind(&mut self, walk: &Walk) {
-        if walk.position < self.len {
-            for _ in 0..walk.position {
-                if let Some(task) = self.pop_front() {
-                    self.push_back(task);
-                }
-            }
-        }
-    }
-}
-
-impl FromIterator<BoxedTask> for Queue {
-    fn from_iter<I: IntoIterator<Item = BoxedTask>>(tasks: I) -> Self {
         let mut queue = Queue::default();
-        queue.extend(tasks);
-        // At once, so that `iter` need not.
-        if let Some(first) = queue.front.pop() {
-            queue.turn_round();
-            queue.front.push(first);
+        if removed > 0 {
+            queue.slots.reserve_exact(removed);
+            let all = self.len();
+            for slot in self.first_slots(all) {
+                queue.extend(slot.take_if(|task| remove(task)));
+            }
+            self.close_up(all, removed);
         }
         queue
+    }
+
+    /// Drops all.
+    pub(crate) fn clear(&mut self) {
+        self.first = 0;
+        self.slots.clear();
+    }
+
+    /// Many may have ended: keeps no memory for more than four times those that are left.
+    #[inline]
+    pub(crate) fn give_back(&mut self) {
+        if self.slots.capacity() > KEPT_CAPACITY && self.len() < self.slots.capacity() / 4 {
+            self.drop_vacant();
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
+    }
+
+    fn drop_vacant(&mut self) {
+        self.slots.drain(..mem::take(&mut self.first));
     }
 }
 
 impl Extend<BoxedTask> for Queue {
     fn extend<I: IntoIterator<Item = BoxedTask>>(&mut self, tasks: I) {
-        tasks.into_iter().for_each(|task| self.push_back(task));
+        self.slots.extend(tasks.into_iter().map(Some));
     }
 }
 
-pub(crate) struct IntoIter {
-    queue: Queue,
-}
-
-/// From the next one to the last, each taken out when its turn comes.
-impl Iterator for IntoIter {
-    type Item = BoxedTask;
-
-    fn next(&mut self) -> Option<BoxedTask> {
-        self.queue.pop_front()
+impl FromIterator<BoxedTask> for Queue {
+    fn from_iter<I: IntoIterator<Item = BoxedTask>>(tasks: I) -> Self {
+        Queue::of(tasks.into_iter().map(Some).collect())
     }
 }
 
 impl IntoIterator for Queue {
     type Item = BoxedTask;
-    type IntoIter = IntoIter;
+    type IntoIter = std::iter::Flatten<std::vec::IntoIter<Option<BoxedTask>>>;
 
-    fn into_iter(self) -> IntoIter {
-        IntoIter { queue: self }
+    fn into_iter(self) -> Self::IntoIter {
+        self.slots.into_iter().flatten()
     }
 }

@@ -123,18 +123,9 @@ impl ReadySet {
     }
 
     pub(crate) fn into_tasks(self) -> Queue {
-        let mut tasks = Queue::default();
-        for (task, _) in self
-            .blocks
-            .into_iter()
-            .flatten()
-            .flat_map(|block| block.tasks)
-            .flatten()
-        {
-            tasks.push_back(task);
-        }
-        tasks.append(self.new);
-        tasks
+        let blocks = self.blocks.into_iter().flatten();
+        let admitted = blocks.flat_map(|block| block.tasks).flatten();
+        admitted.map(|(task, _)| task).chain(self.new).collect()
     }
 
     #[inline]
@@ -268,6 +259,7 @@ impl ReadySet {
     #[cold]
     fn admit_new(&mut self) -> Option<u32> {
         let task = self.new.pop_front()?;
+        self.new.give_back();
         let number = self.number_with_room();
         if number == self.blocks.len() {
             self.blocks.push(None);

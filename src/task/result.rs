@@ -1,6 +1,6 @@
 //! What a task may return, and how it has ended.
 
-use std::{any::Any, error::Error, time::Duration};
+use std::{any::Any, error::Error, task::Poll, time::Duration};
 
 use super::sealed;
 use crate::report::Loss;
@@ -66,4 +66,41 @@ pub enum End {
     Shed,
     /// Dropped unfinished.
     Lost(Loss),
+}
+
+/// What a poll of a task has brought. In registers: an [`End`] would go through memory, also to say that there is none.
+pub(crate) enum Polled {
+    Pending,
+    Completed,
+    Ended(Box<End>),
+}
+
+impl Polled {
+    pub(crate) fn end(self) -> Option<End> {
+        match self {
+            Polled::Pending => None,
+            Polled::Completed => Some(End::Completed),
+            Polled::Ended(end) => Some(*end),
+        }
+    }
+}
+
+impl From<End> for Polled {
+    #[inline]
+    fn from(end: End) -> Self {
+        match end {
+            End::Completed => Polled::Completed,
+            end => Polled::Ended(Box::new(end)),
+        }
+    }
+}
+
+impl From<Poll<End>> for Polled {
+    #[inline]
+    fn from(polled: Poll<End>) -> Self {
+        match polled {
+            Poll::Pending => Polled::Pending,
+            Poll::Ready(end) => end.into(),
+        }
+    }
 }

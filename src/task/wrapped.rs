@@ -17,7 +17,7 @@ use std::{
 use super::{
     cell::{BoxedTask, PollTask},
     hook::{TaskFuture, TaskOutput},
-    result::End,
+    result::{End, Polled},
 };
 use crate::report::{self, Label, Payload};
 
@@ -111,17 +111,18 @@ impl Wrapped {
 
 /// A hook's wrapping of a task knows its end already.
 impl PollTask for Wrapped {
-    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let this = self.get_mut();
         this.begun = true;
         match this.poll_lending(cx) {
-            Ok(polled) => polled.map(|output| {
+            Ok(Poll::Pending) => Polled::Pending,
+            Ok(Poll::Ready(output)) => {
                 this.reported = output.reported;
-                output.end
-            }),
+                output.end.into()
+            }
             Err(payload) => {
                 this.reported = this.has_reported_panic(&payload);
-                Poll::Ready(End::Panicked(payload))
+                End::Panicked(payload).into()
             }
         }
     }
@@ -179,11 +180,13 @@ pub(super) fn poll_inside(task: &mut BoxedTask, cx: &mut Context<'_>) -> Poll<Ta
         let _ = LENT.try_with(|lent| lent.set(own));
     }
     match polled {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(end)) => Poll::Ready(TaskOutput {
-            reported: report_end(&end),
-            end,
-        }),
+        Ok(polled) => match polled.end() {
+            None => Poll::Pending,
+            Some(end) => Poll::Ready(TaskOutput {
+                reported: report_end(&end),
+                end,
+            }),
+        },
         Err(payload) => {
             with_lent(|reporter| {
                 if !reporter.silent {
