@@ -127,7 +127,7 @@ impl Account {
         &self,
         counts: &Unpublished,
         tasks: &Queue,
-        extra: Option<Extra>,
+        extra: Option<Box<Extra>>,
     ) -> RosterKey {
         self.register_each(counts, |roster| roster.register(tasks, extra))
     }
@@ -154,7 +154,7 @@ impl Account {
         counts: &Unpublished,
         ended_set: &EndedSet,
         joined: &Queue,
-        extra: Option<Extra>,
+        extra: Option<Box<Extra>>,
     ) {
         self.change(roster_key.shard(), |state| {
             counts.add_to(&mut state.counts);
@@ -179,7 +179,7 @@ impl Account {
             state.remove(roster_key)
         });
         // It may be the last that has the inbox, whose context is the user's: it goes when nothing is locked.
-        Extra::drop(extra);
+        drop(extra);
     }
 
     /// How long ago a batch was handed over.

@@ -78,12 +78,13 @@ impl FewCounts {
     }
 }
 
-/// What a scope has not told the account yet. Nearly always `others` is empty.
+/// What a scope has not told the account yet. Nearly always `others` is empty, and in a box, so that what is passed on is a
+/// few words: the processor waits for what was written word by word, when it is copied in larger pieces.
 #[derive(Default)]
 pub(crate) struct Unpublished {
     pub(crate) few: FewCounts,
     pub(crate) discarded: u16,
-    pub(crate) others: Option<Counts>,
+    pub(crate) others: Option<Box<Counts>>,
 }
 
 impl Unpublished {
@@ -94,15 +95,6 @@ impl Unpublished {
         counts.discarded += u64::from(self.discarded);
         if let Some(others) = &self.others {
             counts.add(others);
-        }
-    }
-}
-
-impl From<Counts> for Unpublished {
-    fn from(counts: Counts) -> Self {
-        Unpublished {
-            others: Some(counts),
-            ..Unpublished::default()
         }
     }
 }

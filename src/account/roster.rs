@@ -24,58 +24,41 @@ pub(crate) struct RosterEntry {
     since: Instant,
     /// The first run of those that have not ended: nearly always this is all. It has ended while the entry is vacant.
     run: Run,
-    more: Option<Box<More>>,
+    extra: Option<Box<Extra>>,
 }
 
 /// What few batches have.
 #[derive(Default)]
-struct More {
+pub(crate) struct Extra {
     /// Behind the first, in ascending order of their own first; what has ended is removed when it is more than half.
     runs: Vec<Run>,
     ended: u32,
-    extra: Extra,
-}
-
-/// What batches on the fast path don't have.
-#[derive(Default)]
-pub(crate) struct Extra {
-    /// By the sequence of the task. As a rule there are none, and then no map: to drop an empty one costs something.
-    keys: Option<BTreeMap<u64, Key>>,
+    /// By the sequence of the task.
+    keys: BTreeMap<u64, Key>,
     /// What joins the batch waits here until its next poll.
     inbox: Option<Arc<dyn Joining>>,
 }
 
 impl Extra {
-    #[inline]
-    fn is_some(&self) -> bool {
-        self.inbox.is_some() || self.keys.is_some()
-    }
-
-    /// When nothing is locked. As a rule there is none, which costs one test.
-    #[inline]
-    pub(crate) fn drop(extra: Option<Extra>) {
-        #[cold]
-        fn drop_it(extra: Extra) {
-            drop(extra);
-        }
-        if let Some(extra) = extra {
-            drop_it(extra);
-        }
-    }
-
     /// To be made before the lock is taken.
     #[cold]
-    pub(crate) fn of(tasks: &Queue, inbox: Option<&Arc<impl Joining + 'static>>) -> Option<Extra> {
-        let mut keys = None;
-        tasks.iter().for_each(|task| {
+    pub(crate) fn of(
+        tasks: &Queue,
+        inbox: Option<&Arc<impl Joining + 'static>>,
+    ) -> Option<Box<Extra>> {
+        let mut extra = Extra::default();
+        for task in tasks.iter() {
             if let Some(key) = task.key() {
-                let keys: &mut BTreeMap<_, _> = keys.get_or_insert_default();
-                keys.insert(task.sequence(), key.clone());
+                extra.keys.insert(task.sequence(), key.clone());
             }
-        });
-        let inbox = inbox.map(|inbox| inbox.clone() as Arc<dyn Joining>);
-        let extra = Extra { keys, inbox };
-        extra.is_some().then_some(extra)
+        }
+        extra.inbox = inbox.map(|inbox| inbox.clone() as Arc<dyn Joining>);
+        (!extra.is_plain()).then(|| Box::new(extra))
+    }
+
+    /// Whether it has only runs: nothing whose destructor is the user's code.
+    fn is_plain(&self) -> bool {
+        self.inbox.is_none() && self.keys.is_empty()
     }
 }
 
@@ -155,77 +138,56 @@ impl Default for RosterEntry {
         RosterEntry {
             since: Instant::from_ticks(0),
             run: Run::NONE,
-            more: None,
+            extra: None,
         }
     }
 }
 
 impl RosterEntry {
     #[inline(always)]
-    pub(crate) fn register(&mut self, since: Instant, tasks: &Queue, extra: Option<Extra>) {
+    pub(crate) fn register(&mut self, since: Instant, tasks: &Queue, extra: Option<Box<Extra>>) {
         debug_assert!(self.run.has_ended(), "it is not vacant");
         self.since = since;
-        if let Some(extra) = extra {
-            self.more.get_or_insert_default().extra = extra;
+        if extra.is_some() {
+            self.extra = extra;
         }
-        self.join_from(Run::NONE, tasks);
+        self.join(tasks);
     }
 
-    pub(crate) fn join(&mut self, tasks: &Queue) {
-        if !tasks.is_empty() {
-            let last = self.take_last();
-            self.join_from(last, tasks);
-        }
-    }
-
-    /// `run` is the last so far, out of its place while it grows.
+    /// Each run grows in its place: one that is built elsewhere, word by word, and copied as a whole is waited for.
     #[inline]
-    fn join_from(&mut self, mut run: Run, tasks: &Queue) {
-        tasks.iter().for_each(|task| {
-            if !run.take_in(task) {
-                if !run.has_ended() {
-                    self.add(&run);
-                }
-                run = Run::new(task);
-            }
-        });
-        match &self.more {
-            // Nearly always it is the only one.
-            None if self.run.has_ended() => self.run = run,
-            _ => self.add(&run),
-        }
-    }
-
-    fn take_last(&mut self) -> Run {
-        if let Some(more) = &mut self.more {
-            if let Some(run) = more.runs.pop() {
-                more.ended -= u32::from(run.has_ended());
-                return run;
+    pub(crate) fn join(&mut self, tasks: &Queue) {
+        for task in tasks.iter() {
+            match &mut self.extra {
+                // Nearly always it is the only one.
+                None if self.run.has_ended() => self.run = Run::new(task),
+                None if self.run.take_in(task) => {}
+                _ => self.add(task),
             }
         }
-        mem::replace(&mut self.run, Run::NONE)
     }
 
     #[inline(never)]
-    fn add(&mut self, run: &Run) {
-        match &mut self.more {
-            Some(more) if !more.runs.is_empty() || !self.run.has_ended() => more.runs.push(*run),
-            None if !self.run.has_ended() => {
-                self.more.get_or_insert_default().runs.push(*run);
-            }
-            _ => self.run = *run,
+    fn add(&mut self, task: &TaskCell<dyn PollTask>) {
+        let extra = self.extra.get_or_insert_default();
+        let last = extra.runs.last_mut();
+        let in_extra = last.is_some();
+        let last = last.unwrap_or(&mut self.run);
+        if last.has_ended() {
+            *last = Run::new(task);
+            extra.ended -= u32::from(in_extra);
+        } else if !last.take_in(task) {
+            extra.runs.push(Run::new(task));
         }
     }
 
     /// Gives back what is too much, to be dropped without the lock.
     #[must_use]
-    pub(crate) fn join_extra(&mut self, extra: Option<Extra>) -> Option<Extra> {
+    pub(crate) fn join_extra(&mut self, extra: Option<Box<Extra>>) -> Option<Box<Extra>> {
         let mut extra = extra?;
-        let own = &mut self.more.get_or_insert_default().extra;
+        let own = self.extra.get_or_insert_default();
         // Not `append`, which costs as much as both are long.
-        if let Some(keys) = extra.keys.take() {
-            own.keys.get_or_insert_default().extend(keys);
-        }
+        own.keys.extend(mem::take(&mut extra.keys));
         if own.inbox.is_none() {
             own.inbox = extra.inbox.take();
         }
@@ -233,28 +195,40 @@ impl RosterEntry {
     }
 
     pub(crate) fn give_inbox(&mut self, inbox: Arc<dyn Joining>) {
-        self.more.get_or_insert_default().extra.inbox = Some(inbox);
-    }
-
-    fn extra(&self) -> Option<&Extra> {
-        self.more.as_ref().map(|more| &more.extra)
+        self.extra.get_or_insert_default().inbox = Some(inbox);
     }
 
     #[inline]
     pub(crate) fn finish(&mut self, ended_set: &EndedSet) {
         ended_set.for_each(|sequences| {
             self.run.finish(&sequences);
-            if let Some(more) = &mut self.more {
-                more.finish(sequences);
+            if let Some(extra) = &mut self.extra {
+                extra.finish(sequences);
             }
         });
     }
 
+    /// Its batch has ended. Gives back what is to be dropped without the lock.
     #[inline]
     #[must_use]
-    pub(crate) fn remove(&mut self) -> Option<Extra> {
+    pub(crate) fn remove(&mut self) -> Option<Box<Extra>> {
         self.run.unfinished = 0;
-        self.more.as_mut()?.clear()
+        match &mut self.extra {
+            None => None,
+            Some(_) => self.remove_extra(),
+        }
+    }
+
+    #[cold]
+    fn remove_extra(&mut self) -> Option<Box<Extra>> {
+        let extra = self
+            .extra
+            .take_if(|extra| !extra.is_plain() || extra.runs.capacity() > KEPT_CAPACITY);
+        if let Some(kept) = &mut self.extra {
+            kept.runs.clear();
+            kept.ended = 0;
+        }
+        extra
     }
 
     /// Since the hand-over.
@@ -264,15 +238,15 @@ impl RosterEntry {
 
     pub(crate) fn unfinished(&self, now: Instant) -> impl Iterator<Item = Unfinished> {
         let age = self.age(now);
-        let more = self.more.iter().flat_map(|more| &more.runs);
-        iter::once(&self.run).chain(more).flat_map(move |run| {
+        let extra = self.extra.as_deref();
+        let others = extra.into_iter().flat_map(|extra| &extra.runs);
+        iter::once(&self.run).chain(others).flat_map(move |run| {
             let distances = (0..u64::BITS).filter(move |bit| run.unfinished >> bit & 1 == 1);
             distances.map(move |distance| {
                 let sequence = run.first + u64::from(distance);
-                let extra = self.extra();
                 let task = Label {
                     name: run.name,
-                    key: extra.and_then(|extra| extra.keys.as_ref()?.get(&sequence).cloned()),
+                    key: extra.and_then(|extra| extra.keys.get(&sequence).cloned()),
                     location: run.location,
                 };
                 Unfinished::of(task, age)
@@ -282,16 +256,16 @@ impl RosterEntry {
 
     /// With the age of the batch.
     pub(crate) fn inbox(&self, now: Instant) -> Option<(Duration, Arc<dyn Joining>)> {
-        let inbox = self.extra()?.inbox.clone()?;
+        let inbox = self.extra.as_ref()?.inbox.clone()?;
         Some((self.age(now), inbox))
     }
 }
 
-impl More {
+impl Extra {
     fn finish(&mut self, sequences: Range<u64>) {
-        if let Some(keys) = &mut self.extra.keys {
+        if !self.keys.is_empty() {
             for sequence in sequences.clone() {
-                keys.remove(&sequence);
+                self.keys.remove(&sequence);
             }
         }
         let after = self
@@ -312,16 +286,5 @@ impl More {
             self.runs.shrink_to(KEPT_CAPACITY);
             self.ended = 0;
         }
-    }
-
-    /// Its batch has ended. Gives back what is to be dropped without the lock.
-    #[inline]
-    fn clear(&mut self) -> Option<Extra> {
-        self.ended = 0;
-        match self.runs.capacity() > KEPT_CAPACITY {
-            true => self.runs = Vec::new(),
-            false => self.runs.clear(),
-        }
-        self.extra.is_some().then(|| mem::take(&mut self.extra))
     }
 }

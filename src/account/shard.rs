@@ -80,7 +80,7 @@ impl ShardState {
     /// Its place is free again. What it gives back is to be dropped without the lock.
     #[inline]
     #[must_use]
-    pub(super) fn remove(&mut self, roster_key: RosterKey) -> Option<Extra> {
+    pub(super) fn remove(&mut self, roster_key: RosterKey) -> Option<Box<Extra>> {
         let extra = self.entry(roster_key).remove();
         self.vacant.push(roster_key.entry);
         if self.vacant.len() > KEPT_ENTRIES {
@@ -134,7 +134,7 @@ impl<'a> OpenRoster<'a> {
     }
 
     #[inline(always)]
-    pub(crate) fn register(&mut self, tasks: &Queue, extra: Option<Extra>) -> RosterKey {
+    pub(crate) fn register(&mut self, tasks: &Queue, extra: Option<Box<Extra>>) -> RosterKey {
         let entries = &mut self.state.entries;
         let entry = match self.state.vacant.pop() {
             Some(entry) => entry,

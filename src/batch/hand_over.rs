@@ -106,7 +106,7 @@ impl Batch {
 
 /// What the roster is to know of a batch besides its tasks. Of one that has neither a key nor an inbox nothing is looked at.
 #[inline]
-fn roster_extra(state: &ScopeState) -> Option<Extra> {
+fn roster_extra(state: &ScopeState) -> Option<Box<Extra>> {
     match state.keyed || state.inbox().is_some() {
         true => Extra::of(&state.queue, state.inbox()),
         false => None,

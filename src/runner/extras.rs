@@ -39,7 +39,7 @@ pub(crate) struct Extras {
     /// This is the registry of code that a handle has brought along.
     pub(crate) attached: Option<Attachment>,
     /// What the account does not know yet, besides tasks that were deferred, have completed or were discarded.
-    pub(crate) unpublished: Option<Counts>,
+    pub(crate) unpublished: Option<Box<Counts>>,
     /// What is lost with it is counted, and not reported.
     pub(crate) unreported: bool,
 }

@@ -8,7 +8,7 @@ use super::{
     values::{Past, Values},
 };
 use crate::{
-    account::{self, Counts, Joining},
+    account::{self, Joining, Unpublished},
     platform::Instant,
     report::{KeptWaker, Key, Label, Outcome, drop_waker, wake},
     sync::{Mutex, MutexGuard, lock},
@@ -172,11 +172,10 @@ impl Inbox {
         if let Some(task) = task {
             let core = self.runner.get();
             account::discard(&core.observers, self.outcome(), task);
-            let counts = Counts {
+            core.account.publish(&Unpublished {
                 discarded: 1,
-                ..Counts::default()
-            };
-            core.account.publish(&counts.into());
+                ..Unpublished::default()
+            });
         }
     }
 
