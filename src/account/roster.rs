@@ -46,14 +46,17 @@ impl Extra {
         tasks: &Queue,
         inbox: Option<&Arc<impl Joining + 'static>>,
     ) -> Option<Box<Extra>> {
-        let mut extra = Extra::default();
+        let mut extra: Option<Box<Extra>> = None;
+        if let Some(inbox) = inbox {
+            extra.get_or_insert_default().inbox = Some(inbox.clone());
+        }
         for task in tasks.iter() {
             if let Some(key) = task.key() {
-                extra.keys.insert(task.sequence(), key.clone());
+                let keys = &mut extra.get_or_insert_default().keys;
+                keys.insert(task.sequence(), key.clone());
             }
         }
-        extra.inbox = inbox.map(|inbox| inbox.clone() as Arc<dyn Joining>);
-        (!extra.is_plain()).then(|| Box::new(extra))
+        extra
     }
 
     /// Whether it has only runs: nothing whose destructor is the user's code.
