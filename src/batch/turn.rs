@@ -142,7 +142,7 @@ impl ScopeState {
     #[inline(never)]
     fn later_round(&mut self) -> TurnKind {
         if self.front_was_polled {
-            self.queue.rotate();
+            self.queue.put_behind(1);
         }
         let polls = self.queue.len();
         if polls > MOST_POLLS || self.polls_left == 0 {

@@ -50,7 +50,7 @@ impl Queue {
 
     #[inline]
     pub(crate) fn push_back(&mut self, task: BoxedTask) {
-        if self.first > self.len() && self.slots.len() == self.slots.capacity() {
+        if self.slots.len() == self.slots.capacity() && self.first > self.len() / 16 {
             self.drop_vacant();
         }
         self.slots.push(Some(task));
@@ -89,6 +89,22 @@ impl Queue {
         &mut slots[..tasks]
     }
 
+    /// The first one, whose place becomes a gap.
+    #[inline]
+    pub(crate) fn lend_first(&mut self) -> Option<BoxedTask> {
+        self.slots.get_mut(self.first)?.take()
+    }
+
+    /// Puts it back.
+    #[inline]
+    pub(crate) fn put_first(&mut self, task: BoxedTask) {
+        if let Some(slot) = self.slots.get_mut(self.first) {
+            let gap = slot.replace(task);
+            debug_assert!(gap.is_none(), "it was not lent");
+            mem::forget(gap);
+        }
+    }
+
     /// Closes so many gaps among the first places.
     #[inline]
     pub(crate) fn close_up(&mut self, places: usize, gaps: usize) {
@@ -109,17 +125,8 @@ impl Queue {
         self.reset_if_empty();
     }
 
-    /// Puts the first one behind the others.
-    pub(crate) fn rotate(&mut self) {
-        if self.len() > KEPT_CAPACITY {
-            return self.put_behind(1);
-        }
-        // Shorter than to make room for it first.
-        let first = self.slots.remove(self.first);
-        self.slots.push(first);
-    }
-
     /// Puts the first ones behind the others.
+    #[inline]
     pub(crate) fn put_behind(&mut self, tasks: usize) {
         for _ in 0..tasks {
             if let Some(task) = self.pop_front() {
