@@ -7,7 +7,7 @@ use std::{any::Any, time::Duration};
 
 use super::counts::Counts;
 use crate::{
-    report::{self, Key, Label, Observers, Outcome, TaskEnd, TaskFinished},
+    report::{self, Label, Observers, Outcome, TaskEnd, TaskFinished},
     task::{BoxedTask, End},
 };
 
@@ -126,21 +126,15 @@ impl EndedTask {
 }
 
 /// Drops a task that was replaced or taken back by its key, and tells of it. The caller counts it.
-pub(crate) fn discard(
-    observers: &Observers,
-    outcome: Option<Outcome>,
-    (key, task): (Key, BoxedTask),
-) {
-    if observers.is_empty() {
-        return discard_untold((key, task));
+pub(crate) fn discard(observers: &Observers, outcome: Option<Outcome>, task: BoxedTask) {
+    match observers.is_empty() {
+        true => discard_untold(task),
+        false => EndedTask::of(task, End::Discarded).tell(observers, outcome),
     }
-    let mut ended = EndedTask::of(task, End::Discarded);
-    ended.label = ended.label.with_key(&key);
-    ended.tell(observers, outcome);
 }
 
 /// As `discard`, of a Runner without observers.
-pub(crate) fn discard_untold((key, task): (Key, BoxedTask)) {
-    let label = Label::plain(task.name(), task.location()).with_key(&key);
+pub(crate) fn discard_untold(task: BoxedTask) {
+    let label = task.label();
     report::drop_part(&label, task);
 }

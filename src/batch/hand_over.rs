@@ -184,7 +184,7 @@ pub(super) fn decide(
         };
         let end = match report::catch(|| (condition.holds)(outcome)) {
             Ok(true) => {
-                task.as_mut().give_up_obeyed_options();
+                task.as_mut().give_up_condition();
                 continue;
             }
             Ok(false) => End::Discarded,

@@ -53,8 +53,8 @@ pub(super) fn round(
     };
     loop {
         match report::catch(|| round.poll_tasks(polls, cx, ended_set)) {
-            Ok(None) => break,
-            Ok(Some(end)) => round.end_task(*end, ended_set),
+            Ok(Polled::Pending) => break,
+            Ok(ended) => round.end_task(ended, ended_set),
             Err(payload) => round.has_panicked(payload, ended_set),
         }
     }
@@ -64,16 +64,16 @@ pub(super) fn round(
 }
 
 impl Round<'_> {
-    /// Polls one after the other, until so many were polled, or until one ends in another way than nearly all do.
+    /// Polls one after the other, until so many were polled, or until one ends that is not to be dropped here and now.
     #[inline]
     fn poll_tasks(
         &mut self,
         polls: usize,
         cx: &mut Context<'_>,
         ended_set: &mut EndedSet,
-    ) -> Option<Box<End>> {
-        let slots = self.queue.first_slots(polls).get_mut(self.polled..)?;
-        for slot in slots {
+    ) -> Polled {
+        let slots = self.queue.first_slots(polls);
+        for slot in slots.get_mut(self.polled..).unwrap_or_default() {
             self.polled += 1;
             let Some(task) = slot else { continue };
             let plain = task.options().is_none();
@@ -93,18 +93,17 @@ impl Round<'_> {
                     // From now on, also for a task that asks.
                     self.registry.peek(|state| state.few.add_completed(true));
                 }
-                Polled::Completed => return Some(Box::new(End::Completed)),
-                Polled::Ended(end) => return Some(end),
+                ended => return ended,
             }
         }
-        None
+        Polled::Pending
     }
 
     /// The one that was polled last has ended.
     #[cold]
-    fn end_task(&mut self, end: End, ended_set: &mut EndedSet) {
+    fn end_task(&mut self, how: Polled, ended_set: &mut EndedSet) {
         let slot = self.queue.first_slots(self.polled).last_mut();
-        if let Some(task) = slot.and_then(Option::take) {
+        if let (Some(task), Some(end)) = (slot.and_then(Option::take), how.end()) {
             self.ended += 1;
             finish(self.registry, self.runner, task, end, ended_set);
         }
@@ -113,7 +112,7 @@ impl Round<'_> {
     #[cold]
     fn has_panicked(&mut self, payload: Payload, ended_set: &mut EndedSet) {
         let Some((name, location)) = self.dropping.take() else {
-            return self.end_task(End::Panicked(payload), ended_set);
+            return self.end_task(End::Panicked(payload).into(), ended_set);
         };
         self.registry
             .peek(|state| state.other_counts().panicked += 1);

@@ -13,23 +13,8 @@ pub(crate) struct Label {
 }
 
 impl Label {
-    /// Without its key, if it has one.
-    pub(crate) fn plain(name: &'static str, location: &'static Location<'static>) -> Self {
-        Label {
-            name,
-            key: None,
-            location,
-        }
-    }
-
     pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_ref().map(Key::as_str)
-    }
-
-    /// For a task that was not given its key.
-    pub(crate) fn with_key(mut self, key: &Key) -> Self {
-        self.key.get_or_insert_with(|| key.clone());
-        self
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     account::{self, Joining, Unpublished},
     platform::Instant,
-    report::{KeptWaker, Key, Label, Outcome, drop_waker, wake},
+    report::{KeptWaker, Label, Outcome, drop_waker, wake},
     sync::{Mutex, MutexGuard, lock},
     task::{Backlog, BoxedTask, Order, Queue},
 };
@@ -116,17 +116,11 @@ impl Inbox {
 
     /// Takes in a task that is prepared, from attached code or from a handle by itself. What comes when nobody will
     /// look any more is given back, to be handed over at once.
-    pub(crate) fn store(
-        &self,
-        key: Option<Key>,
-        mut task: BoxedTask,
-        attached: bool,
-    ) -> Option<Late> {
+    pub(crate) fn store(&self, mut task: BoxedTask, attached: bool) -> Option<Late> {
         let account = &self.runner.get().account;
         let mut state = self.lock();
         if let (Phase::Over | Phase::Own, Some(outcome)) = (state.phase, state.outcome) {
             // It replaces nothing: its key is for reports and observers.
-            task.as_mut().show_key(key.as_ref(), true);
             return Some(Late {
                 runner: self.runner.clone(),
                 runtime: state.runtime.clone(),
@@ -143,12 +137,12 @@ impl Inbox {
         // Counted before it is stored, under the lock that the batch needs to find it: a task that ended before it was
         // counted would make the account wrong. Nobody is woken by it: a task of ours is pending.
         account.open();
-        let replaced = match key {
+        let replaced = match task.key() {
             None => {
                 state.backlog.push(task);
                 None
             }
-            Some(key) => state.backlog.push_keyed(key, task),
+            Some(_) => state.backlog.push_keyed(task),
         };
         let waker = state.waker.take();
         drop(state);
@@ -168,7 +162,7 @@ impl Inbox {
         was_there
     }
 
-    fn discard(&self, task: Option<(Key, BoxedTask)>) {
+    fn discard(&self, task: Option<BoxedTask>) {
         if let Some(task) = task {
             let core = self.runner.get();
             account::discard(&core.observers, self.outcome(), task);

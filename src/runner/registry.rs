@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::{core::RunnerRef, inbox::Inbox, spare, state::ScopeState, values::Values};
 use crate::{
     account::{self, EndedSet, Extra},
-    report::{Key, Outcome},
+    report::Outcome,
     task::{BoxedTask, Queue},
 };
 
@@ -104,7 +104,7 @@ impl Registry {
         Some(result)
     }
 
-    /// Collects a task, if that takes no more than the fast path; otherwise it is given back.
+    /// Collects a task without options, if that takes no more than the fast path; otherwise it is given back.
     #[inline]
     pub(crate) fn collect(&self, task: BoxedTask) -> Result<(), BoxedTask> {
         let mut state = self.open();
@@ -117,41 +117,39 @@ impl Registry {
         Ok(())
     }
 
-    /// As `collect`, for a task without a key, in one look: each is as dear as what it sees.
+    /// As `collect`, for any task, in one look: each is as dear as what it sees.
     #[inline]
     pub(crate) fn collect_or_lend(&self, task: BoxedTask) -> Collected {
         let mut state = self.open();
-        let collected = match self.lend(&state) {
-            Some((runner, outcome)) => Collected::Lent(runner, outcome, task),
-            None => match state.collect_unless_shared(task) {
-                Ok(()) => Collected::Done,
-                Err((inbox, task)) => Collected::Shared(inbox, task),
-            },
-        };
-        self.put(state);
-        collected
-    }
-
-    /// As `collect`, for a task as its Runner wants it. Given back, with the inbox, if the scope has one.
-    #[inline]
-    pub(crate) fn collect_prepared(&self, task: BoxedTask) -> Result<(), (Arc<Inbox>, BoxedTask)> {
-        self.with_state(|state| state.collect_unless_shared(task))
-    }
-
-    /// As `collect_prepared`, for a task with a key. The one that it replaces is dropped.
-    pub(crate) fn collect_keyed(
-        &self,
-        key: Key,
-        task: BoxedTask,
-    ) -> Result<(), (Arc<Inbox>, Key, BoxedTask)> {
-        let replaced = self.with_state(|state| match state.inbox() {
-            Some(inbox) => Err((inbox.clone(), key, task)),
-            None => Ok(state.collect_keyed(key, task)),
-        })?;
-        if let Some(replaced) = replaced {
-            self.discard(replaced);
+        if let Some((runner, outcome)) = self.lend(&state) {
+            self.put(state);
+            return Collected::Lent(runner, outcome, task);
         }
-        Ok(())
+        let collected = state.collect_unless_shared(task);
+        self.put(state);
+        self.discard_replaced(collected)
+    }
+
+    /// As `collect`, for a task as its Runner wants it.
+    #[inline]
+    pub(crate) fn collect_prepared(&self, task: BoxedTask) -> Collected {
+        let collected = self.with_state(|state| state.collect_unless_shared(task));
+        self.discard_replaced(collected)
+    }
+
+    #[inline]
+    fn discard_replaced(
+        &self,
+        collected: Result<Option<BoxedTask>, (Arc<Inbox>, BoxedTask)>,
+    ) -> Collected {
+        match collected {
+            Ok(None) => Collected::Done,
+            Ok(Some(replaced)) => {
+                self.discard(replaced);
+                Collected::Done
+            }
+            Err((inbox, task)) => Collected::Shared(inbox, task),
+        }
     }
 
     pub(crate) fn forget(&self, key: &str) -> bool {
@@ -170,7 +168,7 @@ impl Registry {
     }
 
     /// Drops a task that was replaced or taken back.
-    fn discard(&self, task: (Key, BoxedTask)) {
+    fn discard(&self, task: BoxedTask) {
         let told = self.peek(|state| {
             let told = !state.runner.get().observers.is_empty();
             told.then(|| (state.runner.clone(), state.outcome_now()))
@@ -327,10 +325,6 @@ impl Registry {
 
     /// The Runner, if its defers need anything of it, and how the request has ended. It is to be given back, and lent to the
     /// next: a clone costs more than the rest of the look.
-    pub(crate) fn lend_runner(&self) -> Option<(RunnerRef, Option<Outcome>)> {
-        self.with_state(|state| self.lend(state))
-    }
-
     #[inline]
     fn lend(&self, state: &ScopeState) -> Option<(RunnerRef, Option<Outcome>)> {
         if !state.runner.get().prepares() {

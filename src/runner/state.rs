@@ -10,7 +10,7 @@ use crate::{
     account::{Counts, FewCounts, RosterKey, Unpublished},
     limit::Place,
     platform::Instant,
-    report::{Key, Outcome},
+    report::Outcome,
     task::{Backlog, BoxedTask, MOST_POLLS, Order, PollTask, Queue, ReadySet, TaskCell},
 };
 
@@ -253,29 +253,31 @@ impl ScopeState {
         self.backlog.push(task);
     }
 
-    /// As `collect`, for a task that may have options. Given back if there is an inbox.
+    /// As `collect`, for a task that may have options, among them a key: then the task that it replaces is given back, and
+    /// counted. Given back itself if there is an inbox.
     #[inline]
     pub(crate) fn collect_unless_shared(
         &mut self,
         task: BoxedTask,
-    ) -> Result<(), (Arc<Inbox>, BoxedTask)> {
+    ) -> Result<Option<BoxedTask>, (Arc<Inbox>, BoxedTask)> {
         if let Some(inbox) = self.inbox() {
             return Err((inbox.clone(), task));
         }
         self.slow_path |= task.needs_slow_path();
+        if task.key().is_some() {
+            return Ok(self.collect_keyed(task));
+        }
         self.collect(task);
-        Ok(())
+        Ok(None)
     }
 
-    /// As `collect`, for a task with a key. Gives back the one that it replaces, which is counted.
-    pub(crate) fn collect_keyed(&mut self, key: Key, task: BoxedTask) -> Option<(Key, BoxedTask)> {
-        self.slow_path |= task.needs_slow_path();
+    fn collect_keyed(&mut self, task: BoxedTask) -> Option<BoxedTask> {
         self.keyed = true;
         match self.on_account {
             true => self.few.add_deferred(),
             false => self.open_account(),
         }
-        let replaced = self.backlog.push_keyed(key, task);
+        let replaced = self.backlog.push_keyed(task);
         if replaced.is_some() {
             self.count_discarded();
         }
@@ -292,7 +294,7 @@ impl ScopeState {
     }
 
     /// Takes back what has this key, and counts it.
-    pub(crate) fn forget(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
+    pub(crate) fn forget(&mut self, key: &str) -> Option<BoxedTask> {
         let removed = self.backlog.remove(key)?;
         self.count_discarded();
         Some(removed)

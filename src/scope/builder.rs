@@ -262,19 +262,20 @@ impl TaskBuilder {
 
     /// Gives the task to the handle's scope, or to the current one, which the caller has seen to exist.
     fn place(self, mut task: BoxedTask) {
-        if self.condition.is_some() || self.timeout.is_some() {
+        if self.condition.is_some() || self.timeout.is_some() || self.key.is_some() {
             let options = task.as_mut().make_options();
             options.condition = self.condition;
             options.timeout = self.timeout;
+            options.key = self.key;
         }
         if self.spawned {
             task.as_mut().set_spawned(true);
         }
         match self.handle {
-            Some(handle) => handle.place(self.key, task),
+            Some(handle) => handle.place(task),
             None => current::with(|registry| {
                 if let Some(registry) = registry {
-                    place(registry, self.key, task);
+                    place(registry, task);
                 }
             }),
         }

@@ -93,7 +93,7 @@ where
             let work = task.into_future();
             let name = type_name::<F::IntoFuture>();
             if let Err(task) = registry.collect(TaskCell::boxed(work, name, location)) {
-                place(registry, None, task);
+                place(registry, task);
             }
             Ok(())
         }

@@ -13,7 +13,6 @@ use std::{
 
 use super::{builder::TaskBuilder, entered::Attached, error::outside_scope, place::store};
 use crate::{
-    report::Key,
     runner::{Attachment, Inbox, Registry, Runner, current},
     task::{BoxedTask, IntoTask, TaskCell, TaskResult},
 };
@@ -97,7 +96,7 @@ impl Handle {
     {
         let location = Location::caller();
         let name = type_name::<F::IntoFuture>();
-        self.place(None, TaskCell::boxed(task.into_future(), name, location));
+        self.place(TaskCell::boxed(task.into_future(), name, location));
     }
 
     /// Defers a blocking closure into this handle's request, like [`defer_blocking`](crate::defer_blocking()). Never panics.
@@ -198,16 +197,15 @@ impl Handle {
         current::enter(&self.registry(), f)
     }
 
-    pub(crate) fn place(&self, key: Option<Key>, mut task: BoxedTask) {
+    pub(crate) fn place(&self, task: BoxedTask) {
         let core = self.inbox.runner.get();
-        if key.is_none() && !core.slow_path && task.options().is_none() {
-            return store(&self.inbox, None, task, false);
+        if !core.slow_path && task.options().is_none() {
+            return store(&self.inbox, task, false);
         }
         // Hooks, observers, and the destructor of what a key replaces run with their task's scope current.
         self.sync_scope(|| {
-            task.as_mut().show_key(key.as_ref(), core.slow_path);
             let task = core.prepare(task, self.inbox.outcome());
-            store(&self.inbox, key, task, false);
+            store(&self.inbox, task, false);
         });
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Backlog {
 /// The tasks with a key.
 #[derive(Default)]
 pub(crate) struct Keyed {
-    few: Vec<(Key, BoxedTask)>,
+    few: Vec<BoxedTask>,
     many: HashMap<Key, BoxedTask>,
 }
 
@@ -45,10 +45,8 @@ impl Backlog {
     /// What would be taken now, in the order of deferral.
     pub(crate) fn labels(&self) -> Vec<Label> {
         let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
-        let keyed = keyed.map(|(key, task)| (task.sequence(), task.label().with_key(key)));
-        let others = self.unkeyed.iter().flatten();
-        let others = others.map(|task| (task.sequence(), task.label()));
-        let mut tasks: Vec<_> = keyed.chain(others).collect();
+        let all = keyed.chain(self.unkeyed.iter().flatten());
+        let mut tasks: Vec<_> = all.map(|task| (task.sequence(), task.label())).collect();
         tasks.sort_unstable_by_key(|(sequence, _)| *sequence);
         tasks.into_iter().map(|(_, label)| label).collect()
     }
@@ -103,19 +101,20 @@ impl Backlog {
         self.unkeyed.push(Some(task));
     }
 
-    /// The task with the same key that this one replaces is given back: dropping it is the user's code.
-    pub(crate) fn push_keyed(&mut self, key: Key, mut task: BoxedTask) -> Option<(Key, BoxedTask)> {
+    /// As `push`, for a task with a key. The one with the same key that it replaces is given back: dropping it is the user's
+    /// code.
+    pub(crate) fn push_keyed(&mut self, mut task: BoxedTask) -> Option<BoxedTask> {
         self.number(&mut task);
         let keyed = self.keyed.get_or_insert_default();
-        let replaced = keyed.remove(key.as_str());
-        match keyed.few.len() < FEW {
-            true => keyed.few.push((key, task)),
-            false => drop(keyed.many.insert(key, task)),
+        let replaced = task.key().and_then(|key| keyed.remove(key.as_str()));
+        match task.key().filter(|_| keyed.few.len() == FEW).cloned() {
+            None => keyed.few.push(task),
+            Some(key) => drop(keyed.many.insert(key, task)),
         }
         replaced
     }
 
-    pub(crate) fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
+    pub(crate) fn remove(&mut self, key: &str) -> Option<BoxedTask> {
         let keyed = self.keyed.as_mut()?;
         let removed = keyed.remove(key);
         if keyed.len() == 0 {
@@ -142,8 +141,8 @@ impl Backlog {
     #[cold]
     fn merge(&mut self) {
         if let Some(Keyed { few, many }) = self.keyed.as_deref_mut() {
-            let keyed = few.drain(..).chain(many.drain());
-            self.unkeyed.extend(keyed.map(with_key).map(Some));
+            let many = many.drain().map(|(_, task)| task);
+            self.unkeyed.extend(few.drain(..).chain(many).map(Some));
             // What is in order already is found to be.
             self.unkeyed
                 .sort_by_key(|task| task.as_ref().map(|task| task.sequence()));
@@ -157,26 +156,17 @@ impl Keyed {
         self.few.len() + self.many.len()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&Key, &BoxedTask)> {
-        let few = self.few.iter().map(|(key, task)| (key, task));
-        few.chain(&self.many)
+    fn iter(&self) -> impl Iterator<Item = &BoxedTask> {
+        self.few.iter().chain(self.many.values())
     }
 
-    fn remove(&mut self, key: &str) -> Option<(Key, BoxedTask)> {
-        let of_few = self.few.iter().position(|(of, _)| of.as_str() == key);
-        match of_few {
+    fn remove(&mut self, key: &str) -> Option<BoxedTask> {
+        let has_key = |task: &BoxedTask| task.key().is_some_and(|of| of.as_str() == key);
+        match self.few.iter().position(has_key) {
             Some(place) => Some(self.few.swap_remove(place)),
             // Before it is hashed.
             None if self.many.is_empty() => None,
-            None => self.many.remove_entry(key),
+            None => self.many.remove(key),
         }
     }
-}
-
-/// From here on it can't be taken back by its key, which is for reports and observers.
-fn with_key((key, mut task): (Key, BoxedTask)) -> BoxedTask {
-    if task.key().is_none() {
-        task.as_mut().give_key(key);
-    }
-    task
 }

@@ -100,7 +100,6 @@ fn new_options() -> Box<TaskOptions> {
 /// What few tasks have: all that a plain one does not pay for.
 #[derive(Default)]
 pub(crate) struct TaskOptions {
-    /// Given to it at the hand-over, if it has no other option: until then it stands under its key.
     pub(crate) key: Option<Key>,
     /// Decided at the hand-over, once.
     pub(crate) condition: Option<Condition>,
@@ -117,6 +116,14 @@ pub(crate) struct TaskOptions {
 }
 
 impl TaskOptions {
+    /// Whether there is more than a key.
+    fn need_slow_path(&self) -> bool {
+        self.condition.is_some()
+            || self.timeout.is_some()
+            || self.blocking.is_some()
+            || self.times.is_some()
+    }
+
     /// Field by field: to write the whole costs more than to make a new one.
     #[inline]
     fn clear(&mut self) {
@@ -231,7 +238,7 @@ impl TaskCell<dyn PollTask> {
     /// Whether its batch has to look at more than its end.
     #[inline]
     pub(crate) fn needs_slow_path(&self) -> bool {
-        self.options.0.is_some() || self.is_spawned()
+        self.is_spawned() || self.options().is_some_and(TaskOptions::need_slow_path)
     }
 
     #[inline]
@@ -248,26 +255,13 @@ impl TaskCell<dyn PollTask> {
         self.project().options.0.get_or_insert_with(new_options)
     }
 
-    /// As `give_key`, if it is, or is to be, a task with options anyway.
-    pub(crate) fn show_key(self: Pin<&mut Self>, key: Option<&Key>, slow_path: bool) {
-        if let (Some(key), true) = (key, slow_path || self.options.0.is_some()) {
-            self.make_options().key = Some(key.clone());
-        }
-    }
-
-    pub(crate) fn give_key(self: Pin<&mut Self>, key: Key) {
-        self.make_options().key = Some(key);
-    }
-
     /// Its condition holds: nothing is kept that only said so.
-    pub(crate) fn give_up_obeyed_options(self: Pin<&mut Self>) {
+    pub(crate) fn give_up_condition(self: Pin<&mut Self>) {
         let options = &mut self.project().options.0;
-        let obeyed = options.take_if(|options| {
-            options.key.is_none()
-                && options.timeout.is_none()
-                && options.blocking.is_none()
-                && options.times.is_none()
-        });
+        if let Some(options) = &mut **options {
+            options.condition = None;
+        }
+        let obeyed = options.take_if(|options| options.key.is_none() && !options.need_slow_path());
         if obeyed.is_some() {
             drop_options(obeyed);
         }
