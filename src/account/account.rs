@@ -178,8 +178,9 @@ impl Account {
             counts.add_to(&mut state.counts);
             state.remove(roster_key)
         });
-        // It may be the last that has the inbox, whose context is the user's: it goes when nothing is locked.
-        drop(extra);
+        if let Some(extra) = extra {
+            extra.give_up();
+        }
     }
 
     /// How long ago a batch was handed over.

@@ -26,7 +26,6 @@ pub(crate) struct EndedTask {
 
 impl EndedTask {
     pub(crate) fn of(task: BoxedTask, end: End) -> EndedTask {
-        let label = task.label();
         let options = task.options();
         let blocking = options.is_some_and(|options| options.blocking.is_some());
         let times = options.and_then(|options| options.times.as_ref());
@@ -39,7 +38,7 @@ impl EndedTask {
             (ran, times.longest_poll)
         });
         EndedTask {
-            label,
+            label: task.label(),
             blocking,
             end,
             reported: task.has_reported(),
@@ -71,20 +70,11 @@ impl EndedTask {
 
     /// The caller has gathered losses with `Account::lose`: they are reported together.
     pub(crate) fn tell(self, observers: &Observers, outcome: Option<Outcome>) {
-        let EndedTask {
-            label,
-            blocking,
-            end,
-            reported,
-            destructor,
-            ran,
-            longest_poll,
-        } = self;
         if !observers.is_empty() {
             observers.tell(|observer| {
                 observer.finished(&TaskFinished {
-                    task: label.info(outcome, blocking),
-                    end: match (&end, &destructor) {
+                    task: self.label.info(outcome, self.blocking),
+                    end: match (&self.end, &self.destructor) {
                         (End::Completed, Some(payload)) => TaskEnd::Panicked(&**payload),
                         (End::Completed, None) => TaskEnd::Completed,
                         (End::Failed(error), _) => TaskEnd::Failed(&**error),
@@ -94,33 +84,35 @@ impl EndedTask {
                         (End::Shed, _) => TaskEnd::Shed,
                         (End::Lost(_), _) => TaskEnd::Lost,
                     },
-                    ran,
-                    longest_poll,
+                    ran: self.ran,
+                    longest_poll: self.longest_poll,
                 });
             });
         }
-        match end {
+        // In place: to move what was just written in pieces is to wait for it.
+        let label = &self.label;
+        match self.end {
             End::Completed | End::Overdue | End::Discarded | End::Shed | End::Lost(_) => {}
             End::Failed(error) => {
-                if !reported {
-                    report::failed(&label, &*error);
+                if !self.reported {
+                    report::failed(label, &*error);
                 }
-                report::drop_part(&label, error);
+                report::drop_part(label, error);
             }
             End::Panicked(payload) => {
-                if !reported {
-                    report::panicked(&label, &*payload);
+                if !self.reported {
+                    report::panicked(label, &*payload);
                 }
                 report::forget_payload(payload);
             }
             End::TimedOut(limit) => {
-                if !reported {
-                    report::timed_out(&label, limit);
+                if !self.reported {
+                    report::timed_out(label, limit);
                 }
             }
         }
-        if let Some(payload) = destructor {
-            report::destructor_panicked(&label, payload);
+        if let Some(payload) = self.destructor {
+            report::destructor_panicked(label, payload);
         }
     }
 }

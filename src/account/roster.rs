@@ -8,6 +8,7 @@ use coarsetime::Instant;
 
 use super::{ended_set::EndedSet, stats::Unfinished};
 use crate::{
+    pool::Pool,
     report::{Key, Label},
     task::{PollTask, Queue, TaskCell},
 };
@@ -18,7 +19,7 @@ pub(crate) trait Joining: Send + Sync {
     fn labels(&self) -> Vec<Label>;
 }
 
-/// One unfinished batch. A vacant entry keeps its memory for the next.
+/// One unfinished batch.
 pub(crate) struct RosterEntry {
     /// The hand-over; of the batch before, while it is vacant.
     since: Instant,
@@ -39,7 +40,30 @@ pub(crate) struct Extra {
     inbox: Option<Arc<dyn Joining>>,
 }
 
+thread_local! {
+    /// About 2 kB: a request with a handle needs one.
+    static SPARES: Pool<Extra, 16> = const { Pool::new() };
+}
+
 impl Extra {
+    fn new() -> Box<Extra> {
+        // An error where this thread's locals are being destroyed.
+        let spare = SPARES.try_with(Pool::take);
+        spare.ok().flatten().unwrap_or_default()
+    }
+
+    /// When nothing is locked: what is in it may be the last of the user's values.
+    #[cold]
+    pub(crate) fn give_up(mut self: Box<Self>) {
+        self.inbox = None;
+        self.keys.clear();
+        self.runs.clear();
+        self.ended = 0;
+        if self.runs.capacity() <= KEPT_CAPACITY {
+            let _ = SPARES.try_with(|spares| spares.keep(self));
+        }
+    }
+
     /// To be made before the lock is taken.
     #[cold]
     pub(crate) fn of(
@@ -48,20 +72,15 @@ impl Extra {
     ) -> Option<Box<Extra>> {
         let mut extra: Option<Box<Extra>> = None;
         if let Some(inbox) = inbox {
-            extra.get_or_insert_default().inbox = Some(inbox.clone());
+            extra.get_or_insert_with(Extra::new).inbox = Some(inbox.clone());
         }
         for task in tasks.iter() {
             if let Some(key) = task.key() {
-                let keys = &mut extra.get_or_insert_default().keys;
+                let keys = &mut extra.get_or_insert_with(Extra::new).keys;
                 keys.insert(task.sequence(), key.clone());
             }
         }
         extra
-    }
-
-    /// Whether it has only runs: nothing whose destructor is the user's code.
-    fn is_plain(&self) -> bool {
-        self.inbox.is_none() && self.keys.is_empty()
     }
 }
 
@@ -132,7 +151,7 @@ impl Run {
     }
 }
 
-/// An entry with room for more runs than this gives its memory back.
+/// With room for more runs than this none is kept for the next batch.
 const KEPT_CAPACITY: usize = 64;
 
 impl Default for RosterEntry {
@@ -172,7 +191,7 @@ impl RosterEntry {
 
     #[inline(never)]
     fn add(&mut self, task: &TaskCell<dyn PollTask>) {
-        let extra = self.extra.get_or_insert_default();
+        let extra = self.extra.get_or_insert_with(Extra::new);
         let last = extra.runs.last_mut();
         let in_extra = last.is_some();
         let last = last.unwrap_or(&mut self.run);
@@ -188,7 +207,7 @@ impl RosterEntry {
     #[must_use]
     pub(crate) fn join_extra(&mut self, extra: Option<Box<Extra>>) -> Option<Box<Extra>> {
         let mut extra = extra?;
-        let own = self.extra.get_or_insert_default();
+        let own = self.extra.get_or_insert_with(Extra::new);
         // Not `append`, which costs as much as both are long.
         own.keys.extend(mem::take(&mut extra.keys));
         if own.inbox.is_none() {
@@ -198,7 +217,7 @@ impl RosterEntry {
     }
 
     pub(crate) fn give_inbox(&mut self, inbox: Arc<dyn Joining>) {
-        self.extra.get_or_insert_default().inbox = Some(inbox);
+        self.extra.get_or_insert_with(Extra::new).inbox = Some(inbox);
     }
 
     #[inline]
@@ -216,22 +235,7 @@ impl RosterEntry {
     #[must_use]
     pub(crate) fn remove(&mut self) -> Option<Box<Extra>> {
         self.run.unfinished = 0;
-        match &mut self.extra {
-            None => None,
-            Some(_) => self.remove_extra(),
-        }
-    }
-
-    #[cold]
-    fn remove_extra(&mut self) -> Option<Box<Extra>> {
-        let extra = self
-            .extra
-            .take_if(|extra| !extra.is_plain() || extra.runs.capacity() > KEPT_CAPACITY);
-        if let Some(kept) = &mut self.extra {
-            kept.runs.clear();
-            kept.ended = 0;
-        }
-        extra
+        self.extra.take()
     }
 
     /// Since the hand-over.

@@ -198,6 +198,7 @@ impl TaskCell<dyn PollTask> {
     }
 
     /// What is said of it when it is no more.
+    #[inline]
     pub(crate) fn label(&self) -> Label {
         Label {
             name: self.name,
