@@ -1,6 +1,6 @@
 //! The after phase: the tasks of one scope, as one future.
 
-use std::{fmt, mem, time::Duration};
+use std::{fmt, mem::ManuallyDrop, time::Duration};
 
 use super::close;
 use crate::{
@@ -45,46 +45,54 @@ use crate::{
 /// have started keep their permits forever.
 #[must_use = "dropping a batch loses its tasks: await it or `release` it"]
 pub struct Batch {
-    /// `None` when all is done. One pointer: what is moved from scope to spawner to the runtime's cell is this.
-    pub(super) state: Option<Box<ScopeState>>,
+    /// Without a state when all is done. What is moved from scope to spawner to the runtime's cell is this: two words. Our
+    /// `Drop` leaves nothing in it for the compiler to drop.
+    pub(super) registry: ManuallyDrop<Registry>,
 }
 
 impl Batch {
     /// With the tasks of a scope that was handed over.
     #[inline]
     pub(crate) fn of(state: Box<ScopeState>) -> Batch {
-        Batch { state: Some(state) }
+        Batch {
+            registry: ManuallyDrop::new(Registry::of(state)),
+        }
+    }
+
+    /// Nothing is to be run.
+    #[inline]
+    pub(super) fn done() -> Batch {
+        Batch {
+            registry: ManuallyDrop::new(Registry::global()),
+        }
     }
 
     /// Without the care of this type's destructor: for what puts it somewhere at once.
     #[inline]
-    pub(super) fn into_state(mut self) -> Option<Box<ScopeState>> {
-        self.state.take()
+    pub(super) fn into_state(self) -> Option<Box<ScopeState>> {
+        self.registry.close()
     }
 
     /// Whether there is nothing to hand over.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
-        self.state.is_none()
+        !self.registry.is_used()
     }
 
     /// How many tasks a scope asks room for before its answer, if its Runner makes it wait.
     #[inline]
     pub(crate) fn room(&self) -> Option<Room> {
-        let state = self.state.as_ref()?;
-        if !state.slow_path {
-            return None;
-        }
-        let core = state.runner.get();
-        match core.limit {
-            None => None,
-            Some(_) => core.room(self.len()),
-        }
+        let limited = |state: &mut ScopeState| {
+            let limited = state.slow_path && state.runner.get().limit.is_some();
+            limited.then(|| state.runner.clone())
+        };
+        let runner = self.registry.peek(limited)??;
+        runner.get().room(self.len())
     }
 
     /// As dropping it, without a report of what is lost: for who has kept it on purpose, and not run it.
     pub(crate) fn drop_unreported(mut self) {
-        if let Some(state) = &mut self.state {
+        if let Some(state) = self.registry.state_mut() {
             state.extras_mut().unreported = true;
             for single in state.take_spawned() {
                 Batch::of(single).drop_unreported();
@@ -103,7 +111,7 @@ impl Batch {
     #[inline]
     pub fn release(self) {
         // Apart, so that what is inlined into every request's poll is this one test.
-        if self.state.is_some() {
+        if !self.is_done() {
             self.spawn();
         }
     }
@@ -118,11 +126,12 @@ impl Batch {
     /// # });
     /// ```
     pub fn len(&self) -> usize {
-        self.state.as_ref().map_or(0, |state| {
+        let len = self.registry.peek(|state| {
             let joining = state.inbox().map_or(0, |inbox| inbox.len());
             // What the destructors of shed tasks have deferred waits for the next turn.
             state.unfinished() + state.backlog.len() + state.spawned().len() + joining
-        })
+        });
+        len.unwrap_or_default()
     }
 
     /// Whether all its tasks have ended, or there were none.
@@ -151,91 +160,53 @@ impl Batch {
     /// # });
     /// ```
     pub fn names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.tasks().into_iter().map(|task| task.name())
+        self.tasks(TaskCell::name).into_iter()
     }
 
     /// What has not ended, for a report, by its place in the order of the request.
     pub(crate) fn unfinished(&self) -> Vec<(u64, Unfinished)> {
         let age = self.age();
-        let tasks = self.tasks().into_iter();
-        let unfinished = tasks.map(|task| (task.sequence(), Unfinished::of(task.label(), age)));
-        unfinished.collect()
+        self.tasks(|task| (task.sequence(), Unfinished::of(task.label(), age)))
     }
 
     /// A recorder was dropped, and did not run it: as one that was held.
     pub(crate) fn take_back(&mut self) {
-        if let Some(state) = &mut self.state {
+        if let Some(state) = self.registry.state_mut() {
             state.released = false;
         }
     }
 
     fn age(&self) -> Duration {
-        let age = self.state.as_ref().and_then(|state| {
+        let age = self.registry.peek(|state| {
             let account = &state.runner.get().account;
             Some(account.age(state.roster_key?))
         });
-        age.unwrap_or_default()
+        age.flatten().unwrap_or_default()
     }
 
     /// Whose account it is on, unless it is done.
     pub(crate) fn runner(&self) -> Option<Runner> {
-        self.state.as_ref().map(|state| Runner::of(&state.runner))
+        self.registry.peek(|state| Runner::of(&state.runner))
     }
 
-    fn tasks(&self) -> Vec<&TaskCell<dyn PollTask>> {
-        let mut tasks: Vec<_> = self.state.iter().flat_map(|state| state.tasks()).collect();
-        for single in self.state.iter().flat_map(|state| state.spawned()) {
-            tasks.extend(single.tasks());
-        }
-        if self.state.as_ref().is_some_and(|state| !state.started) {
-            tasks.sort_by_key(|task| task.sequence());
-        }
-        tasks
-    }
-}
-
-/// What a batch holds, in a registry for the code that runs in its scope. It goes back into the batch, also on unwinding: a
-/// waker that panics must not take the tasks along.
-pub(super) struct TurnGuard<'a> {
-    pub(super) registry: Registry,
-    batch: &'a mut Batch,
-}
-
-impl<'a> TurnGuard<'a> {
-    #[inline]
-    pub(super) fn begin(batch: &'a mut Batch, state: Box<ScopeState>) -> TurnGuard<'a> {
-        TurnGuard {
-            registry: Registry::of(state),
-            batch,
-        }
-    }
-
-    /// What the destructor does, without the ways out that nobody takes: both places are empty.
-    #[inline]
-    pub(super) fn end(mut self) {
-        self.give_back();
-        mem::forget(self);
-    }
-
-    #[inline]
-    fn give_back(&mut self) {
-        let gap = mem::replace(&mut self.batch.state, self.registry.close());
-        debug_assert!(gap.is_none(), "it was taken out at the start of the turn");
-        mem::forget(gap);
-    }
-}
-
-impl Drop for TurnGuard<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        self.give_back();
+    /// What `what` says of each task that has not ended.
+    fn tasks<R>(&self, what: impl Fn(&TaskCell<dyn PollTask>) -> R) -> Vec<R> {
+        let told = self.registry.peek(|state| {
+            let spawned = state.spawned().iter().flat_map(|single| single.tasks());
+            let mut tasks: Vec<_> = state.tasks().chain(spawned).collect();
+            if !state.started {
+                tasks.sort_by_key(|task| task.sequence());
+            }
+            tasks.into_iter().map(what).collect()
+        });
+        told.unwrap_or_default()
     }
 }
 
 impl Drop for Batch {
     #[inline]
     fn drop(&mut self) {
-        if let Some(state) = self.state.take() {
+        if let Some(state) = self.registry.close() {
             close::dropped(state);
         }
     }
@@ -244,9 +215,9 @@ impl Drop for Batch {
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `len` would lock the inbox; `Debug` does not.
-        let unfinished = self.state.as_ref().map_or(0, |state| state.unfinished());
+        let unfinished = self.registry.peek(|state| state.unfinished());
         f.debug_struct("Batch")
-            .field("unfinished", &unfinished)
+            .field("unfinished", &unfinished.unwrap_or_default())
             .finish_non_exhaustive()
     }
 }

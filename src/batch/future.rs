@@ -3,11 +3,11 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use super::{
-    batch::{Batch, TurnGuard},
+    batch::Batch,
     close,
     release::{begin_time, release_spawned, take_place},
     turn,
@@ -15,35 +15,35 @@ use super::{
 use crate::{
     platform::Instant,
     report::wake,
-    runner::{Registry, current, gate},
+    runner::{
+        current,
+        gate::{self, Gate},
+    },
 };
 
 impl Future for Batch {
     type Output = ();
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(mut state) = self.state.take() else {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let batch = self.get_mut();
+        let Some(state) = batch.registry.state_mut() else {
             return Poll::Ready(());
         };
         if !state.started {
-            self.state = Some(state);
-            self.poll_first(cx);
+            batch.poll_first(cx);
             return Poll::Pending;
         }
         let kind = (!state.slow_path).then(|| state.next_polls());
-        // The tasks run in a registry of their own on this stack.
-        let turn = TurnGuard::begin(&mut self, state);
-        let registry = &turn.registry;
+        let registry = &batch.registry;
         let done = match kind {
             Some(kind) => current::enter(registry, || turn::run(registry, cx, kind)),
             None => current::enter_tasks(registry, || turn::run_on_slow_path(registry, cx)),
         };
-        turn.end();
         if !done {
             return Poll::Pending;
         }
-        if let Some(state) = self.state.take() {
+        if let Some(state) = registry.close() {
             close::settle(state);
         }
         Poll::Ready(())
@@ -54,9 +54,11 @@ impl Batch {
     /// The first poll, which starts nothing. Apart, so that the others are small enough to be inlined into the runtime's.
     #[inline(never)]
     fn poll_first(&mut self, cx: &mut Context<'_>) {
-        let Some(state) = &mut self.state else { return };
-        if state.gate().is_some() {
-            return self.poll_gate(cx);
+        let Some(state) = self.registry.state_mut() else {
+            return;
+        };
+        if let Some(gate) = state.gate().cloned() {
+            return self.poll_gate(&gate, cx.waker());
         }
         state.started = true;
         // At its release that was done.
@@ -68,11 +70,7 @@ impl Batch {
 
     /// The first polls of a batch with a gate, until that is open.
     #[cold]
-    fn poll_gate(&mut self, cx: &mut Context<'_>) {
-        let waker = cx.waker();
-        let Some(gate) = self.state.as_ref().and_then(|state| state.gate().cloned()) else {
-            return;
-        };
+    fn poll_gate(&mut self, gate: &Gate, waker: &Waker) {
         if gate::is_opening() {
             // An executor that polls where it is woken.
             let waker = waker.clone();
@@ -82,7 +80,7 @@ impl Batch {
             return;
         }
         gate.leave();
-        if let Some(state) = &mut self.state {
+        if let Some(state) = self.registry.state_mut() {
             drop(state.take_gate());
             state.started = true;
             if state.slow_path {
@@ -99,18 +97,14 @@ impl Batch {
     /// this one is awaited it is waited for.
     #[cold]
     fn begin_on_slow_path(&mut self) {
-        let Some(mut state) = self.state.take() else {
+        let Some(state) = self.registry.state_mut() else {
             return;
         };
-        begin_time(&state, true);
-        take_place(&mut state);
+        begin_time(state, true);
+        take_place(state);
         let spawned = state.take_spawned();
         if !spawned.is_empty() {
-            let registry = Registry::of(state);
-            release_spawned(&registry, spawned);
-            self.state = registry.close();
-        } else {
-            self.state = Some(state);
+            release_spawned(&self.registry, spawned);
         }
         self.queue_for_permits();
     }

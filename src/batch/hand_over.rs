@@ -21,7 +21,7 @@ impl Batch {
     #[inline]
     pub(crate) fn collect(registry: &Registry, outcome: Outcome, order: Option<Order>) -> Batch {
         match registry.close() {
-            None => Batch { state: None },
+            None => Batch::done(),
             Some(state) => Batch::hand_over(state, outcome, order),
         }
     }
@@ -41,7 +41,7 @@ impl Batch {
         state.allow_polls(state.queue.len());
         if state.queue.is_empty() {
             close::settle(state);
-            return Batch { state: None };
+            return Batch::done();
         }
         Batch::registered(state)
     }
@@ -56,7 +56,7 @@ impl Batch {
             at_hand_over(&registry, runner.get(), outcome, order);
         });
         let Some(state) = registry.close() else {
-            return Batch { state: None };
+            return Batch::done();
         };
         if state.queue.is_empty() {
             // Until its gate is open, handles bring what is handed over with the rest.
@@ -64,10 +64,10 @@ impl Batch {
             let waits = state.gate().is_some() && state.inbox().is_some_and(others);
             if state.spawned().is_empty() && !waits {
                 close::settle(state);
-                return Batch { state: None };
+                return Batch::done();
             }
             if !waits {
-                return Batch { state: Some(state) };
+                return Batch::of(state);
             }
         }
         Batch::registered(state)

@@ -2,10 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use super::{
-    batch::{Batch, TurnGuard},
-    close, offer, permits,
-};
+use super::{batch::Batch, close, offer, permits};
 use crate::{
     limit::Place,
     report::{self, Outcome},
@@ -15,7 +12,7 @@ use crate::{
 impl Batch {
     /// As `release`, with the place that its scope has waited for.
     pub(crate) fn release_in(mut self, place: Place) {
-        if let Some(state) = &mut self.state {
+        if let Some(state) = self.registry.state_mut() {
             state.extras_mut().place = Some(place);
         }
         self.release();
@@ -31,7 +28,7 @@ impl Batch {
     // Always, so that the usual way asks for no `found`.
     #[inline(always)]
     fn spawn_on(mut self, found: Option<&DetectedRuntime>) {
-        let Some(state) = &mut self.state else {
+        let Some(state) = self.registry.state_mut() else {
             return;
         };
         state.released = true;
@@ -51,14 +48,14 @@ impl Batch {
                 return self.end();
             }
         }
-        let Some(state) = &mut self.state else {
+        let Some(state) = self.registry.state_mut() else {
             return;
         };
         if !gated && state.is_empty() && self.is_over() {
             // All of it was split off, or shed.
             return self.end();
         }
-        let Some(state) = &mut self.state else {
+        let Some(state) = self.registry.state_mut() else {
             return;
         };
         // Both go out of the batch, because the spawner may drop it before it returns.
@@ -82,8 +79,10 @@ impl Batch {
 
     /// Releases what was split off, to the runtime to which this goes.
     fn spawn_each(&self, spawned: SpawnedBatches) {
-        let Some(state) = &self.state else { return };
-        let runtime = state.runner.get().first_runtime(state.runtime.clone());
+        let runtime = self
+            .registry
+            .peek(|state| state.runner.get().first_runtime(state.runtime.clone()));
+        let Some(runtime) = runtime else { return };
         for single in spawned {
             Batch::of(single).spawn_on(Some(&runtime));
         }
@@ -92,27 +91,24 @@ impl Batch {
     /// Puts the tasks in the queue for permits, if there is a limit and they are not in it.
     #[cold]
     pub(super) fn queue_for_permits(&mut self) {
-        let Some(state) = self.state.take() else {
+        let Some(state) = self.registry.state_mut() else {
             return;
         };
         if state.runner.get().limit.is_none() || state.is_queued() {
-            self.state = Some(state);
             return;
         }
         let runner = state.runner.clone();
-        let core = runner.get();
-        let turn = TurnGuard::begin(self, state);
-        let registry = &turn.registry;
+        let tasks = mem::take(&mut state.queue);
+        let registry = &self.registry;
         current::enter(registry, || {
-            let tasks = registry.peek(|state| mem::take(&mut state.queue));
-            permits::queue_for_permits(registry, core, tasks.unwrap_or_default());
+            permits::queue_for_permits(registry, runner.get(), tasks);
         });
     }
 
     /// Whether nothing is left, and no handle can bring more: then its values are dropped.
     #[cold]
     fn is_over(&mut self) -> bool {
-        let Some(state) = &mut self.state else {
+        let Some(state) = self.registry.state_mut() else {
             return true;
         };
         if !state.is_empty() {
@@ -125,8 +121,8 @@ impl Batch {
         ended.map(drop).is_some()
     }
 
-    fn end(mut self) {
-        if let Some(state) = self.state.take() {
+    fn end(self) {
+        if let Some(state) = self.registry.close() {
             close::settle(state);
         }
     }

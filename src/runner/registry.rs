@@ -1,8 +1,7 @@
 //! What one scope has collected, and everything code inside a scope may ask of it.
 //!
-//! A [`Registry`] is what "current" points to. It sits in the `Scope` itself, or on the stack of `Batch::poll`, and costs
-//! two words to initialise; the rest, [`ScopeState`], is one box made by the first use and moved on, as it is, to the
-//! batch.
+//! A [`Registry`] is what "current" points to. It sits in the `Scope` itself, or in the `Batch`, and costs two words to
+//! initialise; the rest, [`ScopeState`], is one box made by the first use and moved on, as it is, to the batch.
 //!
 //! Each of the two words has a cell of its own: an enum of both is written word by word and read as a whole, which the
 //! processor can't forward from one to the other, so that each look at it waited for the write before.
@@ -60,6 +59,11 @@ impl Registry {
             runner: Cell::default(),
             state: Cell::new(Some(state)),
         }
+    }
+
+    #[inline]
+    pub(crate) fn state_mut(&mut self) -> Option<&mut Box<ScopeState>> {
+        self.state.get_mut().as_mut()
     }
 
     /// Takes out what has been collected, and ends the registry: see invariant 1.
