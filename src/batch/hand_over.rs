@@ -33,6 +33,8 @@ impl Batch {
         if state.slow_path || state.order == Order::Parallel {
             return Batch::hand_over_on_slow_path(state, outcome);
         }
+        // They may have been taken back.
+        state.keyed = state.keyed && state.backlog.has_keys();
         // It was empty: to look for something to drop would cost more than to put this there.
         let tasks = state.backlog.take();
         let gap = mem::replace(&mut state.queue, tasks);
@@ -116,8 +118,10 @@ fn roster_extra(state: &ScopeState) -> Option<Box<Extra>> {
 /// The end of a request: decides which of its tasks run, and where. `registry` is current.
 fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order) {
     let now = (!core.observers.is_empty()).then(Instant::now);
-    let (inbox, gated) =
-        registry.with_state(|state| (state.inbox().cloned(), state.gate().is_some()));
+    let (inbox, gated) = registry.with_state(|state| {
+        state.give_up_inbox_if_alone();
+        (state.inbox().cloned(), state.gate().is_some())
+    });
     let mut kept = Queue::default();
     let mut tasks = match &inbox {
         Some(inbox) => {

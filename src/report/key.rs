@@ -14,6 +14,7 @@ pub(crate) enum Key {
 }
 
 impl Key {
+    #[inline]
     pub(crate) fn as_str(&self) -> &str {
         match self {
             Key::Static(key) => key,
@@ -30,6 +31,7 @@ impl Key {
 }
 
 impl From<Cow<'static, str>> for Key {
+    #[inline]
     fn from(key: Cow<'static, str>) -> Self {
         match key {
             Cow::Borrowed(key) => Key::Static(key),

@@ -110,6 +110,12 @@ impl Inbox {
         }
     }
 
+    /// What is in it, for its scope, when no handle is left.
+    pub(super) fn give_up(self) -> (Backlog, Values) {
+        let mut state = self.lock();
+        (mem::take(&mut state.backlog), mem::take(&mut state.context))
+    }
+
     fn lock(&self) -> MutexGuard<'_, InboxState> {
         lock(&self.state)
     }

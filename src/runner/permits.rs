@@ -5,6 +5,9 @@ use std::sync::Arc;
 use crate::{limit::PermitWaiter, task::Queue};
 
 /// The tasks of a batch that wait for permits, and how many of it have one.
+///
+/// Counted for the batch. A guard in each task's options would give its permit back by itself, but the box of options that
+/// every task would need for it costs a request of three tasks under a limit 10 % (773 to 852 ns).
 #[derive(Default)]
 pub(crate) struct Permits {
     pub(crate) waiting: Queue,

@@ -17,6 +17,9 @@ use crate::{
 /// A scope that has been used, from the first defer to the end of its batch.
 ///
 /// What each batch needs is here, in 144 bytes: a million of them may wait. The rest is in [`Extras`].
+///
+/// Flat: one struct for what an inbox holds too, or one for what the account does not know yet, would be padded to whole
+/// words, 8 bytes each, and 400 for a waiting request is a promise that has 5 left.
 pub(crate) struct ScopeState {
     pub(crate) runner: RunnerRef,
     /// Where the batch will go, if that was known at the first defer.
@@ -334,6 +337,26 @@ impl ScopeState {
                 .give_inbox(roster_key, inbox.clone());
         }
         inbox
+    }
+
+    /// The request has ended. If no handle is left, nothing comes from elsewhere, and the batch goes on as if there had been
+    /// none.
+    pub(crate) fn give_up_inbox_if_alone(&mut self) {
+        let Some(extras) = self.extras.as_mut() else {
+            return;
+        };
+        let Some(inbox) = extras.inbox.take() else {
+            return;
+        };
+        match Arc::try_unwrap(inbox) {
+            Ok(inbox) => {
+                (self.backlog, extras.context) = inbox.give_up();
+                // The account knows of each of them.
+                self.on_account = !self.backlog.is_empty();
+                self.keyed |= self.backlog.has_keys();
+            }
+            Err(shared) => extras.inbox = Some(shared),
+        }
     }
 
     /// Whether a batch needs anything but the fast path.

@@ -34,7 +34,12 @@ pub(crate) struct Keyed {
 impl Backlog {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.unkeyed.is_empty() && self.keyed.as_ref().is_none_or(|keyed| keyed.len() == 0)
+        self.unkeyed.is_empty() && !self.has_keys()
+    }
+
+    #[inline]
+    pub(crate) fn has_keys(&self) -> bool {
+        self.keyed.as_ref().is_some_and(|keyed| keyed.len() > 0)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -132,7 +137,7 @@ impl Backlog {
     /// Takes everything, in the order of deferral.
     #[inline]
     pub(crate) fn take(&mut self) -> Queue {
-        if self.keyed.is_some() {
+        if self.has_keys() {
             self.merge();
         }
         Queue::of(mem::take(&mut self.unkeyed))

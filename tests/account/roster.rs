@@ -280,3 +280,41 @@ fn what_joined_a_batch_that_was_not_polled_since_is_named() {
         assert_eq!(named(&runner.unfinished()), ["last k"]);
     }
 }
+
+/// Sentence 20: what came through handles that are gone at the end of the request is named with its key, keeps the request's
+/// values, and another handle brings more.
+#[test]
+fn what_came_through_handles_that_are_gone_is_named_and_others_join_it() {
+    let (runner, batches) = keeping();
+    let (give, taken) = std::sync::mpsc::channel();
+    now_or_never(runner.scope(async {
+        after::context::set(7_u32);
+        after::defer(std::future::ready(()));
+        let handle = after::handle();
+        handle.task("mail").key("k").defer(async move {
+            assert_eq!(after::context::get::<u32>(), Some(7));
+            assert_eq!(after::outcome(), Some(after::Outcome::Finished));
+            give.send(after::handle()).unwrap();
+            std::future::pending::<()>().await;
+        });
+    }));
+    assert_eq!(runner.stats().deferred, 2);
+    let mut batch = batches.take_one();
+    for _ in 0..3 {
+        assert!(common::poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    assert_eq!(runner.stats().completed, 1);
+    let handle: after::Handle = taken.recv().unwrap();
+    handle.task("later").defer(async {
+        assert_eq!(after::context::get::<u32>(), Some(7));
+        std::future::pending::<()>().await;
+    });
+    let expected = ["mail k", "later -"];
+    assert_eq!(named(&runner.unfinished()), expected);
+    let _ = common::poll_once(Pin::new(&mut batch));
+    assert_eq!(named(&runner.unfinished()), expected);
+    assert_eq!(runner.stats().panicked, 0);
+    drop(batch);
+    assert_eq!(runner.stats().lost, 2);
+    assert_eq!(runner.stats().pending, 0);
+}
