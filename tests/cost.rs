@@ -512,3 +512,76 @@ fn keys_that_were_taken_back_leave_nothing_behind() {
     let many = measure(|| take_back(1_000));
     assert!(many.bytes_current < 100, "{many:?}");
 }
+
+/// Sentence 18: what a batch holds does not depend on how many tasks have been in it: one that defers another whenever it is
+/// polled, for ever, with siblings or alone, holds no more after 20,000 polls than after 100.
+#[test]
+fn a_batch_that_goes_on_for_ever_holds_no_more() {
+    for siblings in 0..3 {
+        let (runner, batches) = keeping();
+        now_or_never(runner.scope(async {
+            for _ in 0..siblings {
+                after::defer(futures::future::pending::<()>());
+            }
+            after::defer(poll_fn(|cx| {
+                after::defer(async {});
+                cx.waker().wake_by_ref();
+                Poll::<()>::Pending
+            }));
+        }));
+        let mut batch = batches.take_one();
+        let mut poll = |times| {
+            for _ in 0..times {
+                assert!(poll_once(Pin::new(&mut batch)).is_pending());
+            }
+        };
+        poll(100);
+        let held = measure(|| poll(20_000)).bytes_current;
+        assert!(held < 1_000, "{held} bytes, {siblings} siblings");
+    }
+}
+
+/// The memory that is asked for on the way of a task does not depend on how many others its scope has, one by one under a limit
+/// or in order; and when one is left, the room of the others is given back.
+#[test]
+fn one_task_at_a_time_asks_for_the_same_memory_in_a_scope_of_100_as_in_one_of_10_000() {
+    for sequential in [false, true] {
+        let bytes = |tasks: usize| {
+            let (runner, batches) = common::keeping_with(|builder| match sequential {
+                true => builder.order(after::Order::Sequential),
+                false => builder.max_running(1),
+            });
+            let request = async {
+                for task in 0..=tasks {
+                    let last = task == tasks;
+                    after::defer(poll_fn(move |_| match last {
+                        true => Poll::Pending,
+                        false => Poll::Ready(()),
+                    }));
+                }
+            };
+            let mut batch = None;
+            let handed_over = measure(|| {
+                now_or_never(runner.scope(request));
+                batch = Some(batches.take_one());
+            });
+            let mut batch = batch.expect("there are tasks");
+            let ran = measure(|| {
+                let mut polls = 0;
+                while batch.len() > 1 {
+                    assert!(poll_once(Pin::new(&mut batch)).is_pending());
+                    polls += 1;
+                    assert!(polls < 4 * tasks + 10);
+                }
+                let _ = poll_once(Pin::new(&mut batch));
+            });
+            let left = handed_over.bytes_current + ran.bytes_current;
+            assert!(left < 6_000, "{left} bytes for one task of {tasks}");
+            (handed_over.bytes_total + ran.bytes_total) / tasks as u64
+        };
+        bytes(100);
+        let hundred = bytes(100);
+        let many = bytes(10_000);
+        assert!(many <= 2 * hundred, "{hundred} bytes, {many} of 10,000");
+    }
+}

@@ -258,6 +258,7 @@ fn batch_of_one(runner: RunnerRef, mut task: BoxedTask) -> Box<ScopeState> {
     state.allow_polls(1);
     // It keeps its number, and what it defers must not get the same.
     state.backlog.continue_after(task.sequence());
+    // The memory that the box has kept for its tasks.
     state.backlog.begin();
     state.queue = state.backlog.take();
     state.queue.push_back(task);

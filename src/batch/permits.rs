@@ -67,6 +67,7 @@ impl ScopeState {
         permits.running += granted;
         let rest = permits.waiting.split_off(granted);
         let granted = mem::replace(&mut permits.waiting, rest);
+        permits.waiting.give_back();
         self.queue_up(granted);
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Polled {
     }
 }
 
-/// Polls a task on the slow path. Nothing of ours is taken out.
+/// Polls a task with options. The state is in its place.
 #[cold]
 pub(super) fn poll_watched(
     registry: &Registry,

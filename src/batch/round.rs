@@ -82,7 +82,7 @@ impl Round<'_> {
                 false => poll_watched(self.registry, self.runner, task, cx),
             };
             match polled {
-                Polled::Pending => {}
+                Polled::Pending => task.as_mut().mark_polled(),
                 Polled::Completed if plain && !self.told => {
                     self.dropping = Some((task.name(), task.location()));
                     ended_set.push(task.sequence());
@@ -146,7 +146,6 @@ impl Round<'_> {
             if self.queue.is_empty() {
                 state.backlog.reuse(&mut self.queue);
             } else {
-                state.front_was_polled = true;
                 let gap = mem::replace(&mut state.queue, mem::take(&mut self.queue));
                 debug_assert!(!gap.has_memory(), "somebody has used what was taken out");
                 mem::forget(gap);
@@ -176,7 +175,10 @@ pub(super) fn sequence(
         };
         match poll(registry, runner, &mut task, cx).end() {
             None => {
-                registry.peek(|state| state.queue.push_front(task));
+                registry.peek(|state| {
+                    state.queue.push_front(task);
+                    state.queue.give_back();
+                });
                 return AfterTurn::Wait;
             }
             Some(end) => finish(registry, runner, task, end, ended_set),
@@ -194,7 +196,7 @@ pub(super) fn poll_single(registry: &Registry, cx: &mut Context<'_>) -> bool {
     };
     match poll_plain(&mut task, cx) {
         Polled::Pending => one_pending(registry, cx, |state| {
-            state.front_was_polled = true;
+            task.as_mut().mark_polled();
             state.queue.put_first(task);
         }),
         polled => {

@@ -14,8 +14,8 @@ use crate::{
     task::{BoxedTask, End, PastLimit},
 };
 
-/// How a task ends that was polled and is pending, if its time is over. Called with nothing of ours taken out: sleeps are
-/// the user's code.
+/// How a task ends that was polled and is pending, if its time is over. Called with the state in its place: sleeps are the
+/// user's code.
 pub(super) fn expire(
     registry: &Registry,
     task: &mut BoxedTask,

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     account::EndedSet,
     runner::{Extras, Registry, RunnerRef, ScopeState},
-    task::{MOST_POLLS, Order},
+    task::{MOST_POLLS, Order, TaskCell},
 };
 
 /// Runs the turn that [`ScopeState::next_polls`] has planned; returns whether nothing is left to run. `registry` is
@@ -123,10 +123,9 @@ impl ScopeState {
                 self.long_round = false;
                 return TurnKind::Single;
             }
-            if (self.front_was_polled || self.long_round || self.polls_left == 0)
-                && self.queue.len() > 1
-            {
-                return self.later_round();
+            let polled = self.queue.front().is_some_and(TaskCell::was_polled);
+            if (polled || self.long_round || self.polls_left == 0) && self.queue.len() > 1 {
+                return self.later_round(polled);
             }
             self.round = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
             self.long_round = self.round > MOST_POLLS as u32;
@@ -137,11 +136,11 @@ impl ScopeState {
         TurnKind::Round(polls as usize)
     }
 
-    /// A round that is not the first: it starts one further on than the last, if the task in front was polled. One that was
+    /// A round that is not the first: it starts one further on than the last, if the task in front was `polled`. One that was
     /// not keeps its place: they start in order. When it is time for that, each task gets a waker instead.
     #[inline(never)]
-    fn later_round(&mut self) -> TurnKind {
-        if self.front_was_polled {
+    fn later_round(&mut self, polled: bool) -> TurnKind {
+        if polled {
             self.queue.put_behind(1);
         }
         let polls = self.queue.len();

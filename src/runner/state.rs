@@ -26,7 +26,7 @@ pub(crate) struct ScopeState {
     pub(crate) runtime: DetectedRuntime,
     /// Deferred, and not in `queue` yet. Unused once there is an inbox.
     pub(crate) backlog: Backlog,
-    /// Handed over, and not ended, but for what is being polled: one task, or on the fast path a round of them.
+    /// Handed over, and not ended. Out of here while a round polls it; the only task of a batch leaves its place.
     pub(crate) queue: Queue,
     /// In place of the queue, once each task has a waker of its own. Out of here while its tasks are polled.
     pub(crate) ready: Option<Box<ReadySet>>,
@@ -40,8 +40,6 @@ pub(crate) struct ScopeState {
     pub(crate) polls_left: u8,
     /// Polls left before a new round over the queue begins.
     pub(crate) round: u32,
-    /// Whether the task in front of the queue was polled, and is pending.
-    pub(crate) front_was_polled: bool,
     /// Whether the round takes more than one turn: what was woken in one is not seen in the next.
     pub(crate) long_round: bool,
     pub(crate) outcome: Option<Outcome>,
@@ -86,7 +84,6 @@ impl ScopeState {
             discarded: 0,
             polls_left: 0,
             round: 0,
-            front_was_polled: false,
             long_round: false,
             outcome: None,
             order: Order::default(),
@@ -392,10 +389,6 @@ impl ScopeState {
     pub(crate) fn queue_up(&mut self, joined: Queue) {
         match &mut self.ready {
             Some(ready) => ready.extend(joined),
-            None if self.queue.is_empty() => {
-                self.front_was_polled = false;
-                self.queue = joined;
-            }
             None => self.queue.append(joined),
         }
     }

@@ -50,7 +50,7 @@ pin_project_lite::pin_project! {
     pub(crate) struct TaskCell<W: ?Sized> {
         name: &'static str,
         location: &'static Location<'static>,
-        // The place in the order of one scope; unique within it, and so the task's key on the roster. With the bit below.
+        // The place in the order of one scope; unique within it, and so the task's key on the roster. With the bits below.
         sequence: u64,
         // `None` for the plain task: nothing of it is looked at then.
         options: MaybeOptions,
@@ -59,8 +59,9 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// A bit in its number says that a task is to be a batch of its own.
-const SPAWNED: u64 = 1 << 63;
+/// What is told of a task by bits in its number: that it was polled and is pending, and that it is to be a batch of its own.
+const POLLED: u64 = 1 << 63;
+const SPAWNED: u64 = 1 << 62;
 
 /// Nothing, for the plain task. Its drop is one test in place: what the compiler makes of a box with so much in it is a
 /// call.
@@ -214,7 +215,17 @@ impl TaskCell<dyn PollTask> {
     }
 
     pub(crate) fn sequence(&self) -> u64 {
-        self.sequence & !SPAWNED
+        self.sequence & !(POLLED | SPAWNED)
+    }
+
+    #[inline]
+    pub(crate) fn was_polled(&self) -> bool {
+        self.sequence & POLLED != 0
+    }
+
+    #[inline]
+    pub(crate) fn mark_polled(self: Pin<&mut Self>) {
+        *self.project().sequence |= POLLED;
     }
 
     #[inline]

@@ -13,7 +13,7 @@ pub(super) type Slots = Vec<Option<BoxedTask>>;
 /// give its memory on takes longer than the rest.
 #[derive(Default)]
 pub(crate) struct Queue {
-    /// Empty before `first`, and nowhere else.
+    /// Empty before `first`, and where a task is [taken out](Queue::first_slots), of which `len` and `is_empty` don't know.
     slots: Slots,
     first: usize,
 }
@@ -136,6 +136,11 @@ impl Queue {
     }
 
     #[inline]
+    pub(crate) fn front(&self) -> Option<&TaskCell<dyn PollTask>> {
+        self.slots.get(self.first)?.as_deref()
+    }
+
+    #[inline]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskCell<dyn PollTask>> {
         let tasks = self.slots[self.first..].iter();
         tasks.filter_map(|task| task.as_deref())
@@ -158,28 +163,20 @@ impl Queue {
         if first >= self.len() {
             return Queue::default();
         }
-        let all = mem::take(self);
-        let mut rest = all.into_iter();
-        self.extend(rest.by_ref().take(first));
-        rest.collect()
+        // Nearly always few of many stay.
+        let kept = (0..first).filter_map(|_| self.pop_front()).collect();
+        mem::replace(self, kept)
     }
 
     /// Takes out those that `remove` chooses, in order; the others keep theirs.
     pub(crate) fn extract(&mut self, remove: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> Queue {
-        let removed = self.iter().filter(|task| remove(task)).count();
-        if removed == self.len() {
-            return mem::take(self);
+        let mut removed = Queue::default();
+        let all = self.len();
+        for slot in self.first_slots(all) {
+            removed.extend(slot.take_if(|task| remove(task)));
         }
-        let mut queue = Queue::default();
-        if removed > 0 {
-            queue.slots.reserve_exact(removed);
-            let all = self.len();
-            for slot in self.first_slots(all) {
-                queue.extend(slot.take_if(|task| remove(task)));
-            }
-            self.close_up(all, removed);
-        }
-        queue
+        self.close_up(all, removed.len());
+        removed
     }
 
     /// Drops all.
@@ -204,7 +201,8 @@ impl Queue {
 
 impl Extend<BoxedTask> for Queue {
     fn extend<I: IntoIterator<Item = BoxedTask>>(&mut self, tasks: I) {
-        self.slots.extend(tasks.into_iter().map(Some));
+        // Each by itself: so what is empty in front is used again.
+        tasks.into_iter().for_each(|task| self.push_back(task));
     }
 }
 

@@ -646,3 +646,29 @@ fn tasks_that_wait_are_not_polled_for_every_generation_of_others() {
         assert!(polls.load(Relaxed) <= 300, "{polls:?}");
     }
 }
+
+/// Tasks start in the order of deferral, also those that join a batch whose first round takes more than one turn and leaves
+/// nobody.
+#[test]
+fn what_joins_a_round_of_two_turns_starts_in_order() {
+    for first_stays in [false, true] {
+        let (runner, batches) = common::keeping();
+        let log = common::Log::new();
+        now_or_never(runner.scope(async {
+            for task in 0..33 {
+                let log = log.clone();
+                after::defer(async move {
+                    if task == 0 {
+                        for name in ["a", "b", "c"] {
+                            let log = log.clone();
+                            after::defer(async move { log.add(name) });
+                        }
+                        common::yields(usize::from(first_stays)).await;
+                    }
+                });
+            }
+        }));
+        common::polls_to_end(&mut batches.take_one(), 6);
+        log.assert(&["a", "b", "c"]);
+    }
+}
