@@ -4,7 +4,7 @@ use super::{core::RunnerRef, extras::Extras, runtime::DetectedRuntime, state::Sc
 use crate::{pool::Pool, task::Order};
 
 thread_local! {
-    /// About 10 kB, up to 8 more for their tasks, and half of that where tasks had keys.
+    /// About 10 kB, and half of that more where tasks had keys; and a list of tasks each, 512 bytes at most.
     static STATES: Pool<ScopeState, 64> = const { Pool::new() };
     /// About 6 kB.
     static EXTRAS: Pool<Extras, 16> = const { Pool::new() };

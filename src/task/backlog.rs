@@ -12,7 +12,7 @@ use crate::report::{Key, Label};
 const FEW: usize = 4;
 
 /// With room for so many tasks an empty list is kept with the box of its scope.
-const KEPT_CAPACITY: usize = 8;
+const KEPT_CAPACITY: usize = 32;
 
 /// Tasks in the order of deferral, of which those with a key can be taken back.
 ///
