@@ -259,7 +259,10 @@ impl ReadySet {
     #[cold]
     fn admit_new(&mut self) -> Option<u32> {
         let task = self.new.pop_front()?;
-        self.new.give_back();
+        if self.new.is_empty() {
+            // Many may have waited here.
+            self.new = Queue::default();
+        }
         let number = self.number_with_room();
         if number == self.blocks.len() {
             self.blocks.push(None);
