@@ -17,17 +17,25 @@ use crate::{
 };
 
 impl Batch {
-    /// Ends a request: what its registry holds becomes a batch, on the roster.
+    /// Ends a request: what its registry has held, which is closed, becomes a batch, on the roster.
     #[inline]
-    pub(crate) fn collect(registry: &Registry, outcome: Outcome, order: Option<Order>) -> Batch {
-        match registry.close() {
+    pub(crate) fn collect(
+        state: Option<Box<ScopeState>>,
+        outcome: Outcome,
+        order: Option<Order>,
+    ) -> Batch {
+        match state {
             None => Batch::done(),
             Some(state) => Batch::hand_over(state, outcome, order),
         }
     }
 
     #[inline(never)]
-    fn hand_over(mut state: Box<ScopeState>, outcome: Outcome, order: Option<Order>) -> Batch {
+    pub(crate) fn hand_over(
+        mut state: Box<ScopeState>,
+        outcome: Outcome,
+        order: Option<Order>,
+    ) -> Batch {
         state.outcome = Some(outcome);
         state.order = order.unwrap_or(state.runner.get().order);
         if state.slow_path || state.order == Order::Parallel {

@@ -35,7 +35,7 @@ impl<F: Future> Future for Held<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().scope.poll_request(
             cx,
-            |_, _, output, batch| Poll::Ready((output, batch)),
+            |_, _, output, ended| Poll::Ready((output, ended.into_batch())),
             |_, _| polled_after_completion(),
         )
     }

@@ -305,7 +305,7 @@ impl OpenScope {
     /// ```
     #[inline]
     pub fn end(mut self, outcome: Outcome) {
-        self.collect(outcome).release();
+        self.release(outcome);
         // Nothing is left in it, and the destructor would look for it.
         mem::forget(self);
     }
@@ -332,9 +332,23 @@ impl OpenScope {
         self.collect(outcome)
     }
 
+    #[inline]
+    fn release(&mut self, outcome: Outcome) {
+        // As a rule there is nothing, and then not even an empty batch.
+        if let Some(state) = self.close() {
+            let outcome = self.outcome.unwrap_or(outcome);
+            Batch::hand_over(state, outcome, self.order).release();
+        }
+    }
+
+    pub(super) fn collect(&mut self, outcome: Outcome) -> Batch {
+        let state = self.close();
+        Batch::collect(state, self.outcome.unwrap_or(outcome), self.order)
+    }
+
     /// Ends the registry. A second time it finds nothing.
     #[inline]
-    pub(super) fn collect(&mut self, outcome: Outcome) -> Batch {
+    fn close(&mut self) -> Option<Box<ScopeState>> {
         if self.waits {
             drop(self.leave_line());
         }
@@ -346,15 +360,14 @@ impl OpenScope {
             *self.registry() = Registry::global();
             self.attached = false;
         }
-        let (outcome, order) = (self.outcome.unwrap_or(outcome), self.order);
-        Batch::collect(self.registry(), outcome, order)
+        self.registry().close()
     }
 }
 
 impl Drop for OpenScope {
     #[inline]
     fn drop(&mut self) {
-        self.collect(Outcome::Cancelled).release();
+        self.release(Outcome::Cancelled);
     }
 }
 

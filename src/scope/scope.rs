@@ -14,7 +14,7 @@ use super::{held::Held, waiting::WaitingAnswer};
 use crate::{
     batch::Batch,
     report::{self, Outcome},
-    runner::{Registry, Runner, current},
+    runner::{Registry, Runner, ScopeState, current},
     task::Order,
 };
 
@@ -59,6 +59,19 @@ impl Runner {
     }
 }
 
+/// How a request has ended, and what it has collected, if anything.
+pub(super) struct Ended {
+    state: Option<Box<ScopeState>>,
+    outcome: Outcome,
+    order: Option<Order>,
+}
+
+impl Ended {
+    pub(super) fn into_batch(self) -> Batch {
+        Batch::collect(self.state, self.outcome, self.order)
+    }
+}
+
 pin_project_lite::pin_project! {
     /// Future of a request that collects deferred tasks and starts them when it ends; made by [`scope`] and
     /// [`Runner::scope`].
@@ -98,7 +111,7 @@ pin_project_lite::pin_project! {
         // what it would insert into every request to look is a tenth of an idle scope's cost.
         registry: ManuallyDrop<Registry>,
         failed_if: Option<fn(&F::Output) -> bool>,
-        order: Option<Order>,
+        pub(super) order: Option<Order>,
         // `Some` while its tasks wait for room, and the answer with them. Taken out by our `Drop`.
         pub(super) waiting: ManuallyDrop<Option<Box<WaitingAnswer<F::Output>>>>,
     }
@@ -188,7 +201,7 @@ impl<F: Future> Scope<F> {
     pub(super) fn poll_request<R>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        ended: impl FnOnce(Pin<&mut Self>, &mut Context<'_>, F::Output, Batch) -> Poll<R>,
+        ended: impl FnOnce(Pin<&mut Self>, &mut Context<'_>, F::Output, Ended) -> Poll<R>,
         over: impl FnOnce(Pin<&mut Self>, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let mut unwinding = UnwindGuard { scope: self };
@@ -202,15 +215,15 @@ impl<F: Future> Scope<F> {
             mem::forget(unwinding);
             return Poll::Pending;
         };
-        let (output, batch) = unwinding.scope.as_mut().end(output);
-        let result = ended(unwinding.scope.as_mut(), cx, output, batch);
+        let (output, how) = unwinding.scope.as_mut().end(output);
+        let result = ended(unwinding.scope.as_mut(), cx, output, how);
         mem::forget(unwinding);
         result
     }
 
     /// The request has resolved. Its future is dropped first, because its destructors may defer.
     #[inline]
-    fn end(self: Pin<&mut Self>, output: F::Output) -> (F::Output, Batch) {
+    fn end(self: Pin<&mut Self>, output: F::Output) -> (F::Output, Ended) {
         let mut this = self.project();
         // Entered for the user's code alone: most futures without a destructor need no more than this test.
         let outcome = if mem::needs_drop::<F>() || this.failed_if.is_some() {
@@ -233,8 +246,12 @@ impl<F: Future> Scope<F> {
             this.future.set(None);
             Outcome::Finished
         };
-        let batch = Batch::collect(this.registry, outcome, *this.order);
-        (output, batch)
+        let ended = Ended {
+            state: this.registry.close(),
+            outcome,
+            order: *this.order,
+        };
+        (output, ended)
     }
 
     #[cold]
@@ -259,7 +276,7 @@ impl<F: Future> Scope<F> {
         report::clean_up("the future of a request", || {
             current::enter(this.registry, || this.future.set(None));
         });
-        Batch::collect(this.registry, outcome, *this.order).release();
+        Batch::collect(this.registry.close(), outcome, *this.order).release();
     }
 }
 
@@ -295,9 +312,9 @@ impl<F: Future> Future for Scope<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         self.poll_request(
             cx,
-            |scope, cx, output, batch| match batch.is_done() {
-                true => Poll::Ready(output),
-                false => scope.hand_over(cx, output, batch),
+            |scope, cx, output, ended| match ended.state {
+                None => Poll::Ready(output),
+                Some(state) => scope.hand_over(cx, output, state, ended.outcome),
             },
             Scope::poll_room,
         )

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::scope::{Scope, polled_after_completion};
-use crate::{batch::Batch, limit::Room};
+use crate::{batch::Batch, limit::Room, report::Outcome, runner::ScopeState};
 
 /// A request that has ended, and whose tasks wait for room: see `limit`.
 pub(super) struct WaitingAnswer<T> {
@@ -35,8 +35,11 @@ impl<F: Future> Scope<F> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         output: F::Output,
-        batch: Batch,
+        state: Box<ScopeState>,
+        outcome: Outcome,
     ) -> Poll<F::Output> {
+        let order = *self.as_ref().project_ref().order;
+        let batch = Batch::hand_over(state, outcome, order);
         match batch.room() {
             None => {
                 batch.release();
