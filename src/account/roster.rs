@@ -41,7 +41,7 @@ pub(crate) struct Extra {
 }
 
 thread_local! {
-    /// About 2 kB: a request with a handle needs one.
+    /// About 1 kB, and up to 40 more for their runs: a request whose handle outlives it needs one.
     static SPARES: Pool<Extra, 16> = const { Pool::new() };
 }
 

@@ -104,6 +104,8 @@ impl Batch {
         take_place(state);
         let spawned = state.take_spawned();
         if !spawned.is_empty() {
+            // Before the last of these can end: whoever waits for that finds the values gone.
+            self.is_over();
             release_spawned(&self.registry, spawned);
         }
         self.queue_for_permits();

@@ -69,8 +69,9 @@ impl Batch {
             return Batch::done();
         };
         if state.queue.is_empty() {
-            // Until its gate is open, handles bring what is handed over with the rest.
-            let others = |inbox: &Arc<Inbox>| Arc::strong_count(inbox) > 1;
+            // Until its gate is open, handles bring what is handed over with the rest. The last one may have gone since we
+            // looked into the inbox: looked for first, so that nothing comes behind the second look.
+            let others = |inbox: &Arc<Inbox>| Arc::strong_count(inbox) > 1 || inbox.len() > 0;
             let waits = state.gate().is_some() && state.inbox().is_some_and(others);
             if state.spawned().is_empty() && !waits {
                 close::settle(state);

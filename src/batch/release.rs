@@ -107,7 +107,7 @@ impl Batch {
 
     /// Whether nothing is left, and no handle can bring more: then its values are dropped.
     #[cold]
-    fn is_over(&mut self) -> bool {
+    pub(super) fn is_over(&mut self) -> bool {
         let Some(state) = self.registry.state_mut() else {
             return true;
         };

@@ -119,7 +119,15 @@ fn end_turn_on_slow_path(
         if left == 0 && none && !waits_for_others {
             return None;
         }
-        let joined = at_join(registry, core, joined);
+        let mut joined = at_join(registry, core, joined);
+        for _ in 0..MOST_POLLS {
+            // What the destructors of the discarded have deferred is on the roster with the rest. With an inbox it is there.
+            let more = registry.take_backlog();
+            if more.is_empty() {
+                break;
+            }
+            joined.append(at_join(registry, core, more));
+        }
         if left == 0 && !none && joined.is_empty() && round < MOST_POLLS {
             // None of it is to run here, so this may be the end: who waits for the account hears of it when the
             // context is gone.

@@ -15,9 +15,10 @@ use crate::{
 /// What few scopes have, and their batches.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// Made by the first `handle()`; from then on it holds what is collected, and the context.
+    /// Made by the first `handle()`; from then on it holds what is collected, and the context. Given up at the hand-over, if
+    /// no handle is left.
     pub(crate) inbox: Option<Arc<Inbox>>,
-    /// Unused once there is an inbox, until that is over.
+    /// Unused once there is an inbox, until that is over or given up.
     pub(crate) context: Values,
     /// With the spawner, and not to start before this is open.
     pub(crate) gate: Option<Arc<Gate>>,

@@ -153,6 +153,7 @@ impl Queue {
     #[inline]
     pub(crate) fn append(&mut self, other: Queue) {
         match self.is_empty() {
+            true if other.is_empty() => {}
             true => *self = other,
             false => self.extend(other),
         }

@@ -318,3 +318,33 @@ fn what_came_through_handles_that_are_gone_is_named_and_others_join_it() {
     assert_eq!(runner.stats().lost, 2);
     assert_eq!(runner.stats().pending, 0);
 }
+
+struct DefersLast;
+
+impl Drop for DefersLast {
+    fn drop(&mut self) {
+        after::task("last").defer(std::future::pending::<()>());
+    }
+}
+
+/// Sentence 20: what the destructor of a task defers that is discarded when it joins a batch is named at once.
+#[test]
+fn what_a_discarded_task_that_joins_defers_is_named() {
+    let (runner, batches) = keeping();
+    now_or_never(runner.scope(async {
+        after::task("first").defer(async {
+            let last = DefersLast;
+            after::task("discarded").on_failure().defer(async move {
+                let _last = last;
+            });
+            std::future::pending::<()>().await;
+        });
+    }));
+    let mut batch = batches.take_one();
+    for _ in 0..2 {
+        assert!(common::poll_once(Pin::new(&mut batch)).is_pending());
+    }
+    assert_eq!(runner.stats().discarded, 1);
+    assert_eq!(named(&runner.unfinished()), ["first -", "last -"]);
+    drop(batch);
+}

@@ -508,3 +508,53 @@ fn threads_that_exit_hand_over() {
         (tally.ran(), tally.ran())
     );
 }
+
+/// Sentence 15: what a handle defers while its request ends is handed over with it, when the tasks wait for a guard and the
+/// handle is gone at once. Loom sees no way between the last look into the inbox and the count of handles.
+///
+/// Broken: `hand_over_on_slow_path` counted the handles, and did not look into the inbox after that.
+#[test]
+fn what_a_handle_defers_beside_the_end_of_a_request_with_a_guard_is_not_lost() {
+    const REQUESTS: usize = 50_000;
+    let (runner, batches) = keeping();
+    let (step, slot) = (AtomicUsize::new(0), Mutex::new(None::<after::Handle>));
+    let reaches = |wanted| {
+        for looks in 1_u32.. {
+            if step.load(SeqCst) >= wanted {
+                break;
+            }
+            // On a machine with one processor.
+            if looks % 4096 == 0 {
+                thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+    };
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            for request in 0..REQUESTS {
+                reaches(3 * request + 1);
+                let handle = slot.lock().unwrap().take().unwrap();
+                step.store(3 * request + 2, SeqCst);
+                for _ in 0..request % 64 {
+                    std::hint::spin_loop();
+                }
+                handle.defer(async {});
+                drop(handle);
+                step.store(3 * request + 3, SeqCst);
+            }
+        });
+        for number in 0..REQUESTS {
+            let mut request = runner.open();
+            *slot.lock().unwrap() = Some(request.handle());
+            let unwritten = request.start_guard();
+            step.store(3 * number + 1, SeqCst);
+            reaches(3 * number + 2);
+            request.end(after::Outcome::Finished);
+            reaches(3 * number + 3);
+            drop(unwritten);
+            batches.take_all().into_iter().for_each(block_on);
+        }
+    });
+    assert_eq!(balanced(&runner).completed, REQUESTS as u64);
+}

@@ -878,3 +878,32 @@ fn values_are_gone_when_nothing_is_left_to_hand_over() {
         "woken, with the values gone"
     );
 }
+
+/// Sentence 18, of a batch that waits for a guard or is awaited, and of which all goes its own way: whoever waits for the account
+/// finds the values gone, though the batch has not been polled since.
+#[test]
+fn values_are_gone_when_the_last_spawned_task_has_ended_beside_its_batch() {
+    for held in [false, true] {
+        let (runner, batches) = keeping();
+        let value = Arc::new(());
+        let gone = Arc::downgrade(&value);
+        let mut request = runner.open();
+        request.enter(|| {
+            context::set(value);
+            after::task("apart").spawned().defer(async {});
+        });
+        let mut batch = match held {
+            true => request.hold(Outcome::Finished),
+            false => {
+                let unwritten = request.start_guard();
+                request.end(Outcome::Finished);
+                drop(unwritten);
+                batches.take_one()
+            }
+        };
+        let _ = poll_once(Pin::new(&mut batch));
+        polls_to_end(&mut batches.take_one(), 3);
+        assert_eq!(runner.stats().pending, 0);
+        assert!(gone.upgrade().is_none(), "held: {held}");
+    }
+}
