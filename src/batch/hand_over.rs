@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Batch {
-    /// Ends a request: what its registry has held, which is closed, becomes a batch, on the roster.
+    /// What a request has collected becomes a batch, on the roster. Its registry is closed.
     #[inline]
     pub(crate) fn collect(
         state: Option<Box<ScopeState>>,

@@ -79,10 +79,14 @@ impl Batch {
 
     /// Releases what was split off, to the runtime to which this goes.
     fn spawn_each(&self, spawned: SpawnedBatches) {
-        let runtime = self
+        let found = self
             .registry
-            .peek(|state| state.runner.get().first_runtime(state.runtime.clone()));
-        let Some(runtime) = runtime else { return };
+            .peek(|state| (state.runner.clone(), state.runtime.clone()));
+        let Some((runner, runtime)) = found else {
+            return;
+        };
+        // Not in the look above: a runtime that is asked whether it has gone may run hooks of the user's.
+        let runtime = runner.get().first_runtime(runtime);
         for single in spawned {
             Batch::of(single).spawn_on(Some(&runtime));
         }

@@ -54,7 +54,7 @@ pub(super) fn round(
     loop {
         match report::catch(|| round.poll_tasks(polls, cx, ended_set)) {
             Ok(Polled::Pending) => break,
-            Ok(ended) => round.end_task(ended, ended_set),
+            Ok(ended) => round.finish_last(ended, ended_set),
             Err(payload) => round.has_panicked(payload, ended_set),
         }
     }
@@ -101,7 +101,7 @@ impl Round<'_> {
 
     /// The one that was polled last has ended.
     #[cold]
-    fn end_task(&mut self, how: Polled, ended_set: &mut EndedSet) {
+    fn finish_last(&mut self, how: Polled, ended_set: &mut EndedSet) {
         let slot = self.queue.first_slots(self.polled).last_mut();
         if let (Some(task), Some(end)) = (slot.and_then(Option::take), how.end()) {
             self.ended += 1;
@@ -112,7 +112,7 @@ impl Round<'_> {
     #[cold]
     fn has_panicked(&mut self, payload: Payload, ended_set: &mut EndedSet) {
         let Some((name, location)) = self.dropping.take() else {
-            return self.end_task(End::Panicked(payload).into(), ended_set);
+            return self.finish_last(End::Panicked(payload).into(), ended_set);
         };
         self.registry
             .peek(|state| state.other_counts().panicked += 1);
@@ -126,7 +126,7 @@ impl Round<'_> {
 }
 
 impl Drop for Round<'_> {
-    /// On unwinding, of which we know no way.
+    /// If something unwinds that is not caught. We know of nothing.
     #[cold]
     fn drop(&mut self) {
         self.put_back();

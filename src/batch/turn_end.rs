@@ -121,7 +121,8 @@ fn end_turn_on_slow_path(
         }
         let mut joined = at_join(registry, core, joined);
         for _ in 0..MOST_POLLS {
-            // What the destructors of the discarded have deferred is on the roster with the rest. With an inbox it is there.
+            // What the destructors of the discarded have deferred goes on the roster with the rest. If there is an inbox, they
+            // have deferred into that, and reports look there.
             let more = registry.take_backlog();
             if more.is_empty() {
                 break;

@@ -60,13 +60,13 @@ impl Runner {
 }
 
 /// How a request has ended, and what it has collected, if anything.
-pub(super) struct Ended {
+pub(super) struct EndedRequest {
     state: Option<Box<ScopeState>>,
     outcome: Outcome,
     order: Option<Order>,
 }
 
-impl Ended {
+impl EndedRequest {
     pub(super) fn into_batch(self) -> Batch {
         Batch::collect(self.state, self.outcome, self.order)
     }
@@ -201,7 +201,7 @@ impl<F: Future> Scope<F> {
     pub(super) fn poll_request<R>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        ended: impl FnOnce(Pin<&mut Self>, &mut Context<'_>, F::Output, Ended) -> Poll<R>,
+        ended: impl FnOnce(Pin<&mut Self>, &mut Context<'_>, F::Output, EndedRequest) -> Poll<R>,
         over: impl FnOnce(Pin<&mut Self>, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let mut unwinding = UnwindGuard { scope: self };
@@ -223,7 +223,7 @@ impl<F: Future> Scope<F> {
 
     /// The request has resolved. Its future is dropped first, because its destructors may defer.
     #[inline]
-    fn end(self: Pin<&mut Self>, output: F::Output) -> (F::Output, Ended) {
+    fn end(self: Pin<&mut Self>, output: F::Output) -> (F::Output, EndedRequest) {
         let mut this = self.project();
         // Entered for the user's code alone: most futures without a destructor need no more than this test.
         let outcome = if mem::needs_drop::<F>() || this.failed_if.is_some() {
@@ -246,7 +246,7 @@ impl<F: Future> Scope<F> {
             this.future.set(None);
             Outcome::Finished
         };
-        let ended = Ended {
+        let ended = EndedRequest {
             state: this.registry.close(),
             outcome,
             order: *this.order,
