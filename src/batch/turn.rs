@@ -43,7 +43,7 @@ pub(super) fn run(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> 
 
 #[inline(never)]
 fn run_general(registry: &Registry, cx: &mut Context<'_>, kind: TurnKind) -> bool {
-    run_planned(registry, None, cx, kind, EndedSet::default())
+    run_planned(registry, None, cx, kind, &mut EndedSet::default())
 }
 
 /// As `run`, on the slow path: what came through handles takes part in the turn, so do tasks with new permits, and what is
@@ -68,7 +68,7 @@ pub(super) fn run_on_slow_path(registry: &Registry, cx: &mut Context<'_>) -> boo
         expire(registry, &runner, cx, &mut ended_set);
         registry.with_state(ScopeState::next_polls)
     });
-    run_planned(registry, Some(&runner), cx, kind, ended_set)
+    run_planned(registry, Some(&runner), cx, kind, &mut ended_set)
 }
 
 #[inline(always)]
@@ -77,22 +77,22 @@ fn run_planned(
     runner: Option<&RunnerRef>,
     cx: &mut Context<'_>,
     kind: TurnKind,
-    mut ended_set: EndedSet,
+    ended_set: &mut EndedSet,
 ) -> bool {
     let again = match kind {
-        TurnKind::Round(polls) => round(registry, runner, cx, polls, &mut ended_set),
-        TurnKind::Single => round(registry, runner, cx, 1, &mut ended_set),
-        TurnKind::Sequence => sequence(registry, runner, cx, &mut ended_set),
-        TurnKind::Woken => woken::poll_all_woken(registry, runner, cx, &mut ended_set),
+        TurnKind::Round(polls) => round(registry, runner, cx, polls, ended_set),
+        TurnKind::Single => round(registry, runner, cx, 1, ended_set),
+        TurnKind::Sequence => sequence(registry, runner, cx, ended_set),
+        TurnKind::Woken => woken::poll_all_woken(registry, runner, cx, ended_set),
     };
     match again {
         // Nearly all batches end here, after one turn.
         AfterTurn::Done => true,
         AfterTurn::NothingToPublish if ended_set.is_empty() => false,
         AfterTurn::Wait | AfterTurn::NothingToPublish => {
-            end_turn(registry, runner, cx, false, &mut ended_set)
+            end_turn(registry, runner, cx, false, ended_set)
         }
-        AfterTurn::PollAgain => end_turn(registry, runner, cx, true, &mut ended_set),
+        AfterTurn::PollAgain => end_turn(registry, runner, cx, true, ended_set),
     }
 }
 
