@@ -220,7 +220,7 @@ impl TaskBuilder {
     /// assert!(deferred.is_err());
     /// ```
     #[track_caller]
-    pub fn try_defer<F>(self, task: F) -> Result<(), TryDeferError<F>>
+    pub fn try_defer<F>(mut self, task: F) -> Result<(), TryDeferError<F>>
     where
         F: IntoTask,
     {
@@ -245,7 +245,7 @@ impl TaskBuilder {
     /// # }));
     /// ```
     #[track_caller]
-    pub fn defer_blocking<F, R>(self, work: F)
+    pub fn defer_blocking<F, R>(mut self, work: F)
     where
         F: FnOnce() -> R + Send + 'static,
         R: TaskResult,
@@ -261,17 +261,18 @@ impl TaskBuilder {
     }
 
     /// Gives the task to the handle's scope, or to the current one, which the caller has seen to exist.
-    fn place(self, mut task: BoxedTask) {
+    // By reference: to move the builder, which was just written in pieces, is to wait for it.
+    fn place(&mut self, mut task: BoxedTask) {
         if self.condition.is_some() || self.timeout.is_some() || self.key.is_some() {
             let options = task.as_mut().make_options();
             options.condition = self.condition;
             options.timeout = self.timeout;
-            options.key = self.key;
+            options.key = self.key.take();
         }
         if self.spawned {
             task.as_mut().set_spawned(true);
         }
-        match self.handle {
+        match &self.handle {
             Some(handle) => handle.place(task),
             None => current::with(|registry| {
                 if let Some(registry) = registry {
