@@ -171,8 +171,15 @@ impl Queue {
 
     /// Takes out those that `remove` chooses, in order; the others keep theirs.
     pub(crate) fn extract(&mut self, remove: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> Queue {
-        let mut removed = Queue::default();
         let all = self.len();
+        let chosen = self.iter().filter(|task| remove(task)).count();
+        if chosen == all {
+            return mem::take(self);
+        }
+        let mut removed = Queue::default();
+        if chosen == 0 {
+            return removed;
+        }
         for slot in self.first_slots(all) {
             removed.extend(slot.take_if(|task| remove(task)));
         }
