@@ -25,6 +25,7 @@ pub(crate) struct EndedTask {
 }
 
 impl EndedTask {
+    #[inline(always)]
     pub(crate) fn of(task: BoxedTask, end: End) -> EndedTask {
         let options = task.options();
         let blocking = options.is_some_and(|options| options.blocking.is_some());
@@ -56,6 +57,7 @@ impl EndedTask {
         matches!(self.end, End::Discarded)
     }
 
+    #[inline(always)]
     pub(crate) fn count(&self, counts: &mut Counts) {
         match (&self.end, &self.destructor) {
             (End::Completed, Some(_)) | (End::Panicked(_), _) => counts.panicked += 1,
@@ -69,6 +71,7 @@ impl EndedTask {
     }
 
     /// The caller has gathered losses with `Account::lose`: they are reported together.
+    #[inline(always)]
     pub(crate) fn tell(self, observers: &Observers, outcome: Option<Outcome>) {
         if !observers.is_empty() {
             observers.tell(|observer| {

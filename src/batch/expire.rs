@@ -91,7 +91,7 @@ fn end_expired(
     let mut stays = Queue::default();
     for mut task in registry.take_running() {
         match end_at_limit(&mut task, limit, cx) {
-            Some(end) => finish(registry, Some(runner), task, end, ended_set),
+            Some(end) => finish(registry, Some(runner), task, end.into(), ended_set),
             None => stays.push_back(task),
         }
     }

@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::{end::end_task, permits::give_permit_on};
+use super::{
+    end::{complete_task, end_task},
+    permits::give_permit_on,
+};
 use crate::{
     account::EndedSet,
     report,
     runner::{Registry, RunnerRef},
-    task::{BoxedTask, End},
+    task::{BoxedTask, End, Polled},
 };
 
 /// Drops a task that has completed; returns whether that was all. If its destructor has panicked, that is counted and
@@ -31,23 +34,28 @@ pub(super) fn finish(
     registry: &Registry,
     runner: Option<&RunnerRef>,
     task: BoxedTask,
-    end: End,
+    how: Polled,
     ended_set: &mut EndedSet,
 ) {
     ended_set.push(task.sequence());
     let runner = runner_of(registry, runner);
     let core = runner.get();
-    if matches!(end, End::Completed) && core.observers.is_empty() {
+    match how {
+        Polled::Pending => debug_assert!(false, "it has not ended"),
         // As a rule: nobody is told.
-        if drop_completed(registry, task) {
-            registry.peek(|state| state.few.add_completed(true));
+        Polled::Completed if core.observers.is_empty() => {
+            if drop_completed(registry, task) {
+                registry.peek(|state| state.few.add_completed(true));
+            }
         }
-    } else {
-        if let End::Lost(why) = end {
-            let lost = std::iter::once(task.label());
-            core.account.lose(&*runner, why, lost);
+        Polled::Completed => complete_task(registry, core, task),
+        Polled::Ended(end) => {
+            if let End::Lost(why) = *end {
+                let lost = std::iter::once(task.label());
+                core.account.lose(&*runner, why, lost);
+            }
+            end_task(registry, core, task, *end);
         }
-        end_task(registry, core, task, end);
     }
     give_permit_on(registry, core);
 }

@@ -49,7 +49,7 @@ pub(super) fn poll_watched(
         }
         (started.unwrap_or(begun), begun)
     });
-    let mut end = poll_plain(task, cx).end();
+    let mut polled = poll_plain(task, cx);
     if let Some(options) = task.as_mut().options_mut() {
         if let (Some(times), Some((started, begun))) = (&mut options.times, begun) {
             let now = Instant::now();
@@ -64,16 +64,16 @@ pub(super) fn poll_watched(
                 times.longest_poll = times.longest_poll.max(took);
             }
         }
-        if let (true, Some(late)) = (options.overdue, &mut end) {
+        if options.overdue && !matches!(polled, Polled::Pending) {
             // It was reported at its limit: how it ends is told to nobody, and an error's destructor is the user's code.
-            let late = std::mem::replace(late, End::Overdue);
+            let late = std::mem::replace(&mut polled, End::Overdue.into());
             report::drop_silently(late);
         }
     }
-    if end.is_none() {
-        end = expire(registry, task, cx);
+    match polled {
+        Polled::Pending => expire(registry, task, cx).map_or(Polled::Pending, Polled::from),
+        ended => ended,
     }
-    end.map_or(Polled::Pending, Polled::from)
 }
 
 #[cold]

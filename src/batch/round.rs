@@ -103,9 +103,9 @@ impl Round<'_> {
     #[cold]
     fn finish_last(&mut self, how: Polled, ended_set: &mut EndedSet) {
         let slot = self.queue.first_slots(self.polled).last_mut();
-        if let (Some(task), Some(end)) = (slot.and_then(Option::take), how.end()) {
+        if let Some(task) = slot.and_then(Option::take) {
             self.ended += 1;
-            finish(self.registry, self.runner, task, end, ended_set);
+            finish(self.registry, self.runner, task, how, ended_set);
         }
     }
 
@@ -173,15 +173,15 @@ pub(super) fn sequence(
         let Some(mut task) = registry.peek(|state| state.queue.pop_front()).flatten() else {
             return AfterTurn::Wait;
         };
-        match poll(registry, runner, &mut task, cx).end() {
-            None => {
+        match poll(registry, runner, &mut task, cx) {
+            Polled::Pending => {
                 registry.peek(|state| {
                     state.queue.push_front(task);
                     state.queue.give_back();
                 });
                 return AfterTurn::Wait;
             }
-            Some(end) => finish(registry, runner, task, end, ended_set),
+            how => finish(registry, runner, task, how, ended_set),
         }
     }
     AfterTurn::PollAgain

@@ -57,8 +57,8 @@ pub(super) fn one_ended(
             return true;
         }
         ended_set.push(sequence);
-    } else if let Some(end) = how.end() {
-        finish(registry, None, task, end, &mut ended_set);
+    } else {
+        finish(registry, None, task, how, &mut ended_set);
     }
     end_turn(registry, None, cx, false, &mut ended_set)
 }

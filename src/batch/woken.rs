@@ -63,9 +63,9 @@ pub(super) fn poll_all_woken(
             continue;
         };
         let polled = poll(registry, runner, task, &mut Context::from_waker(waker));
-        if let Some(end) = polled.end() {
+        if !matches!(polled, Polled::Pending) {
             if let Some(task) = ready.leave(slot) {
-                finish(registry, runner, task, end, ended_set);
+                finish(registry, runner, task, polled, ended_set);
             }
         }
     }
