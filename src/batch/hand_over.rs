@@ -131,8 +131,7 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         state.give_up_inbox_if_alone();
         (state.inbox().cloned(), state.gate().is_some())
     });
-    let mut kept = Queue::default();
-    let mut tasks = match &inbox {
+    let tasks = match &inbox {
         Some(inbox) => {
             let runtime = registry.peek(|state| state.runtime.clone());
             let runtime = runtime.unwrap_or_default();
@@ -141,17 +140,11 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
         None => registry.take_backlog(),
     };
     // Without a condition none of the user's code runs here, and what comes from elsewhere joins the batch.
-    while tasks.iter().any(is_conditional) {
-        kept.append(decide(registry, core, outcome, tasks));
-        // What the destructors of the discarded have deferred is of this request too. They may also have taken the first
-        // handle: the inbox is looked for each time.
-        tasks = match &registry.inbox() {
-            Some(inbox) if kept.is_empty() && !gated => registry.take_back(inbox.batch_ends()),
-            Some(inbox) => inbox.batch_runs(),
-            None => registry.take_backlog(),
-        };
-    }
-    kept.append(tasks);
+    let conditional = tasks.iter().any(is_conditional);
+    let mut kept = match conditional {
+        true => decide_all(registry, core, outcome, tasks, gated),
+        false => tasks,
+    };
     if let Some(now) = now {
         for task in kept.iter_mut() {
             task.as_mut().could_start_from(|| now);
@@ -163,17 +156,45 @@ fn at_hand_over(registry: &Registry, core: &Core, outcome: Outcome, order: Order
             state.extras_mut().deadline = Some(ScopeDeadline::new());
         }
         state.allow_polls(kept.len());
-        state.queue = kept;
+        let gap = mem::replace(&mut state.queue, kept);
+        debug_assert!(!gap.has_memory(), "it was handed over before");
+        mem::forget(gap);
         state.slow_path = state.needs_slow_path();
     });
     // What is left is published with its entry on the roster, or, if that is nothing, when its context is gone: who
     // waits for the account is woken by it.
-    if !spawned.is_empty() {
+    if let Some(spawned) = spawned {
         let spawned = spawned_batches(registry, spawned);
         registry.peek(|state| {
             state.extras_mut().spawned = spawned;
             state.slow_path = true;
         });
+    }
+}
+
+/// Decides conditions until none is left, and returns what runs.
+#[inline(never)]
+fn decide_all(
+    registry: &Registry,
+    core: &Core,
+    outcome: Outcome,
+    mut tasks: Queue,
+    gated: bool,
+) -> Queue {
+    let mut kept = Queue::default();
+    loop {
+        kept.append(decide(registry, core, outcome, tasks));
+        // What the destructors of the discarded have deferred is of this request too. They may also have taken the first
+        // handle: the inbox is looked for each time.
+        tasks = match &registry.inbox() {
+            Some(inbox) if kept.is_empty() && !gated => registry.take_back(inbox.batch_ends()),
+            Some(inbox) => inbox.batch_runs(),
+            None => registry.take_backlog(),
+        };
+        if !tasks.iter().any(is_conditional) {
+            kept.append(tasks);
+            return kept;
+        }
     }
 }
 
@@ -212,9 +233,12 @@ pub(super) fn decide(
     tasks
 }
 
-/// Takes out those that are batches of their own.
-pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Queue {
-    tasks.extract(|task| order == Order::Parallel || task.is_spawned())
+/// Takes out those that are batches of their own, if there are any.
+#[inline]
+pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Option<Queue> {
+    let all = order == Order::Parallel;
+    let some = (all && !tasks.is_empty()) || tasks.iter().any(TaskCell::is_spawned);
+    some.then(|| tasks.extract(|task| all || task.is_spawned()))
 }
 
 /// Batches of one, with the scope's outcome and context. With them on the roster is published what the scope has kept to

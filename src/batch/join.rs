@@ -53,7 +53,7 @@ pub(super) fn at_join(registry: &Registry, core: &Core, tasks: Queue) -> Queue {
     }
     let mut kept = decide(registry, core, outcome, tasks);
     let spawned = extract_spawned(&mut kept, order);
-    if !spawned.is_empty() {
+    if let Some(spawned) = spawned {
         release_spawned(registry, spawned_batches(registry, spawned));
     }
     kept
