@@ -1,11 +1,15 @@
 //! A deferred closure: one half runs on a thread that may block, the other waits for it in the batch.
 
-use std::{pin::Pin, sync::Arc, task::Context};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use crate::{
     report::{self, Loss},
     runner::{Inbox, Launch, Registry, current},
-    task::{BlockingShared, BlockingWork, End, PollTask, Polled},
+    task::{BlockingShared, BlockingWork, End, Ended, PollTask},
 };
 
 pub(crate) struct Blocking<C> {
@@ -33,11 +37,11 @@ impl<C> Unpin for Blocking<C> {}
 
 // Not a future: its end is not a `TaskResult`, because it knows of panics and losses on another thread.
 impl<C: FnOnce() -> End + Send + 'static> PollTask for Blocking<C> {
-    fn poll_task(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+    fn poll_task(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Some(work) = self.work.take() {
             start(work, &self.shared);
         }
-        self.shared.poll(cx).into()
+        self.shared.poll(cx).map(Ended::from)
     }
 }
 

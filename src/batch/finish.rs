@@ -10,7 +10,7 @@ use crate::{
     account::EndedSet,
     report,
     runner::{Registry, RunnerRef},
-    task::{BoxedTask, End, Polled},
+    task::{BoxedTask, End, Ended},
 };
 
 /// Drops a task that has completed; returns whether that was all. If its destructor has panicked, that is counted and
@@ -34,22 +34,21 @@ pub(super) fn finish(
     registry: &Registry,
     runner: Option<&RunnerRef>,
     task: BoxedTask,
-    how: Polled,
+    how: Ended,
     ended_set: &mut EndedSet,
 ) {
     ended_set.push(task.sequence());
     let runner = runner_of(registry, runner);
     let core = runner.get();
     match how {
-        Polled::Pending => debug_assert!(false, "it has not ended"),
         // As a rule: nobody is told.
-        Polled::Completed if core.observers.is_empty() => {
+        Ended::Completed if core.observers.is_empty() => {
             if drop_completed(registry, task) {
                 registry.peek(|state| state.few.add_completed(true));
             }
         }
-        Polled::Completed => complete_task(registry, core, task),
-        Polled::Ended(end) => {
+        Ended::Completed => complete_task(registry, core, task),
+        Ended::Otherwise(end) => {
             if let End::Lost(why) = *end {
                 let lost = std::iter::once(task.label());
                 core.account.lose(&*runner, why, lost);

@@ -1,13 +1,13 @@
 //! One poll of one task.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use super::{finish::runner_of, task_time::expire};
 use crate::{
     platform::Instant,
     report::{self, TaskStarted},
     runner::{Registry, RunnerRef},
-    task::{BoxedTask, End, PollTask, Polled, TaskCell},
+    task::{BoxedTask, End, Ended, PollTask, TaskCell},
 };
 
 /// Polls a task.
@@ -17,7 +17,7 @@ pub(super) fn poll(
     runner: Option<&RunnerRef>,
     task: &mut BoxedTask,
     cx: &mut Context<'_>,
-) -> Polled {
+) -> Poll<Ended> {
     match task.options() {
         None => poll_plain(task, cx),
         Some(_) => poll_watched(registry, runner, task, cx),
@@ -26,10 +26,10 @@ pub(super) fn poll(
 
 /// As `poll`, of a task without options.
 #[inline]
-pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Polled {
+pub(super) fn poll_plain(task: &mut BoxedTask, cx: &mut Context<'_>) -> Poll<Ended> {
     match report::catch(|| task.as_mut().poll_task(cx)) {
         Ok(polled) => polled,
-        Err(payload) => End::Panicked(payload).into(),
+        Err(payload) => Poll::Ready(End::Panicked(payload).into()),
     }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn poll_watched(
     runner: Option<&RunnerRef>,
     task: &mut BoxedTask,
     cx: &mut Context<'_>,
-) -> Polled {
+) -> Poll<Ended> {
     let times = task.options().and_then(|options| options.times.as_ref());
     let begun = times.map(|times| times.started).map(|started| {
         let begun = Instant::now();
@@ -64,14 +64,16 @@ pub(super) fn poll_watched(
                 times.longest_poll = times.longest_poll.max(took);
             }
         }
-        if options.overdue && !matches!(polled, Polled::Pending) {
+        if let (true, Poll::Ready(late)) = (options.overdue, &mut polled) {
             // It was reported at its limit: how it ends is told to nobody, and an error's destructor is the user's code.
-            let late = std::mem::replace(&mut polled, End::Overdue.into());
+            let late = std::mem::replace(late, End::Overdue.into());
             report::drop_silently(late);
         }
     }
     match polled {
-        Polled::Pending => expire(registry, task, cx).map_or(Polled::Pending, Polled::from),
+        Poll::Pending => {
+            expire(registry, task, cx).map_or(Poll::Pending, |end| Poll::Ready(end.into()))
+        }
         ended => ended,
     }
 }

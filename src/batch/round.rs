@@ -1,6 +1,10 @@
 //! The polls of a turn of tasks that have no wakers of their own.
 
-use std::{mem, panic::Location, task::Context};
+use std::{
+    mem,
+    panic::Location,
+    task::{Context, Poll},
+};
 
 use super::{
     finish::finish,
@@ -11,7 +15,7 @@ use crate::{
     account::EndedSet,
     report::{self, Label, Payload},
     runner::{Registry, RunnerRef, ScopeState},
-    task::{End, MOST_POLLS, Polled, Queue},
+    task::{End, Ended, MOST_POLLS, Queue},
 };
 
 /// Polls of the first tasks of the queue, each where it stands.
@@ -53,8 +57,8 @@ pub(super) fn round(
     };
     loop {
         match report::catch(|| round.poll_tasks(polls, cx, ended_set)) {
-            Ok(Polled::Pending) => break,
-            Ok(ended) => round.finish_last(ended, ended_set),
+            Ok(Poll::Pending) => break,
+            Ok(Poll::Ready(ended)) => round.finish_last(ended, ended_set),
             Err(payload) => round.has_panicked(payload, ended_set),
         }
     }
@@ -71,7 +75,7 @@ impl Round<'_> {
         polls: usize,
         cx: &mut Context<'_>,
         ended_set: &mut EndedSet,
-    ) -> Polled {
+    ) -> Poll<Ended> {
         let slots = self.queue.first_slots(polls);
         for slot in slots.get_mut(self.polled..).unwrap_or_default() {
             self.polled += 1;
@@ -82,8 +86,8 @@ impl Round<'_> {
                 false => poll_watched(self.registry, self.runner, task, cx),
             };
             match polled {
-                Polled::Pending => task.as_mut().mark_polled(),
-                Polled::Completed if plain && !self.told => {
+                Poll::Pending => task.as_mut().mark_polled(),
+                Poll::Ready(Ended::Completed) if plain && !self.told => {
                     self.dropping = Some((task.name(), task.location()));
                     ended_set.push(task.sequence());
                     self.ended += 1;
@@ -96,12 +100,12 @@ impl Round<'_> {
                 ended => return ended,
             }
         }
-        Polled::Pending
+        Poll::Pending
     }
 
     /// The one that was polled last has ended.
     #[cold]
-    fn finish_last(&mut self, how: Polled, ended_set: &mut EndedSet) {
+    fn finish_last(&mut self, how: Ended, ended_set: &mut EndedSet) {
         let slot = self.queue.first_slots(self.polled).last_mut();
         if let Some(task) = slot.and_then(Option::take) {
             self.ended += 1;
@@ -174,14 +178,14 @@ pub(super) fn sequence(
             return AfterTurn::Wait;
         };
         match poll(registry, runner, &mut task, cx) {
-            Polled::Pending => {
+            Poll::Pending => {
                 registry.peek(|state| {
                     state.queue.push_front(task);
                     state.queue.give_back();
                 });
                 return AfterTurn::Wait;
             }
-            how => finish(registry, runner, task, how, ended_set),
+            Poll::Ready(how) => finish(registry, runner, task, how, ended_set),
         }
     }
     AfterTurn::PollAgain
@@ -195,13 +199,13 @@ pub(super) fn poll_single(registry: &Registry, cx: &mut Context<'_>) -> bool {
         return end_turn(registry, None, cx, false, &mut EndedSet::default());
     };
     match poll_plain(&mut task, cx) {
-        Polled::Pending => one_pending(registry, cx, |state| {
+        Poll::Pending => one_pending(registry, cx, |state| {
             task.as_mut().mark_polled();
             state.queue.put_first(task);
         }),
-        polled => {
+        Poll::Ready(how) => {
             registry.peek(|state| state.queue.close_up(1, 1));
-            one_ended(registry, cx, task, polled)
+            one_ended(registry, cx, task, how)
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     account::EndedSet,
     runner::{Extras, Registry, RunnerRef, ScopeState},
-    task::{BoxedTask, MOST_POLLS, Polled},
+    task::{BoxedTask, Ended, MOST_POLLS},
 };
 
 /// Whether the batch is to be polled again although nobody has woken it.
@@ -43,10 +43,10 @@ pub(super) fn one_ended(
     registry: &Registry,
     cx: &mut Context<'_>,
     task: BoxedTask,
-    how: Polled,
+    how: Ended,
 ) -> bool {
     let mut ended_set = EndedSet::default();
-    if task.options().is_none() && matches!(how, Polled::Completed) {
+    if task.options().is_none() && matches!(how, Ended::Completed) {
         let sequence = task.sequence();
         let completed = drop_completed(registry, task);
         let over = registry.peek(|state| {

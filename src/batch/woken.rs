@@ -1,6 +1,6 @@
 //! Turns of a batch whose tasks have wakers of their own: those are polled that were woken.
 
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::{
     finish::finish,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     account::EndedSet,
     runner::{Registry, RunnerRef},
-    task::{Polled, ReadySet},
+    task::ReadySet,
 };
 
 /// A turn of a batch on the fast path whose tasks have wakers of their own, if just one was woken, as nearly always;
@@ -34,11 +34,10 @@ pub(super) fn poll_woken(registry: &Registry, cx: &mut Context<'_>) -> Option<bo
     // No way out of here unwinds, so that the others go back.
     if let Some((task, waker)) = ready.polled(slot) {
         let own = &mut Context::from_waker(waker);
-        let polled = poll(registry, None, task, own);
-        if !matches!(polled, Polled::Pending) {
+        if let Poll::Ready(how) = poll(registry, None, task, own) {
             if let Some(task) = ready.leave(slot) {
                 registry.peek(|state| state.ready = Some(ready));
-                return Some(one_ended(registry, cx, task, polled));
+                return Some(one_ended(registry, cx, task, how));
             }
         }
     }
@@ -62,10 +61,10 @@ pub(super) fn poll_all_woken(
         let Some((task, waker)) = ready.polled(slot) else {
             continue;
         };
-        let polled = poll(registry, runner, task, &mut Context::from_waker(waker));
-        if !matches!(polled, Polled::Pending) {
+        let own = &mut Context::from_waker(waker);
+        if let Poll::Ready(how) = poll(registry, runner, task, own) {
             if let Some(task) = ready.leave(slot) {
-                finish(registry, runner, task, polled, ended_set);
+                finish(registry, runner, task, how, ended_set);
             }
         }
     }

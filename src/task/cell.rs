@@ -1,14 +1,19 @@
 //! The boxed unit of work.
 
 use std::{
-    future::Future, mem::ManuallyDrop, panic::Location, pin::Pin, sync::Arc, task::Context,
+    future::Future,
+    mem::ManuallyDrop,
+    panic::Location,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use super::{
     closure::BlockingShared,
     order::Condition,
-    result::{Polled, TaskResult},
+    result::{Ended, TaskResult},
     sealed::Sealed,
     wrapped::{LimitReport, PastLimit},
 };
@@ -21,7 +26,7 @@ use crate::{
 
 /// What a task runs. Every future whose output is a [`TaskResult`] is work; `dyn PollTask` hides its type.
 pub(crate) trait PollTask: Send {
-    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended>;
 
     /// It is past its limit, which it reports itself, if a hook has wrapped it.
     fn report_limit(self: Pin<&mut Self>, _: PastLimit, _: &mut Context<'_>) -> LimitReport {
@@ -40,8 +45,8 @@ where
     F::Output: TaskResult,
 {
     #[inline]
-    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        self.poll(cx).map(Sealed::into_end).into()
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.poll(cx).map(|output| output.into_end().into())
     }
 }
 
@@ -297,7 +302,7 @@ impl TaskCell<dyn PollTask> {
     }
 
     #[inline]
-    pub(crate) fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+    pub(crate) fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         self.project().work.poll_task(cx)
     }
 

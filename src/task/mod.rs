@@ -23,7 +23,7 @@ pub(crate) use self::{
     order::Condition,
     queue::Queue,
     ready_set::{MOST_POLLS, ReadySet},
-    result::{End, Polled},
+    result::{End, Ended},
     wrapped::{PastLimit, Wrapped},
 };
 pub use self::{

@@ -1,6 +1,6 @@
 //! What a task may return, and how it has ended.
 
-use std::{any::Any, error::Error, task::Poll, time::Duration};
+use std::{any::Any, error::Error, time::Duration};
 
 use super::sealed;
 use crate::report::Loss;
@@ -68,39 +68,27 @@ pub enum End {
     Lost(Loss),
 }
 
-/// What a poll of a task has brought. In registers: an [`End`] would go through memory, also to say that there is none.
-pub(crate) enum Polled {
-    Pending,
+/// How a task has ended in a poll. A word: an [`End`] would go through memory, also to say that there is none.
+pub(crate) enum Ended {
     Completed,
-    Ended(Box<End>),
+    Otherwise(Box<End>),
 }
 
-impl Polled {
-    pub(crate) fn end(self) -> Option<End> {
-        match self {
-            Polled::Pending => None,
-            Polled::Completed => Some(End::Completed),
-            Polled::Ended(end) => Some(*end),
-        }
-    }
-}
-
-impl From<End> for Polled {
+impl From<End> for Ended {
     #[inline]
     fn from(end: End) -> Self {
         match end {
-            End::Completed => Polled::Completed,
-            end => Polled::Ended(Box::new(end)),
+            End::Completed => Ended::Completed,
+            end => Ended::Otherwise(Box::new(end)),
         }
     }
 }
 
-impl From<Poll<End>> for Polled {
-    #[inline]
-    fn from(polled: Poll<End>) -> Self {
-        match polled {
-            Poll::Pending => Polled::Pending,
-            Poll::Ready(end) => end.into(),
+impl From<Ended> for End {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Completed => End::Completed,
+            Ended::Otherwise(end) => *end,
         }
     }
 }

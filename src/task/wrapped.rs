@@ -17,7 +17,7 @@ use std::{
 use super::{
     cell::{BoxedTask, PollTask},
     hook::{TaskFuture, TaskOutput},
-    result::{End, Polled},
+    result::{End, Ended},
 };
 use crate::report::{self, Label, Payload};
 
@@ -111,18 +111,17 @@ impl Wrapped {
 
 /// A hook's wrapping of a task knows its end already.
 impl PollTask for Wrapped {
-    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+    fn poll_task(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let this = self.get_mut();
         this.begun = true;
         match this.poll_lending(cx) {
-            Ok(Poll::Pending) => Polled::Pending,
-            Ok(Poll::Ready(output)) => {
+            Ok(polled) => polled.map(|output| {
                 this.reported = output.reported;
                 output.end.into()
-            }
+            }),
             Err(payload) => {
                 this.reported = this.has_reported_panic(&payload);
-                End::Panicked(payload).into()
+                Poll::Ready(End::Panicked(payload).into())
             }
         }
     }
@@ -180,13 +179,11 @@ pub(super) fn poll_inside(task: &mut BoxedTask, cx: &mut Context<'_>) -> Poll<Ta
         let _ = LENT.try_with(|lent| lent.set(own));
     }
     match polled {
-        Ok(polled) => match polled.end() {
-            None => Poll::Pending,
-            Some(end) => Poll::Ready(TaskOutput {
-                reported: report_end(&end),
-                end,
-            }),
-        },
+        Ok(polled) => polled.map(|ended| {
+            let end = End::from(ended);
+            let reported = report_end(&end);
+            TaskOutput { end, reported }
+        }),
         Err(payload) => {
             with_lent(|reporter| {
                 if !reporter.silent {
