@@ -9,7 +9,10 @@ cd "$(dirname "$0")/.."
 
 results=docs/dev/results
 mkdir -p "$results"
-AFTER_RESULTS=$results cargo bench --all-features --locked
+layouts=$(mktemp -d)
+trap 'rm -r "$layouts"' EXIT
+benches/layouts.sh "$layouts"
+AFTER_LAYOUTS=$layouts AFTER_RESULTS=$results cargo bench --all-features --locked
 
 for tables in "$results"/*.md; do
     benches/fill.sh "$(basename "$tables" .md)" "$tables"

@@ -1,6 +1,6 @@
 //! A benchmark's `main`: runs itself several times, gathers what the processes report, and writes it.
 
-use std::{env, process::Command};
+use std::{env, path::PathBuf, process::Command};
 
 use super::{
     median::median,
@@ -20,12 +20,13 @@ pub fn run(name: &str, sheets: &[Sheet], measure: fn(), tables: fn(&[Figure]) ->
         return measure();
     }
     let load = results::load();
-    let program = env::current_exe().expect("this program has a path");
     let mut figures: Vec<(Key, String, Vec<f64>, Vec<f64>)> = Vec::new();
     for process in 1..=processes() {
         eprintln!("{name}: process {process} of {}", processes());
+        let program = program(name, process);
         let output = Command::new(&program).arg("--child").output();
-        let output = output.expect("this program runs");
+        let output =
+            output.unwrap_or_else(|error| panic!("{} can't run: {error}", program.display()));
         assert!(output.status.success(), "a process failed: {output:?}");
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let (key, candidate, value, ratio) = parse(line);
@@ -55,6 +56,14 @@ pub fn run(name: &str, sheets: &[Sheet], measure: fn(), tables: fn(&[Figure]) ->
     let tables = tables(&figures);
     results::write(name, sheets, &figures, &tables, processes(), &load);
     println!("{tables}");
+}
+
+/// What measures in this process: this program, or, with `AFTER_LAYOUTS`, one that `benches/layouts.sh` has put there.
+fn program(name: &str, process: usize) -> PathBuf {
+    match env::var_os("AFTER_LAYOUTS") {
+        Some(folder) => PathBuf::from(folder).join(format!("{name}.{process}")),
+        None => env::current_exe().expect("this program has a path"),
+    }
 }
 
 /// Tells the parent process a figure.
