@@ -270,16 +270,32 @@ impl RosterEntry {
 }
 
 impl Extra {
+    /// The place of the last run that begins at this number or before, or of the first run.
+    fn place_of(&self, sequence: u64) -> usize {
+        // Of many tasks as a rule all are of one kind, and their runs are full: then this is where it stands. To search for it
+        // is a tenth of what a task costs in a batch of 10,000.
+        let first = self.runs.first().map_or(0, |run| run.first);
+        let guess = (sequence.saturating_sub(first) / u64::from(u64::BITS)) as usize;
+        let begins = |place: usize| {
+            self.runs
+                .get(place)
+                .is_some_and(|run| run.first <= sequence)
+        };
+        if begins(guess) && !begins(guess + 1) {
+            return guess;
+        }
+        let after = self.runs.partition_point(|run| run.first <= sequence);
+        after.saturating_sub(1)
+    }
+
     fn finish(&mut self, sequences: Range<u64>) {
         if !self.keys.is_empty() {
             for sequence in sequences.clone() {
                 self.keys.remove(&sequence);
             }
         }
-        let after = self
-            .runs
-            .partition_point(|run| run.first <= sequences.start);
-        for run in &mut self.runs[after.saturating_sub(1)..] {
+        let place = self.place_of(sequences.start);
+        for run in &mut self.runs[place..] {
             if run.first >= sequences.end {
                 break;
             }
