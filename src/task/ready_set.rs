@@ -162,9 +162,10 @@ impl ReadySet {
         self.only_of_all()
     }
 
+    /// As `only`, when the first block was looked at.
     #[inline(never)]
     fn only_of_all(&mut self) -> Option<u32> {
-        self.gather();
+        self.gather_others();
         let number = *self.woken_blocks.front()?;
         let block = self.blocks[number as usize].as_mut()?;
         if self.woken_blocks.len() > 1 || !block.woken.is_power_of_two() {
@@ -218,30 +219,20 @@ impl ReadySet {
     /// Looks which tasks were woken.
     #[inline]
     fn gather(&mut self) {
-        self.gather_block(0);
-        let marked = self.bits.take();
-        for_each_bit(marked & !LATER, |number| self.gather_block(number));
-        if marked & LATER != 0 {
-            self.gather_later();
-        }
-    }
-
-    #[cold]
-    fn gather_later(&mut self) {
-        let later = mem::take(&mut self.later.bits);
-        later.take(|number| self.gather_block(number));
-        self.later.bits = later;
+        gather_block(&mut self.blocks, &mut self.woken_blocks, 0);
+        self.gather_others();
     }
 
     #[inline]
-    fn gather_block(&mut self, number: usize) {
-        let Some(block) = self.block(number) else {
-            return;
-        };
-        let before = block.woken;
-        block.woken |= block.bits.take() & block.taken;
-        if before == 0 && block.woken != 0 {
-            self.woken_blocks.push_back(number as u32);
+    fn gather_others(&mut self) {
+        let (blocks, woken) = (&mut self.blocks, &mut self.woken_blocks);
+        let marked = self.bits.take();
+        for_each_bit(marked & !LATER, |number| {
+            gather_block(blocks, woken, number)
+        });
+        if marked & LATER != 0 {
+            let later = &self.later.bits;
+            later.take(|number| gather_block(blocks, woken, number));
         }
     }
 
@@ -339,5 +330,18 @@ impl ReadySet {
             }
         }
         Some(task)
+    }
+}
+
+/// Looks which tasks of a block were woken.
+#[inline]
+fn gather_block(blocks: &mut [Option<Block>], woken_blocks: &mut VecDeque<u32>, number: usize) {
+    let Some(Some(block)) = blocks.get_mut(number) else {
+        return;
+    };
+    let before = block.woken;
+    block.woken |= block.bits.take() & block.taken;
+    if before == 0 && block.woken != 0 {
+        woken_blocks.push_back(number as u32);
     }
 }
