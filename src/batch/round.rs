@@ -15,7 +15,7 @@ use crate::{
     account::EndedSet,
     report::{self, Label, Payload},
     runner::{Registry, RunnerRef, ScopeState},
-    task::{End, Ended, MOST_POLLS, Queue},
+    task::{BoxedTask, End, Ended, MOST_POLLS, Queue},
 };
 
 /// Polls of the first tasks of the queue, each where it stands.
@@ -57,8 +57,7 @@ pub(super) fn round(
     };
     loop {
         match report::catch(|| round.poll_tasks(polls, cx, ended_set)) {
-            Ok(Poll::Pending) => break,
-            Ok(Poll::Ready(ended)) => round.finish_last(ended, ended_set),
+            Ok(()) => break,
             Err(payload) => round.has_panicked(payload, ended_set),
         }
     }
@@ -68,14 +67,9 @@ pub(super) fn round(
 }
 
 impl Round<'_> {
-    /// Polls one after the other, until so many were polled, or until one ends that is not to be dropped here and now.
+    /// Polls one after the other, until so many were polled.
     #[inline]
-    fn poll_tasks(
-        &mut self,
-        polls: usize,
-        cx: &mut Context<'_>,
-        ended_set: &mut EndedSet,
-    ) -> Poll<Ended> {
+    fn poll_tasks(&mut self, polls: usize, cx: &mut Context<'_>, ended_set: &mut EndedSet) {
         let slots = self.queue.first_slots(polls);
         for slot in slots.get_mut(self.polled..).unwrap_or_default() {
             self.polled += 1;
@@ -97,26 +91,23 @@ impl Round<'_> {
                     // From now on, also for a task that asks.
                     self.registry.peek(|state| state.few.add_completed(true));
                 }
-                ended => return ended,
+                Poll::Ready(how) => {
+                    self.ended += 1;
+                    finish_in(slot, self.registry, self.runner, how, ended_set);
+                }
             }
-        }
-        Poll::Pending
-    }
-
-    /// The one that was polled last has ended.
-    #[cold]
-    fn finish_last(&mut self, how: Ended, ended_set: &mut EndedSet) {
-        let slot = self.queue.first_slots(self.polled).last_mut();
-        if let Some(task) = slot.and_then(Option::take) {
-            self.ended += 1;
-            finish(self.registry, self.runner, task, how, ended_set);
         }
     }
 
     #[cold]
     fn has_panicked(&mut self, payload: Payload, ended_set: &mut EndedSet) {
         let Some((name, location)) = self.dropping.take() else {
-            return self.finish_last(End::Panicked(payload).into(), ended_set);
+            if let Some(slot) = self.queue.first_slots(self.polled).last_mut() {
+                self.ended += 1;
+                let how = End::Panicked(payload).into();
+                finish_in(slot, self.registry, self.runner, how, ended_set);
+            }
+            return;
         };
         self.registry
             .peek(|state| state.other_counts().panicked += 1);
@@ -126,6 +117,22 @@ impl Round<'_> {
             location,
         };
         report::destructor_panicked(&label, payload);
+    }
+}
+
+/// Ends the task in this place, which it leaves.
+// Apart, or the loop around it would have to know how to drop one.
+#[cold]
+#[inline(never)]
+fn finish_in(
+    slot: &mut Option<BoxedTask>,
+    registry: &Registry,
+    runner: Option<&RunnerRef>,
+    how: Ended,
+    ended_set: &mut EndedSet,
+) {
+    if let Some(task) = slot.take() {
+        finish(registry, runner, task, how, ended_set);
     }
 }
 
