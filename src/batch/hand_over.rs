@@ -4,7 +4,7 @@
 //! observers, limits on how many run: conditions are decided first; then those that go their own way are split off. The
 //! rest stands in line for permits at the release, if there is a limit.
 
-use std::{iter, mem, sync::Arc};
+use std::{mem, sync::Arc};
 
 use super::{batch::Batch, close, end::end_task};
 use crate::{
@@ -253,10 +253,11 @@ pub(super) fn spawned_batches(registry: &Registry, mut tasks: Queue) -> SpawnedB
             let mut single = batch_of_one(state.runner.clone(), task);
             single.outcome = state.outcome;
             single.order = state.order;
-            single.slow_path = single.needs_slow_path();
+            single.slow_path |= state.order == Order::Parallel;
             single.set_context(context.clone());
             if let Some(deadline) = deadline {
                 single.extras_mut().deadline = Some(deadline.share());
+                single.slow_path = true;
             }
             if opened.is_some() {
                 single.extras_mut().opened = opened;
@@ -264,7 +265,9 @@ pub(super) fn spawned_batches(registry: &Registry, mut tasks: Queue) -> SpawnedB
             single
         };
         let mut batches = SpawnedBatches::with_capacity(tasks.len());
-        batches.extend(iter::from_fn(|| tasks.pop_front()).map(batch));
+        while let Some(task) = tasks.pop_front() {
+            batches.push(batch(task));
+        }
         state.backlog.reuse(&mut tasks);
         let account = &state.runner.get().account;
         account.register_each(&unpublished, |roster| {
@@ -286,6 +289,7 @@ pub(super) fn spawned_batches(registry: &Registry, mut tasks: Queue) -> SpawnedB
 fn batch_of_one(runner: RunnerRef, mut task: BoxedTask) -> Box<ScopeState> {
     task.as_mut().set_spawned(false);
     let mut state = spare::take(runner);
+    state.slow_path |= task.needs_slow_path();
     state.keyed = task.key().is_some();
     state.on_account = true;
     state.allow_polls(1);
