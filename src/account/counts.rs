@@ -88,6 +88,10 @@ pub(crate) struct Unpublished {
 }
 
 impl Unpublished {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.few.is_empty() && self.discarded == 0 && self.others.is_none()
+    }
+
     #[inline(always)]
     pub(super) fn add_to(&self, counts: &mut Counts) {
         counts.deferred += self.few.halves % COMPLETED;

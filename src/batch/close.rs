@@ -47,6 +47,8 @@ pub(crate) fn settle(mut state: Box<ScopeState>) {
     let account = &state.runner.get().account;
     match state.roster_key {
         Some(roster_key) => account.remove(roster_key, &unpublished),
+        // All of it was split off, with its counts.
+        None if unpublished.is_empty() => {}
         None => account.publish(&unpublished),
     }
     spare::keep(state);

@@ -78,17 +78,17 @@ impl Batch {
     }
 
     /// Releases what was split off, to the runtime to which this goes.
-    fn spawn_each(&self, spawned: SpawnedBatches) {
-        let found = self
-            .registry
-            .peek(|state| (state.runner.clone(), state.runtime.clone()));
-        let Some((runner, runtime)) = found else {
+    fn spawn_each(&mut self, spawned: SpawnedBatches) {
+        let Some(state) = self.registry.state_mut() else {
             return;
         };
-        // Not in the look above: a runtime that is asked whether it has gone may run hooks of the user's.
+        let (runner, runtime) = (state.runner.clone(), mem::take(&mut state.runtime));
         let runtime = runner.get().first_runtime(runtime);
         for single in spawned {
             Batch::of(single).spawn_on(Some(&runtime));
+        }
+        if let Some(state) = self.registry.state_mut() {
+            state.runtime = runtime;
         }
     }
 
