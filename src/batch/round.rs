@@ -102,7 +102,8 @@ impl Round<'_> {
     #[cold]
     fn has_panicked(&mut self, payload: Payload, ended_set: &mut EndedSet) {
         let Some((name, location)) = self.dropping.take() else {
-            if let Some(slot) = self.queue.first_slots(self.polled).last_mut() {
+            let last = self.queue.first_slots(self.polled).last_mut();
+            if let Some(slot) = last.filter(|slot| slot.is_some()) {
                 self.ended += 1;
                 let how = End::Panicked(payload).into();
                 finish_in(slot, self.registry, self.runner, how, ended_set);
