@@ -178,7 +178,8 @@ impl RosterEntry {
     }
 
     /// Each run grows in its place: one that is built elsewhere, word by word, and copied as a whole is waited for.
-    #[inline]
+    // Always, so that the hand-over calls nothing for it.
+    #[inline(always)]
     pub(crate) fn join(&mut self, tasks: &Queue) {
         for task in tasks.iter() {
             match &mut self.extra {
