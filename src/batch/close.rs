@@ -47,7 +47,7 @@ pub(crate) fn settle(mut state: Box<ScopeState>) {
     let account = &state.runner.get().account;
     match state.roster_key {
         Some(roster_key) => account.remove(roster_key, &unpublished),
-        // All of it was split off, with its counts.
+        // As a rule all of it was split off, with its counts. Nobody is to be woken where nothing changes.
         None if unpublished.is_empty() => {}
         None => account.publish(&unpublished),
     }

@@ -41,7 +41,7 @@ pub(crate) fn lose_tasks(registry: &Registry, core: &Core, why: Loss, mut tasks:
         let shared = task.options().and_then(|options| options.blocking.as_ref());
         shared.is_some_and(|shared| shared.has_ended())
     });
-    for mut task in returned {
+    for mut task in returned.into_iter().flatten() {
         if let Some(times) = task
             .as_mut()
             .options_mut()

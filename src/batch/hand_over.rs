@@ -236,9 +236,7 @@ pub(super) fn decide(
 /// Takes out those that are batches of their own, if there are any.
 #[inline]
 pub(super) fn extract_spawned(tasks: &mut Queue, order: Order) -> Option<Queue> {
-    let all = order == Order::Parallel;
-    let some = (all && !tasks.is_empty()) || tasks.iter().any(TaskCell::is_spawned);
-    some.then(|| tasks.extract(|task| all || task.is_spawned()))
+    tasks.extract(|task| order == Order::Parallel || task.is_spawned())
 }
 
 /// Batches of one, with the scope's outcome and context. With them on the roster is published what the scope has kept to

@@ -170,22 +170,24 @@ impl Queue {
         mem::replace(self, kept)
     }
 
-    /// Takes out those that `remove` chooses, in order; the others keep theirs.
-    pub(crate) fn extract(&mut self, remove: impl Fn(&TaskCell<dyn PollTask>) -> bool) -> Queue {
+    /// Takes out those that `remove` chooses, in order, if there are any; the others keep theirs.
+    #[inline]
+    pub(crate) fn extract(
+        &mut self,
+        remove: impl Fn(&TaskCell<dyn PollTask>) -> bool,
+    ) -> Option<Queue> {
         let all = self.len();
-        let chosen = self.iter().filter(|task| remove(task)).count();
-        if chosen == all {
-            return mem::take(self);
+        match self.iter().filter(|task| remove(task)).count() {
+            0 => return None,
+            chosen if chosen == all => return Some(mem::take(self)),
+            _ => {}
         }
         let mut removed = Queue::default();
-        if chosen == 0 {
-            return removed;
-        }
         for slot in self.first_slots(all) {
             removed.extend(slot.take_if(|task| remove(task)));
         }
         self.close_up(all, removed.len());
-        removed
+        Some(removed)
     }
 
     /// Drops all.
